@@ -1,0 +1,182 @@
+"""The order of work that an ONNX graph asks for: which kernels on which values, and when a value can go."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from mmguard.calibrate.operators import OPERATORS, Node, Operator
+from mmguard.calibrate.operators.registry import REMEDY
+from mmguard.calibrate.operators.tensors import DTYPES, to_torch
+from mmguard.errors import ModelError, UnsupportedOperatorError
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node of the graph.
+
+    Attributes:
+        operator: the kernel to call.
+        node: what the kernel may know of the node.
+        inputs: ONNX names of its inputs, empty where an optional one is omitted.
+        outputs: ONNX names of its outputs, empty where one is not asked for.
+        drop: names that no later step reads.
+    """
+
+    operator: Operator
+    node: Node
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    drop: tuple[str, ...] = ()
+
+    def run(self, values: Mapping[str, Tensor | None]) -> Iterable[tuple[str, Tensor]]:
+        """Names and values of the outputs asked for. An error of PyTorch's gets a note that names the node."""
+        try:
+            result = self.operator.kernel(self.node, *(values[name] for name in self.inputs))
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            error.add_note(f"in {self.node.operator}, node {self.node.name!r}")
+            raise
+        if isinstance(result, Tensor):
+            result = (result,)
+        if len(result) != len(self.outputs):
+            raise self.node.unsupported(f"{len(self.outputs)} outputs where {len(result)} are made")
+        return [(name, value) for name, value in zip(self.outputs, result, strict=True) if name]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps that lead to one value.
+
+    Attributes:
+        inputs: ONNX names of the graph inputs that the steps read.
+        constants: every value that depends on no input, on the CPU, that the steps read.
+        host: those of the constants that kernels only read as Python numbers.
+        steps: in order.
+    """
+
+    inputs: tuple[str, ...]
+    constants: Mapping[str, Tensor]
+    host: frozenset[str]
+    steps: tuple[Step, ...]
+
+
+def plan(model: ir.Model, output: str) -> Plan:
+    """Plans how to compute the value `output` of a model's graph.
+
+    Raises:
+        ModelError: where the graph has no such value.
+        UnsupportedOperatorError: lists every operator, attribute, subgraph and function that has no kernel.
+    """
+    nodes = _needed(model.graph, output)
+    _refuse_unknown(model, nodes)
+    steps, constants = _fold([_step(model, node) for node in nodes], _initializers(model.graph, nodes, output))
+    read = {name for step in steps for name in step.inputs} | {output}
+    data = {name for step in steps for i, name in enumerate(step.inputs) if i not in step.operator.host} | {output}
+    inputs = tuple(name for value in model.graph.inputs if (name := _name(value)) in read and name not in constants)
+    kept = {name: tensor for name, tensor in constants.items() if name in read}
+    return Plan(inputs, kept, frozenset(kept) - data, tuple(_dropping(steps, kept.keys() | {output})))
+
+
+def _name(value: ir.Value | None) -> str:
+    return "" if value is None or value.name is None else value.name
+
+
+def _label(node: ir.Node) -> str:
+    return node.name or f"-> {_name(node.outputs[0])}"
+
+
+def _domain(node: ir.Node) -> str:
+    return "" if node.domain == "ai.onnx" else node.domain
+
+
+def _needed(graph: ir.Graph, output: str) -> list[ir.Node]:
+    """The nodes that `output` depends on, in the graph's order, which ONNX keeps topological."""
+    known = {_name(value) for value in graph.inputs} | graph.initializers.keys()
+    needed, nodes = {output}, []
+    for node in reversed(list(graph)):
+        outputs = {_name(value) for value in node.outputs}
+        known |= outputs
+        if outputs & needed - {""}:
+            needed |= {_name(value) for value in node.inputs}
+            nodes.append(node)
+    if unknown := needed - known - {""}:
+        raise ModelError(f"The graph {graph.name!r} has no value {sorted(unknown)}; name one that it computes.")
+    return nodes[::-1]
+
+
+def _refuse_unknown(model: ir.Model, nodes: Sequence[ir.Node]) -> None:
+    functions = {(domain, name) for domain, name, _ in model.functions}
+    complaints = [text for node in nodes if (text := _complaint(node, functions))]
+    read = {_name(value) for node in nodes for value in node.inputs}
+    complaints += [
+        f"input {value.name!r} of element type {value.dtype}"
+        for value in model.graph.inputs
+        if value.name in read and value.dtype is not None and value.dtype not in DTYPES
+    ]
+    if complaints:
+        listed = "\n".join(f"- {text}" for text in dict.fromkeys(complaints))
+        raise UnsupportedOperatorError(f"The differentiable graph does not know:\n{listed}\n{REMEDY}")
+
+
+def _complaint(node: ir.Node, functions: set[tuple[str, str]]) -> str:
+    """What of the node has no kernel; empty where all of it has."""
+    name = ".".join(filter(None, (_domain(node), node.op_type)))
+    if (node.domain, node.op_type) in functions:
+        return f"function {name} of the model (node {_label(node)!r}): inline it first, with onnx.inliner"
+    if (_domain(node), node.op_type) not in OPERATORS:
+        return f"operator {name} (node {_label(node)!r})"
+    known = OPERATORS[_domain(node), node.op_type].attributes
+    if foreign := sorted(node.attributes.keys() - known):
+        return f"attribute {', '.join(foreign)} of operator {name} (node {_label(node)!r})"
+    return ""
+
+
+def _step(model: ir.Model, node: ir.Node) -> Step:
+    domain = _domain(node)
+    version = node.version or model.opset_imports.get(domain) or model.opset_imports.get("ai.onnx") or 1
+    outputs = tuple(_name(value) for value in node.outputs)
+    attributes = {name: _attribute(attribute) for name, attribute in node.attributes.items()}
+    view = Node(".".join(filter(None, (domain, node.op_type))), _label(node), version, len(outputs), attributes)
+    return Step(OPERATORS[domain, node.op_type], view, tuple(_name(value) for value in node.inputs), outputs)
+
+
+def _attribute(attribute: ir.Attr) -> Any:
+    value = attribute.value
+    if isinstance(value, ir.TensorProtocol):
+        return to_torch(value)
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def _initializers(graph: ir.Graph, nodes: Sequence[ir.Node], output: str) -> dict[str, Tensor]:
+    read = {_name(value) for node in nodes for value in node.inputs} | {output}
+    return {
+        name: to_torch(value.const_value)
+        for name, value in graph.initializers.items()
+        if name in read and value.const_value is not None
+    }
+
+
+@torch.no_grad()
+def _fold(steps: Sequence[Step], constants: dict[str, Tensor]) -> tuple[list[Step], dict[str, Tensor]]:
+    """Runs the steps that depend on no input, once; returns the others, and all constants."""
+    values: dict[str, Tensor | None] = {"": None, **constants}
+    rest = []
+    for step in steps:
+        if all(name in values for name in step.inputs):
+            values.update(step.run(values))
+        else:
+            rest.append(step)
+    return rest, {name: value for name, value in values.items() if value is not None}
+
+
+def _dropping(steps: Sequence[Step], keep: Iterable[str]) -> list[Step]:
+    """The steps, each with the names that it reads or makes and that no later step reads."""
+    seen, planned = {"", *keep}, []
+    for step in reversed(steps):
+        last = dict.fromkeys(name for name in step.outputs + step.inputs if name not in seen)
+        seen |= last.keys()
+        planned.append(replace(step, drop=tuple(last)))
+    return planned[::-1]

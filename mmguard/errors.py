@@ -1,0 +1,81 @@
+"""Every error that mmguard raises on purpose. Each message says what was expected, what came and what to do."""
+
+
+class MmguardError(Exception):
+    """Root of the tree: catching it catches every refusal of mmguard and nothing else."""
+
+
+class ModelError(MmguardError):
+    """The model cannot be guarded as it is."""
+
+
+class NotOnnxError(ModelError):
+    """The file is missing, is not ONNX, or fails ONNX's own checker."""
+
+
+class NotClassifierError(ModelError):
+    """The graph is not one float input and one (N, K) output with K >= 2."""
+
+
+class NoActivationError(ModelError):
+    """The graph has no activation that a bound could clip."""
+
+
+class UnsupportedOperatorError(ModelError):
+    """The graph uses an operator, attribute or version that the differentiable graph does not know."""
+
+
+class GraphMismatchError(ModelError):
+    """Two forms of one network, which must be equal, differ on real samples."""
+
+
+class InputError(MmguardError, ValueError):
+    """Inputs that the model cannot take: wrong shape, dtype, range or file."""
+
+
+class UnreadableImageError(InputError):
+    """A file that should be an image cannot be decoded."""
+
+
+class CleanSetError(InputError):
+    """The clean set cannot be used for calibration: empty, too small, mislabelled, or not the model's."""
+
+
+class BundleError(MmguardError):
+    """The guard bundle cannot be written or read."""
+
+
+class SchemaError(BundleError):
+    """The manifest is not of the schema that this version reads."""
+
+
+class TamperedBundleError(BundleError):
+    """A file of the bundle is missing, or its size or hash is not the manifest's."""
+
+
+class ProviderError(MmguardError):
+    """The execution provider that was asked for cannot be had."""
+
+
+class PredictorMismatchError(MmguardError):
+    """The predictor to be wrapped is not the bundle's model."""
+
+
+class InferenceError(MmguardError):
+    """The networks could not answer: a failed or late run, or outputs that are not finite."""
+
+
+class PolicyError(MmguardError, ValueError):
+    """A policy option is not one of its values."""
+
+
+class MissingExtraError(MmguardError):
+    """A part of mmguard needs packages of an extra that is not installed."""
+
+
+class RequestTooLargeError(InputError):
+    """A request of more bytes than the server takes."""
+
+
+class ServeError(MmguardError):
+    """The server cannot be started: a port is taken, or two bundles share a name."""
