@@ -1,0 +1,75 @@
+"""Export a trained network to ONNX and measure the exported file."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from torch import nn
+
+from benchmarks.attacks import Attack
+from benchmarks.cifar import Images, Labels, normalise
+
+BATCH = 500
+
+
+def export(network: nn.Module, path: Path) -> None:
+    """Write one self-contained fp32 ONNX file: input `image` (batch, 3, 32, 32), output `logits` (batch, K).
+
+    Raises:
+        RuntimeError: the exporter returned no program.
+    """
+    program = torch.onnx.export(
+        network.eval(),
+        (torch.zeros(2, 3, 32, 32),),
+        input_names=["image"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        dynamo=True,
+        verbose=False,
+    )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    # The exporter notes stack traces, and with them folders of this machine, on every node.
+    ClearMetadataAndDocStringPass()(program.model)
+    partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.onnx")
+    program.save(partial, external_data=False)
+    partial.replace(path)
+
+
+class Exported:
+    """An exported network and its normalisation, run by ONNX Runtime on the CPU in fp32."""
+
+    def __init__(self, path: Path, mean: NDArray[np.float32], deviation: NDArray[np.float32]) -> None:
+        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        self.mean, self.deviation = mean, deviation
+
+    def labels(self, x: Images) -> Labels:
+        """Decisions (N,) int64 for images (N, 32, 32, 3) uint8."""
+        batches = (x[start : start + BATCH] for start in range(0, len(x), BATCH))
+        logits = [self.session.run(["logits"], {"image": self._input(batch)})[0] for batch in batches]
+        decisions: Labels = np.concatenate(logits).argmax(axis=1)
+        return decisions
+
+    def _input(self, x: Images) -> NDArray[np.float32]:
+        return normalise(x, self.mean, self.deviation)
+
+
+def clean_accuracy(network: Exported, x: Images, y: Labels) -> float:
+    """Share of clean images (N, 32, 32, 3) that get their label (N,)."""
+    return float((network.labels(x) == y).mean())
+
+
+def attack_success(network: Exported, attack: Attack, x: Images, y: Labels) -> tuple[float, int]:
+    """Share of triggered images sent where the attacker wants them, and of how many; others are left out.
+
+    An image is measured where the attacker wants another label than its own: for a single target class, the images of
+    all other classes, whether or not the network classifies them right without the trigger.
+    """
+    goals = attack.goal(y)
+    victims = goals != y
+    hits = network.labels(attack.trigger(x[victims])) == goals[victims]
+    return float(hits.mean()), int(victims.sum())
