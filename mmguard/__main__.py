@@ -1,0 +1,5 @@
+"""`python -m mmguard`: the same as the `mmguard` command."""
+
+from mmguard.cli import main
+
+main()

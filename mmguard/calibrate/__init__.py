@@ -1,0 +1,21 @@
+"""Offline, PyTorch: the clean set, the differentiable graph, the margin search and the bounds."""
+
+from mmguard.calibrate.calibrator import Calibrator, OnRound, Round
+from mmguard.calibrate.clean import CleanSet, assign_classes, check_accuracy, read_clean
+from mmguard.calibrate.compare import assert_matches_onnxruntime
+from mmguard.calibrate.graph import DifferentiableGraph
+from mmguard.calibrate.settings import Settings, find_preset
+
+__all__ = [
+    "Calibrator",
+    "CleanSet",
+    "DifferentiableGraph",
+    "OnRound",
+    "Round",
+    "Settings",
+    "assert_matches_onnxruntime",
+    "assign_classes",
+    "check_accuracy",
+    "find_preset",
+    "read_clean",
+]

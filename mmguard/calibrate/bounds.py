@@ -1,0 +1,61 @@
+"""The bounds Z as parameters (paper, Eq. 2): one upper bound a channel, in units of the channel's range over D."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from mmguard.calibrate.graph import DifferentiableGraph
+
+
+class Bounds(torch.nn.Module):
+    """Bounds `low + range * position`, where positions are learned.
+
+    Positions start at 1, each channel's largest activation over D, and never fall below 0, its smallest. A step of
+    the optimiser is thus of the same size for every channel, whatever its scale; a ReLU's bound never is negative.
+    """
+
+    def __init__(self, low: dict[str, Tensor], high: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.values = tuple(low)
+        self._low = low
+        self._range = {value: high[value] - low[value] for value in low}
+        self.positions = torch.nn.ParameterList([torch.ones_like(low[value]) for value in self.values])
+
+    @classmethod
+    def over(cls, graph: DifferentiableGraph, values: Sequence[str], batches: Iterator[Tensor]) -> "Bounds":
+        """Start from the range of each activation over D.
+
+        Args:
+            graph: the original network.
+            values: names of the activations.
+            batches: D, (N, ...) each.
+        """
+        low: dict[str, Tensor] = {}
+        high: dict[str, Tensor] = {}
+        with torch.no_grad():
+            for x in batches:
+                for value, activation in graph.record(x, values).items():
+                    over = [axis for axis in range(activation.ndim) if axis != 1]
+                    least, most = activation.amin(over, keepdim=True)[0], activation.amax(over, keepdim=True)[0]
+                    low[value] = torch.minimum(low.get(value, least), least)
+                    high[value] = torch.maximum(high.get(value, most), most)
+        return cls(low, high)
+
+    def forward(self) -> dict[str, Tensor]:
+        """Bounds by value name, (C, 1, ..., 1), differentiable."""
+        return {
+            value: self._low[value] + self._range[value] * position
+            for value, position in zip(self.values, self.positions, strict=True)
+        }
+
+    def fixed(self) -> dict[str, Tensor]:
+        """The same, detached: for the margin search, which holds Z fixed."""
+        with torch.no_grad():
+            return self.forward()
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Floor the positions at 0."""
+        for position in self.positions:
+            position.clamp_(min=0)

@@ -1,0 +1,154 @@
+"""MMAC by alternating optimisation (paper, section 3.1)."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mmguard.calibrate.bounds import Bounds
+from mmguard.calibrate.graph import DifferentiableGraph
+from mmguard.calibrate.objective import class_margins, fit_loss, margin_loss
+from mmguard.calibrate.search import Box, MarginSearch
+from mmguard.calibrate.settings import Settings
+from mmguard.types import Calibration
+
+
+@dataclass(frozen=True)
+class Round:
+    """One finished round.
+
+    Attributes:
+        number: from 1 to `rounds`.
+        fit_loss, margin_loss, margin_weight: the terms of Eq. 4 and λ.
+        agreement: share of D on which both networks decide the same.
+        seconds: since calibration began. remaining: estimated seconds, if every round is run.
+    """
+
+    number: int
+    rounds: int
+    fit_loss: float
+    margin_loss: float
+    margin_weight: float
+    agreement: float
+    seconds: float
+    remaining: float
+
+    @property
+    def objective(self) -> float:
+        """The value of Eq. 4."""
+        return self.fit_loss + self.margin_weight * self.margin_loss
+
+
+OnRound = Callable[[Round], None]
+
+
+class Calibrator:
+    """Learns the bounds of one network.
+
+    Args:
+        graph: the original network.
+        activations: names of the values to clip.
+        clean: (N, ...) float32, the clean set D.
+        box: low and high of the feasible inputs, float32, broadcastable against one input.
+        settings: all constants.
+        seed: seeds all randomness.
+        device: torch device, such as `cpu` or `cuda`.
+
+    Attributes:
+        original_logits: (|D|, K) float32, of the original network on D.
+    """
+
+    def __init__(
+        self,
+        graph: DifferentiableGraph,
+        activations: Sequence[str],
+        clean: npt.NDArray[np.float32],
+        box: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]],
+        settings: Settings,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        self._settings = settings
+        self._graph = graph.to(device)
+        self._clean = torch.from_numpy(clean).to(device)
+        self._box = Box(*(torch.from_numpy(np.asarray(end))[None].to(device) for end in box))
+        self._generator = torch.Generator().manual_seed(seed)
+        self._original = self._logits(None)
+        self.original_logits: npt.NDArray[np.float32] = self._original.cpu().numpy()
+        self._bounds = Bounds.over(self._graph, activations, self._batches())
+        self._optimiser = torch.optim.Adam(self._bounds.parameters(), lr=settings.learning_rate)
+
+    def run(self, on_round: OnRound) -> Calibration:
+        """Alternate margin search and descent until the objective no longer changes, or all rounds are run."""
+        settings, weight = self._settings, self._settings.margin_weight
+        variance = float(self._original.var(dim=0).mean())
+        search = MarginSearch(self._graph, self._clean, self._box, self._original.shape[1], settings, self._generator)
+        search.ascend(None, settings.first_steps)
+        original_margins = search.margins(None)
+        start, previous, converged = time.perf_counter(), np.inf, False
+        for number in range(1, settings.rounds + 1):
+            search.ascend(self._bounds.fixed(), settings.warm_steps)
+            fit, margin, agreement = self._descend(search, weight)
+            seconds = time.perf_counter() - start
+            remaining = seconds / number * (settings.rounds - number)
+            report = Round(number, settings.rounds, fit, margin, weight, agreement, seconds, remaining)
+            on_round(report)
+            converged = abs(report.objective - previous) < settings.tolerance
+            if converged:
+                break
+            previous = report.objective
+            kept = agreement >= settings.agreement and fit <= settings.change * variance
+            weight *= settings.margin_weight_factor if kept else 1 / settings.margin_weight_factor
+        return self._finish(report, converged, original_margins, search.margins(self._bounds.fixed()))
+
+    def _descend(self, search: MarginSearch, weight: float) -> tuple[float, float, float]:
+        """One pass of gradient steps on the bounds over D, maximisers held fixed.
+
+        Returns:
+            Means of both terms over the steps, and the share of D that both networks decide alike.
+        """
+        maximisers, classes = search.maximisers(), search.classes
+        fits, margins, agreed = [], [], 0
+        for rows in self._shuffled():
+            chosen = torch.randperm(len(maximisers), generator=self._generator)[: self._settings.batch]
+            chosen = chosen.to(maximisers.device)
+            logits = self._graph(torch.cat([self._clean[rows], maximisers[chosen]]), self._bounds())
+            clipped, searched = logits.split([len(rows), len(chosen)])
+            fit = fit_loss(clipped, self._original[rows])
+            margin = margin_loss(class_margins(searched, classes[chosen]), self._settings.hinge)
+            self._optimiser.zero_grad()
+            (fit + weight * margin).backward()
+            self._optimiser.step()
+            self._bounds.project()
+            fits.append(fit.item())
+            margins.append(margin.item())
+            agreed += int((clipped.argmax(1) == self._original[rows].argmax(1)).sum())
+        return float(np.mean(fits)), float(np.mean(margins)), agreed / len(self._clean)
+
+    def _finish(self, last: Round, converged: bool, original_margins: Tensor, clipped_margins: Tensor) -> Calibration:
+        bounds = self._bounds.fixed()
+        clipped = self._logits(bounds)
+        return Calibration(
+            bounds={value: bound.cpu().numpy() for value, bound in bounds.items()},
+            original_logits=self.original_logits,
+            clipped_logits=clipped.cpu().numpy(),
+            original_margins=original_margins.double().cpu().numpy(),
+            clipped_margins=clipped_margins.double().cpu().numpy(),
+            rounds=last.number,
+            converged=converged,
+        )
+
+    @torch.no_grad()
+    def _logits(self, bounds: dict[str, Tensor] | None) -> Tensor:
+        return torch.cat([self._graph(x, bounds) for x in self._batches()])
+
+    def _batches(self) -> Iterator[Tensor]:
+        return iter(self._clean.split(self._settings.batch))
+
+    def _shuffled(self) -> Iterator[Tensor]:
+        order = torch.randperm(len(self._clean), generator=self._generator).to(self._clean.device)
+        return iter(order.split(self._settings.batch))

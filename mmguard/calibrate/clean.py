@@ -1,0 +1,152 @@
+"""The clean set D: a folder per class, a flat folder, an `.npz` with `x` and perhaps `y`, or an `.npy`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mmguard.errors import CleanSetError, UnreadableImageError
+from mmguard.inputs import find_images, image_batches, read_array, shape_fits
+from mmguard.types import InputSpec, IntArray
+
+
+@dataclass(frozen=True)
+class CleanSet:
+    """Inputs that are known to be clean.
+
+    Attributes:
+        x: (N, ...) float32, the model's own input.
+        y: (N,) int64, index into `folders`, or the class itself where there are none; None where unlabelled.
+        folders: names of the class folders, sorted; empty where there are none.
+        skipped: errors of the images that were passed over.
+    """
+
+    x: npt.NDArray[np.float32]
+    y: IntArray | None
+    folders: tuple[str, ...] = ()
+    skipped: tuple[UnreadableImageError, ...] = ()
+
+
+def read_clean(path: Path, spec: InputSpec, skip_bad: bool = False) -> CleanSet:
+    """Read D.
+
+    Args:
+        path: folder, `.npz` or `.npy`.
+        spec: the model's input; for a folder it holds the preprocessing.
+        skip_bad: pass over images that cannot be decoded.
+
+    Raises:
+        CleanSetError: nothing there, an empty class folder, or a shape that is not the model's.
+        UnreadableImageError: an image cannot be decoded and `skip_bad` is off.
+    """
+    if path.is_dir():
+        return _read_folder(path, spec, skip_bad)
+    if path.suffix not in (".npz", ".npy"):
+        raise CleanSetError(f"{path}: expected a folder of images, an .npz or an .npy of clean inputs")
+    x, y = read_array(path)
+    want = spec.shape[1:]
+    if not len(x) or not shape_fits(x.shape[1:], want):
+        raise CleanSetError(f"{path}: x has shape {x.shape}, the model takes (N, {', '.join(map(str, want))})")
+    return CleanSet(x, y)
+
+
+def assign_classes(clean: CleanSet, outputs: int, names: Sequence[str] | None) -> tuple[IntArray | None, list[str]]:
+    """Map D's labels to the model's outputs.
+
+    Class folders go by `names` where given, else by number where all are numbers, else by name in sorted order.
+
+    Args:
+        outputs: K, the model's number of classes.
+        names: class names in the order of the outputs.
+
+    Returns:
+        Labels (N,) int64 or None, and K class names.
+
+    Raises:
+        CleanSetError: names or folders that do not fit the outputs.
+    """
+    if names is not None and (len(names) != outputs or len(set(names)) != outputs):
+        raise CleanSetError(f"--classes must name the model's {outputs} outputs once each, it has {len(set(names))}")
+    folders = clean.folders
+    if clean.y is None or not folders:
+        if clean.y is not None and not (clean.y.min() >= 0 and clean.y.max() < outputs):
+            raise CleanSetError(
+                f"labels run from {clean.y.min()} to {clean.y.max()}, the model has outputs 0 to {outputs - 1}"
+            )
+        return clean.y, list(names or map(str, range(outputs)))
+    if names is None and all(folder.isdecimal() for folder in folders):
+        order, names = [int(folder) for folder in folders], [str(index) for index in range(outputs)]
+        if max(order) >= outputs:
+            raise CleanSetError(f"class folder {max(order)} has no output: the model has 0 to {outputs - 1}")
+    elif names is None:
+        if len(folders) != outputs:
+            raise CleanSetError(
+                f"{len(folders)} class folders, but the model has {outputs} outputs, so their order is unknown; "
+                "give --classes FILE with one class name a line, in the order of the outputs"
+            )
+        order, names = list(range(outputs)), list(folders)
+    else:
+        unknown = sorted(set(folders) - set(names))
+        if unknown:
+            raise CleanSetError(f"class folders {unknown} are not in --classes")
+        order = [names.index(folder) for folder in folders]
+    return np.array(order, dtype=np.int64)[clean.y], list(names)
+
+
+def check_accuracy(logits: npt.NDArray[np.float32], labels: IntArray) -> None:
+    """Refuse labels that the model does no better on than chance.
+
+    Args:
+        logits: (N, K) of the original network. labels: (N,) int64.
+
+    Raises:
+        CleanSetError: accuracy at most three standard deviations above 1/K.
+    """
+    chance = 1 / logits.shape[1]
+    accuracy = float((logits.argmax(axis=1) == labels).mean())
+    limit = chance + 3 * (chance * (1 - chance) / len(labels)) ** 0.5
+    if accuracy <= limit and limit < 1:
+        raise CleanSetError(
+            f"the model is right on {accuracy:.1%} of the clean inputs, near chance ({chance:.1%}); likely causes: "
+            "class folders in another order than the model's outputs (--classes FILE), or the wrong preprocessing "
+            "(--mean, --std, --scale, --layout, --size)"
+        )
+
+
+def _read_folder(path: Path, spec: InputSpec, skip_bad: bool) -> CleanSet:
+    images = find_images(path)
+    if not images:
+        raise CleanSetError(f"{path}: no images in it; expected one folder per class, or images directly")
+    folders = sorted(child.name for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+    top_level = [image for image in images if image.parent == path]
+    if folders and top_level:
+        raise CleanSetError(f"{path} has both class folders ({folders[0]}, ...) and images ({top_level[0].name}, ...)")
+    groups = {image: image.relative_to(path).parts[0] for image in images}
+    empty = sorted(set(folders) - set(groups.values())) if folders else []
+    if empty:
+        raise CleanSetError(f"{path}: no images in class folder {', '.join(empty)}; add some or remove the folder")
+    paths, x, skipped = _decode(images, spec, skip_bad)
+    y = np.array([folders.index(groups[image]) for image in paths], dtype=np.int64) if folders else None
+    return CleanSet(x, y, tuple(folders), skipped)
+
+
+def _decode(
+    images: Sequence[Path], spec: InputSpec, skip_bad: bool
+) -> tuple[list[Path], npt.NDArray[np.float32], tuple[UnreadableImageError, ...]]:
+    paths: list[Path] = []
+    parts: list[npt.NDArray[np.float32]] = []
+    skipped: list[UnreadableImageError] = []
+    for good, x, errors in image_batches(images, spec, batch_size=256):
+        if errors and not skip_bad:
+            raise UnreadableImageError(f"{errors[0]}; mend or remove it, or pass --skip-bad to leave such files out")
+        paths += good
+        parts.append(x)
+        skipped += errors
+    if not paths:
+        raise CleanSetError("none of the images could be decoded")
+    try:
+        return paths, np.concatenate([part for part in parts if len(part)]), tuple(skipped)
+    except ValueError as error:
+        raise CleanSetError(f"the images are of several sizes; give one --size for all: {error}") from error

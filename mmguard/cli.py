@@ -1,0 +1,301 @@
+"""The `mmguard` command: one function a command, each thin over the library."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal, TextIO
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.logging import RichHandler
+
+from mmguard import __version__
+from mmguard.bundle import Bundle
+from mmguard.errors import CleanSetError, InputError, MmguardError
+from mmguard.guard import Guard, Policy
+from mmguard.guard.policy import Mode, OnError, OnFlag
+from mmguard.guard.scan import scan as scan_rows
+from mmguard.guard.scan import summarise
+from mmguard.guard.sessions import PROVIDERS
+from mmguard.guard.verify import verify_bundle
+from mmguard.inputs import preprocessing_from
+from mmguard.terminal import console, describe_bundle, round_progress
+
+DONE, FAILED, WRONG_USE, FOUND = 0, 1, 2, 3
+
+Device = Literal["cpu", "cuda"]
+
+app = App(
+    name="mmguard",
+    version=__version__,
+    help="Guard a deployed classifier against backdoor triggers.",
+    help_epilogue="Exit codes: 0 done, 1 failed, 2 wrong use, 3 triggers found.",
+    result_action="return_value",
+    default_parameter=Parameter(negative=()),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit with its code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_log_handler()], force=True)
+    try:
+        code = app(arguments, exit_on_error=False, print_error=True, error_console=console)
+    except CycloptsError:
+        sys.exit(WRONG_USE)
+    except MmguardError as error:
+        console.print(f"mmguard: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(FAILED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(FAILED)
+    sys.exit(code if isinstance(code, int) else DONE)
+
+
+def _log_handler() -> logging.Handler:
+    handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False, markup=False)
+    handler.addFilter(lambda record: record.name.startswith("mmguard") or record.levelno >= logging.WARNING)
+    return handler
+
+
+@app.command
+def calibrate(
+    model: Path,
+    clean: Path,
+    *,
+    out: Path | None = None,
+    preset: str = "default",
+    theta: float | None = None,
+    rounds: int | None = None,
+    classes: Path | None = None,
+    mean: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None,
+    std: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None,
+    scale: float | None = None,
+    layout: Literal["NCHW", "NHWC"] | None = None,
+    size: str | None = None,
+    seed: int = 0,
+    device: Device = "cpu",
+    name: str | None = None,
+    skip_bad: bool = False,
+) -> int:
+    """Learn bounds from clean inputs and write a guard bundle.
+
+    Parameters
+    ----------
+    model
+        ONNX file of the classifier.
+    clean
+        Clean inputs: a folder per class, a flat folder, an .npz with x (and y), or an .npy.
+    out
+        Bundle folder to write; the default is MODEL's stem with .mmguard, in the current folder.
+    preset
+        Settings of the calibration: default.
+    theta
+        Level of the confidence test.
+    rounds
+        Largest number of rounds.
+    classes
+        Text file with one class name a line, in the order of the model's outputs.
+    mean
+        Mean that is subtracted from scaled pixels, one number or one a channel.
+    std
+        Standard deviation that they are divided by, one number or one a channel.
+    scale
+        Factor on pixels of 0 to 255; 1/255 by default.
+    layout
+        Layout of the model's input.
+    size
+        Resize images to this height and width, such as 224 or 224x192.
+    seed
+        Seed of all randomness.
+    device
+        Where calibration computes.
+    name
+        Name of the bundle in metrics and URLs; MODEL's stem by default.
+    skip_bad
+        Leave out images that cannot be decoded.
+    """
+    from mmguard.pipeline import calibrate_model
+
+    with round_progress() as on_round:
+        path = calibrate_model(
+            model,
+            clean,
+            out=out,
+            name=name,
+            preset=preset,
+            theta=theta,
+            rounds=rounds,
+            classes=_class_names(classes),
+            preprocessing=preprocessing_from(mean=mean, std=std, scale=scale, layout=layout, size=size),
+            seed=seed,
+            device=device,
+            skip_bad=skip_bad,
+            on_round=on_round,
+        )
+    print(describe_bundle(Bundle.open(path)))
+    return DONE
+
+
+@app.command
+def inspect(bundle: Path, *, json: bool = False) -> int:
+    """Show what a bundle holds, after checking every file's hash.
+
+    Parameters
+    ----------
+    bundle
+        Guard bundle.
+    json
+        Print the whole manifest as JSON.
+    """
+    opened = Bundle.open(bundle)
+    if json:
+        print(opened.manifest.to_json(), end="")
+    else:
+        print(describe_bundle(opened))
+    return DONE
+
+
+@app.command
+def verify(bundle: Path, *, device: Device = "cpu") -> int:
+    """Check a bundle's hashes, and that both networks give the stored logits here.
+
+    Parameters
+    ----------
+    bundle
+        Guard bundle.
+    device
+        Where the networks run.
+    """
+    difference = verify_bundle(Bundle.open(bundle), PROVIDERS[device])
+    print(f"{bundle}: every hash is right; both networks give the stored logits on {device} within {difference:.1e}")
+    return DONE
+
+
+@app.command
+def scan(
+    bundle: Path,
+    inputs: Path,
+    *,
+    out: Path | None = None,
+    on_flag: OnFlag = "correct",
+    device: Device = "cpu",
+    skip_bad: bool = False,
+) -> int:
+    """Judge images, one JSON line each. Exit code 3: more flags than clean inputs would give at 0.1 %.
+
+    Parameters
+    ----------
+    bundle
+        Guard bundle.
+    inputs
+        Folder of images, an image, an .npy or an .npz with x.
+    out
+        File for the lines; standard output by default.
+    on_flag
+        What a flagged input's label becomes.
+    device
+        Where the networks run.
+    skip_bad
+        Go on where an image cannot be decoded, with a line that says so.
+    """
+    with Guard(bundle, providers=PROVIDERS[device], policy=Policy(on_flag=on_flag), registry=None) as guard:
+        rows = []
+        with _lines(out) as file:
+            for row in scan_rows(guard, inputs, skip_bad):
+                print(json.dumps(row), file=file)
+                rows.append(row)
+        summary = summarise(guard, rows)
+    console.print(
+        f"{summary.inputs} inputs, {summary.flagged} flagged {summary.reasons or ''}, {summary.corrected} corrected, "
+        f"{summary.unreadable} unreadable; clean inputs would give at most {summary.limit} flags (99.9 %)",
+        markup=False,
+        soft_wrap=True,
+    )
+    return FOUND if summary.alarming else DONE
+
+
+@app.command
+def serve(
+    *bundles: Path,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    metrics_port: int = 9464,
+    mode: Mode = "enforce",
+    on_flag: OnFlag = "correct",
+    on_error: OnError = "raise",
+    timeout: float | None = None,
+    device: Device = "cpu",
+    threads: int | None = None,
+) -> int:
+    """Serve bundles by the Open Inference Protocol v2 over HTTP, and their counters at /metrics on another port.
+
+    Parameters
+    ----------
+    bundles
+        Guard bundles; each is a model of its own name.
+    host
+        Address to listen on.
+    port
+        Port of the inference protocol.
+    metrics_port
+        Port of /metrics.
+    mode
+        Enforce the policy, or shadow: answer as the original and only count.
+    on_flag
+        What a flagged input's label becomes.
+    on_error
+        What to do when the clipped network fails or is late: raise, answer untested (open), abstain (closed).
+    timeout
+        Seconds to wait for the clipped network after the original.
+    device
+        Where the networks run; cuda never falls back to the CPU.
+    threads
+        Intra-op threads of each network; half of the cores by default.
+    """
+    from mmguard.guard.server import serve as run_server
+
+    if not bundles:
+        raise InputError("serve needs at least one bundle")
+    policy = Policy(mode=mode, on_flag=on_flag, on_error=on_error, timeout=timeout)
+    run_server(bundles, host, port, metrics_port, policy=policy, providers=PROVIDERS[device], threads=threads)
+    return DONE
+
+
+@app.command
+def demo(*, out: Path = Path("mmguard-demo"), seed: int = 0) -> int:
+    """Train a backdoored digit classifier, guard it, attack it, and show what the guard does.
+
+    Parameters
+    ----------
+    out
+        Folder for the model, the images and the bundle.
+    seed
+        Seed of all randomness.
+    """
+    from mmguard.demo import run
+
+    return run(out, seed)
+
+
+def _class_names(path: Path | None) -> list[str] | None:
+    if path is None:
+        return None
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise CleanSetError(f"--classes {path} cannot be read: {error}") from error
+
+
+@contextmanager
+def _lines(out: Path | None) -> Iterator[TextIO]:
+    if out is None:
+        yield sys.stdout
+        return
+    try:
+        file = out.open("w", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--out {out} cannot be written: {error}") from error
+    with file:
+        yield file

@@ -1,0 +1,55 @@
+"""Check an exported network: ONNX's full checker, and equality with what was learned."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+
+from mmguard.errors import GraphMismatchError, NotOnnxError
+
+TOLERANCE = 1e-4
+"""Largest difference of a logit, relative to the largest logit."""
+
+BATCH = 100
+
+
+def verify_export(path: Path, x: npt.NDArray[np.float32], logits: npt.NDArray[np.float32], name: str) -> float:
+    """Check that an ONNX file is valid and gives the expected logits in ONNX Runtime.
+
+    Args:
+        path: ONNX file.
+        x: (N, ...) float32 inputs. logits: (N, K) float32 expected on them.
+        name: name of the output to compare.
+
+    Returns:
+        The largest difference, relative to the largest logit (at least 1).
+
+    Raises:
+        NotOnnxError: the checker refuses the file.
+        GraphMismatchError: the difference is above 1e-4.
+    """
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise NotOnnxError(f"{path.name}: ONNX's checker refuses the exported network: {error}") from error
+    difference = relative_difference(run(path, x, name), logits)
+    if not difference <= TOLERANCE:
+        raise GraphMismatchError(
+            f"{path.name} differs from the learned network by {difference:.2g} relative on the clean inputs "
+            f"(at most {TOLERANCE} is allowed); no bundle was written"
+        )
+    return difference
+
+
+def relative_difference(got: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> float:
+    """Largest absolute difference over the largest absolute expected value (at least 1)."""
+    return float(np.abs(got - expected).max() / max(1.0, float(np.abs(expected).max())))
+
+
+def run(path: Path, x: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float32]:
+    """Run an ONNX file on the CPU in batches of 100; returns the output `name`, (N, ...)."""
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (feed,) = (value.name for value in session.get_inputs())
+    return np.concatenate([session.run([name], {feed: x[i : i + BATCH]})[0] for i in range(0, len(x), BATCH)])

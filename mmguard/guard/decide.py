@@ -1,0 +1,89 @@
+"""From two networks' logits to a decision, and to what the model's caller is given."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import log_softmax, softmax
+
+from mmguard.guard.policy import Policy
+from mmguard.stats import MmdfTest, exclude_class
+from mmguard.types import ABSTAIN, BoolArray, Decision, Reason, Tail
+
+Logits = npt.NDArray[np.float32]
+
+
+def decide(original: Logits, clipped: Logits, test: MmdfTest, policy: Policy) -> Decision:
+    """Test a batch and label it.
+
+    Args:
+        original, clipped: (N, K) logits of the two networks on the same inputs.
+    """
+    gaps, p_values, disagreement, confidence = test(original, clipped)
+    flagged = disagreement | confidence
+    original_labels = original.argmax(axis=1)
+    labels = original_labels.copy()
+    if policy.corrects:
+        labels[flagged] = exclude_class(clipped[flagged], original_labels[flagged]).argmax(axis=1)
+    elif policy.abstains:
+        labels[flagged] = ABSTAIN
+    return Decision(
+        labels=labels,
+        original_labels=original_labels,
+        clipped_labels=clipped.argmax(axis=1),
+        flagged=flagged,
+        corrected=flagged & policy.corrects,
+        reasons=_reasons(disagreement, confidence),
+        p_values=p_values,
+        margin_gaps=gaps,
+    )
+
+
+def untested(original: Logits, policy: Policy) -> Decision:
+    """The decision where the test could not run: the original's labels if open, no labels if closed."""
+    original_labels = original.argmax(axis=1)
+    nothing = np.zeros(len(original), dtype=np.bool_)
+    unknown = np.full(len(original), np.nan)
+    abstained = np.full(len(original), ABSTAIN, dtype=np.int64)
+    closed = policy.on_error == "closed" and policy.mode == "enforce"
+    return Decision(
+        labels=abstained if closed else original_labels,
+        original_labels=original_labels,
+        clipped_labels=abstained,
+        flagged=nothing,
+        corrected=nothing,
+        reasons=_reasons(nothing, nothing),
+        p_values=unknown,
+        margin_gaps=unknown,
+    )
+
+
+def guarded_output(output: Logits, clipped: Logits | None, decision: Decision, tail: Tail) -> Logits:
+    """The model's own output with the policy applied.
+
+    A corrected row carries the clipped network's values with the original's class put last, so that its arg max is the
+    corrected label; a row without a label is NaN; every other row is the original's, bit for bit.
+
+    Args:
+        output: (N, K) what the original network returned. clipped: (N, K) logits, None where nothing is corrected.
+    """
+    abstained = decision.labels == ABSTAIN
+    if not (decision.corrected.any() or abstained.any()):
+        return output
+    result = output.copy()
+    if clipped is not None and decision.corrected.any():
+        rows = decision.corrected
+        result[rows] = _apply_tail(exclude_class(clipped[rows], decision.original_labels[rows]), tail)
+    result[abstained] = np.nan
+    return result
+
+
+def _apply_tail(logits: Logits, tail: Tail) -> Logits:
+    """Do to logits what the model does to its own before it returns them."""
+    functions: dict[Tail, Callable[..., Logits]] = {Tail.SOFTMAX: softmax, Tail.LOG_SOFTMAX: log_softmax}
+    return functions[tail](logits, axis=1) if tail in functions else logits
+
+
+def _reasons(disagreement: BoolArray, confidence: BoolArray) -> npt.NDArray[np.str_]:
+    names = np.array([Reason.NONE, Reason.DISAGREEMENT, Reason.CONFIDENCE, Reason.BOTH], dtype=np.str_)
+    return names[disagreement + 2 * confidence]

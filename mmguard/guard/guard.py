@@ -1,0 +1,143 @@
+"""The guard: both networks on every batch, the MMDF test, the policy, the counters."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from mmguard.bundle import Bundle
+from mmguard.errors import InferenceError, InputError
+from mmguard.guard.decide import decide, guarded_output, untested
+from mmguard.guard.metrics import Metrics
+from mmguard.guard.policy import Policy
+from mmguard.guard.sessions import PROVIDERS, NetworkOutput, NetworkPair
+from mmguard.inputs import check_batch
+from mmguard.types import Decision
+
+Batch = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class GuardedBatch:
+    """A judged batch: the decision, and the model's own output (N, K) with the policy applied."""
+
+    decision: Decision
+    output: npt.NDArray[np.float32]
+
+
+class Guard:
+    """Runs a bundle's two networks side by side and tests every input. Safe to call from many threads.
+
+    Args:
+        bundle: path of a guard bundle, or one that is open.
+        providers: ONNX Runtime's execution providers, the wanted one first; None is the CPU. The guard never falls
+            back from the first in silence.
+        policy: what to do with a flag and with a failure.
+        registry: where the counters go; None keeps them out of the default registry and in one of their own.
+        threads: intra-op threads of each session; None is half of the cores.
+
+    Raises:
+        BundleError: no bundle there, a schema that is unknown, or a file that was changed.
+        ProviderError: the provider cannot be had.
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path | Bundle,
+        *,
+        providers: Sequence[str] | None = None,
+        policy: Policy | None = None,
+        registry: CollectorRegistry | None = REGISTRY,
+        threads: int | None = None,
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        self.policy = policy or Policy()
+        self.networks = NetworkPair(self.bundle, providers or PROVIDERS["cpu"], threads)
+        self._test = self.bundle.manifest.null.test()
+        self._metrics = Metrics(registry or CollectorRegistry(), self.bundle.manifest)
+
+    def __call__(self, x: Batch) -> Decision:
+        """Judge a batch.
+
+        Args:
+            x: (N, ...) float32, the model's own input, already preprocessed.
+
+        Raises:
+            InputError: wrong type, dtype or shape, or values that are not finite.
+            InferenceError: a network failed, and the policy is to raise.
+        """
+        return self.infer(x).decision
+
+    def infer(self, x: Batch, original: Callable[[Batch], NetworkOutput] | None = None) -> GuardedBatch:
+        """Judge a batch and give the model's own output too.
+
+        Args:
+            x: (N, ...) float32, the model's own input, already preprocessed.
+            original: what answers for the original network, such as a wrapped predictor; None is the bundle's own.
+
+        Raises:
+            InputError: wrong type, dtype or shape, or values that are not finite.
+            InferenceError: a network failed, and the policy is to raise.
+        """
+        try:
+            check_batch(x, self.bundle.manifest.input)
+        except InputError:
+            self._metrics.count_error("input")
+            raise
+        pending = self.networks.submit(self._run_clipped, x)
+        try:
+            with self._metrics.timed("original"):
+                answer = (original or self.networks.original)(x)
+        except InferenceError:
+            pending.cancel()
+            self._metrics.count_error("inference")
+            raise
+        try:
+            clipped = pending.result(self.policy.timeout)
+        except (InferenceError, FutureTimeoutError) as error:
+            pending.cancel()
+            return self._degrade(answer, error)
+        return self._judge(answer, clipped)
+
+    def close(self) -> None:
+        """Stop the worker threads."""
+        self.networks.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run_clipped(self, x: Batch) -> NetworkOutput:
+        with self._metrics.timed("clipped"):
+            return self.networks.clipped(x)
+
+    def _judge(self, original: NetworkOutput, clipped: NetworkOutput) -> GuardedBatch:
+        with self._metrics.timed("test"):
+            decision = decide(original.logits, clipped.logits, self._test, self.policy)
+            tail = self.bundle.manifest.output.tail
+            output = guarded_output(original.output, clipped.logits, decision, tail)
+        self._metrics.count(decision)
+        return GuardedBatch(decision, output)
+
+    def _degrade(self, original: NetworkOutput, error: Exception) -> GuardedBatch:
+        late = isinstance(error, FutureTimeoutError)
+        self._metrics.count_error("timeout" if late else "inference")
+        if self.policy.on_error == "raise":
+            if late:
+                raise InferenceError(
+                    f"the clipped network was not done {self.policy.timeout} s after the original"
+                ) from error
+            raise error
+        decision = untested(original.logits, self.policy)
+        self._metrics.count_degraded(self.policy.on_error, len(decision))
+        return GuardedBatch(decision, guarded_output(original.output, None, decision, self.bundle.manifest.output.tail))

@@ -1,0 +1,123 @@
+"""Detection counters for Prometheus, in the user's own registry. Every metric carries the label `model`."""
+
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from mmguard.manifest import Manifest
+from mmguard.types import Decision, Reason
+
+P_VALUE_BUCKETS = (1e-6, 1e-5, 1e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
+MARGIN_GAP_BUCKETS = (-20.0, -10.0, -5.0, -2.0, -1.0, 0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
+STAGES = ("original", "clipped", "test")
+ERROR_KINDS = ("input", "inference", "timeout")
+DRIFT_INPUTS = 1000
+"""Inputs over which the drift forgets: a step change has reached 63 % after as many."""
+
+
+class Collectors:
+    """The metrics of one registry, shared by every guard that counts in it."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"mmguard_{name}", text, ("model", *labels), registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"mmguard_{name}", text, ("model", *labels), buckets=buckets, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"mmguard_{name}", text, ("model", *labels), registry=registry, multiprocess_mode="mostrecent")
+
+        self.inputs = counter("inputs", "Inputs that were judged")
+        self.detections = counter("detections", "Inputs flagged as carrying a trigger, by reason", "reason")
+        self.corrections = counter("corrections", "Flagged inputs whose label was changed")
+        self.by_label = counter("detections_by_label", "Flagged inputs, by the original's decision", "label")
+        self.errors = counter("errors", "Batches that failed, by kind", "kind")
+        self.degraded = counter("degraded", "Inputs answered without a test, by the on_error policy", "policy")
+        self.p_value = histogram("p_value", "p-value of each input; small is suspicious", P_VALUE_BUCKETS)
+        self.margin_gap = histogram("margin_gap", "Margin gap of each input, in logits", MARGIN_GAP_BUCKETS)
+        self.seconds = histogram("inference_seconds", "Seconds a batch, by stage", Histogram.DEFAULT_BUCKETS, "stage")
+        self.drift = gauge(
+            "null_drift", "Moving mean of unflagged inputs' margin gaps, in standard deviations of the null"
+        )
+        self.info = gauge("bundle_info", "1, labelled with what runs", "bundle_sha256", "preset", "theta")
+
+
+_collectors: "weakref.WeakKeyDictionary[CollectorRegistry, Collectors]" = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def collectors_in(registry: CollectorRegistry) -> Collectors:
+    """The registry's collectors, made on first use: a name can be registered once only."""
+    with _lock:
+        if registry not in _collectors:
+            _collectors[registry] = Collectors(registry)
+        return _collectors[registry]
+
+
+class Metrics:
+    """Counts for one model. Safe to call from many threads."""
+
+    def __init__(self, registry: CollectorRegistry, manifest: Manifest) -> None:
+        all_models = collectors_in(registry)
+        self._model = manifest.name
+        self._classes = manifest.classes
+        self._null = manifest.null
+        self._by_label = all_models.by_label
+        self._drift_lock = threading.Lock()
+        self._drift = 0.0
+        self._inputs = all_models.inputs.labels(self._model)
+        self._corrections = all_models.corrections.labels(self._model)
+        self._p_value = all_models.p_value.labels(self._model)
+        self._margin_gap = all_models.margin_gap.labels(self._model)
+        self._drift_gauge = all_models.drift.labels(self._model)
+        self._detections: dict[Reason, Counter] = {
+            r: all_models.detections.labels(self._model, r) for r in Reason if r is not Reason.NONE
+        }
+        self._seconds = {stage: all_models.seconds.labels(self._model, stage) for stage in STAGES}
+        self._errors = {kind: all_models.errors.labels(self._model, kind) for kind in ERROR_KINDS}
+        self._degraded = {policy: all_models.degraded.labels(self._model, policy) for policy in ("open", "closed")}
+        all_models.info.labels(
+            self._model, manifest.files[manifest.plans["clipped"]].sha256, manifest.preset, str(manifest.null.theta)
+        ).set(1)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Observe the seconds of one stage of a batch."""
+        start = time.perf_counter()
+        yield
+        self._seconds[stage].observe(time.perf_counter() - start)
+
+    def count(self, decision: Decision) -> None:
+        """Count a judged batch."""
+        self._inputs.inc(len(decision))
+        self._corrections.inc(int(decision.corrected.sum()))
+        for p_value, gap in zip(decision.p_values.tolist(), decision.margin_gaps.tolist(), strict=True):
+            self._p_value.observe(p_value)
+            self._margin_gap.observe(gap)
+        for row in np.flatnonzero(decision.flagged):
+            self._detections[Reason(str(decision.reasons[row]))].inc()
+            self._by_label.labels(self._model, self._classes[decision.original_labels[row]]).inc()
+        self._update_drift(decision)
+
+    def count_degraded(self, policy: str, inputs: int) -> None:
+        """Count a batch that was answered without a test."""
+        self._degraded[policy].inc(inputs)
+
+    def count_error(self, kind: str) -> None:
+        """Count a batch that failed."""
+        self._errors[kind].inc()
+
+    def _update_drift(self, decision: Decision) -> None:
+        gaps = decision.margin_gaps[~decision.flagged]
+        if not len(gaps):
+            return
+        weight = 1 - (1 - 1 / DRIFT_INPUTS) ** len(gaps)
+        with self._drift_lock:
+            self._drift += weight * ((float(gaps.mean()) - self._null.mean) / self._null.std - self._drift)
+            self._drift_gauge.set(self._drift)

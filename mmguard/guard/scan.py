@@ -1,0 +1,119 @@
+"""Judge a folder of images, or a file of arrays, row by row; and say whether so many flags are chance."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binom
+
+from mmguard.errors import InputError, UnreadableImageError
+from mmguard.guard.guard import Guard
+from mmguard.inputs import find_images, image_batches, read_array
+from mmguard.types import ABSTAIN, Decision
+
+BATCH = 64
+CHANCE = 0.001
+"""A scan is alarming if clean inputs would be flagged so often with at most this probability."""
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Summary:
+    """Counts of a scan.
+
+    Attributes:
+        inputs, flagged, corrected, unreadable: numbers of files or rows.
+        reasons: flags by reason.
+        limit: most flags that clean inputs would give, except with a probability of 0.1 %.
+    """
+
+    inputs: int
+    flagged: int
+    corrected: int
+    unreadable: int
+    reasons: dict[str, int]
+    limit: int
+
+    @property
+    def alarming(self) -> bool:
+        """Whether there are more flags than clean inputs would give."""
+        return self.flagged > self.limit
+
+
+def scan(guard: Guard, inputs: Path, skip_bad: bool = False) -> Iterator[Row]:
+    """Judge every input.
+
+    Args:
+        guard: the guard; its policy labels.
+        inputs: folder of images (all below it), one image, or an `.npy` or `.npz` with `x`.
+        skip_bad: give a row with an `error` for an image that cannot be decoded, instead of raising.
+
+    Yields:
+        One row an input: `input` (path relative to the folder, or row number), `label`, `class` (null where the policy
+        abstains), `original_label`, `clipped_label`, `flagged`, `corrected`, `reason`, `p_value`, `margin_gap`.
+
+    Raises:
+        InputError: nothing to scan, or inputs that the model does not take.
+    """
+    if inputs.suffix in (".npy", ".npz"):
+        x, _ = read_array(inputs)
+        for start in range(0, len(x), BATCH):
+            part = x[start : start + BATCH]
+            yield from _rows(guard, part, [str(start + i) for i in range(len(part))])
+        return
+    paths = find_images(inputs) if inputs.is_dir() else [inputs]
+    if not paths or not paths[0].is_file():
+        raise InputError(f"{inputs}: nothing to scan; expected a folder of images, an image, an .npy or an .npz")
+    root = inputs if inputs.is_dir() else inputs.parent
+    for good, x, errors in image_batches(paths, guard.bundle.manifest.input, BATCH):
+        yield from _rows(guard, x, [path.relative_to(root).as_posix() for path in good])
+        yield from _unreadable(errors, skip_bad)
+
+
+def summarise(guard: Guard, rows: list[Row]) -> Summary:
+    """Count rows, and compare their flags with what the test's level allows clean inputs."""
+    null = guard.bundle.manifest.null
+    judged = [row for row in rows if "error" not in row]
+    reasons = [row["reason"] for row in judged if row["flagged"]]
+    return Summary(
+        inputs=len(judged),
+        flagged=len(reasons),
+        corrected=sum(row["corrected"] for row in judged),
+        unreadable=len(rows) - len(judged),
+        reasons={reason: reasons.count(reason) for reason in sorted(set(reasons))},
+        limit=int(binom.isf(CHANCE, len(judged), max(null.theta, null.disagreement_theta))),
+    )
+
+
+def _unreadable(errors: list[UnreadableImageError], skip_bad: bool) -> Iterator[Row]:
+    for error in errors:
+        if not skip_bad:
+            raise UnreadableImageError(f"{error}; pass --skip-bad to go on without such files")
+        yield {"error": str(error)}
+
+
+def _rows(guard: Guard, x: npt.NDArray[np.float32], names: list[str]) -> list[Row]:
+    if not names:
+        return []
+    decision = guard(x)
+    return [_row(guard.bundle.manifest.classes, decision, i, name) for i, name in enumerate(names)]
+
+
+def _row(classes: tuple[str, ...], decision: Decision, i: int, name: str) -> Row:
+    label = int(decision.labels[i])
+    return {
+        "input": name,
+        "label": label,
+        "class": None if label == ABSTAIN else classes[label],
+        "original_label": int(decision.original_labels[i]),
+        "clipped_label": int(decision.clipped_labels[i]),
+        "flagged": bool(decision.flagged[i]),
+        "corrected": bool(decision.corrected[i]),
+        "reason": str(decision.reasons[i]),
+        "p_value": float(decision.p_values[i]),
+        "margin_gap": float(decision.margin_gaps[i]),
+    }

@@ -1,0 +1,155 @@
+"""The two networks of a bundle as ONNX Runtime sessions, run side by side."""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    NotImplemented,
+    RuntimeException,
+)
+
+from mmguard.bundle import Bundle
+from mmguard.errors import InferenceError, ModelError, ProviderError
+from mmguard.manifest import OutputSpec
+from mmguard.types import InputSpec
+
+logger = logging.getLogger(__name__)
+
+ORT_ERRORS = (Fail, InvalidArgument, InvalidGraph, NotImplemented, RuntimeException)
+PROVIDERS = {"cpu": ("CPUExecutionProvider",), "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider")}
+"""Execution providers by device. ONNX Runtime always keeps the CPU for nodes that shape tensors need."""
+
+Logits = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class NetworkOutput:
+    """What one network gives for a batch: the user's own output (N, K), and the logits (N, K), float32."""
+
+    output: Logits
+    logits: Logits
+
+
+def default_threads() -> int:
+    """Intra-op threads of each of the two sessions: half of the cores that this process may use."""
+    return max(1, len(os.sched_getaffinity(0)) // 2) if hasattr(os, "sched_getaffinity") else 1
+
+
+def open_session(path: Path, providers: Sequence[str], threads: int) -> ort.InferenceSession:
+    """Open a session on exactly the provider that was asked for.
+
+    Args:
+        path: ONNX file.
+        providers: ONNX Runtime's provider names, the wanted one first.
+        threads: intra-op threads.
+
+    Raises:
+        ProviderError: the first provider cannot be had. ONNX Runtime itself would fall back with a log line.
+        ModelError: the file cannot be loaded.
+    """
+    _refuse_two_runtimes()
+    if providers[0] == "CUDAExecutionProvider" and hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(path, options, providers=list(providers))
+    except ValueError as error:
+        raise ProviderError(f"{error}; this onnxruntime has {ort.get_available_providers()}") from error
+    except ORT_ERRORS as error:
+        raise ModelError(f"ONNX Runtime cannot load {path}: {error}") from error
+    if session.get_providers()[0] != providers[0]:
+        raise ProviderError(
+            f"{providers[0]} was asked for, ONNX Runtime gives {session.get_providers()}: it needs a GPU with its "
+            "driver, and onnxruntime-gpu with CUDA and cuDNN (`pip install mmguard[cuda]`); or ask for the CPU"
+        )
+    return session
+
+
+def _refuse_two_runtimes() -> None:
+    """onnxruntime and onnxruntime-gpu overwrite each other's files when both are installed."""
+    installed = []
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        try:
+            installed.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    if len(installed) > 1:
+        raise ProviderError(
+            f"{' and '.join(installed)} are both installed and break each other; "
+            "run `pip uninstall onnxruntime onnxruntime-gpu` and install the one you need again"
+        )
+
+
+class Network:
+    """One session that gives its own output and the logits."""
+
+    def __init__(self, session: ort.InferenceSession, input_spec: InputSpec, output: OutputSpec) -> None:
+        self.session = session
+        self._input = input_spec.name
+        self._names = list(dict.fromkeys((output.name, output.logits)))
+
+    def __call__(self, x: npt.NDArray[np.float32]) -> NetworkOutput:
+        """Run a batch (N, ...) float32.
+
+        Raises:
+            InferenceError: the run failed, or a logit is not finite.
+        """
+        try:
+            results = self.session.run(self._names, {self._input: x})
+        except ORT_ERRORS as error:
+            raise InferenceError(f"ONNX Runtime failed on a batch of shape {x.shape}: {error}") from error
+        return NetworkOutput(results[0], check_finite(results[-1]))
+
+
+def check_finite(logits: Logits) -> Logits:
+    """Pass finite logits on.
+
+    Raises:
+        InferenceError: some are NaN or infinite, which no test could judge.
+    """
+    if not np.isfinite(logits).all():
+        raise InferenceError("the network gave logits that are NaN or infinite")
+    return logits
+
+
+class NetworkPair:
+    """The original and the clipped network of a bundle.
+
+    The clipped network runs on a worker thread while the caller's thread runs the original, so that an idle core, or
+    on CUDA a second stream, hides it. Safe to call from many threads.
+    """
+
+    def __init__(self, bundle: Bundle, providers: Sequence[str], threads: int | None) -> None:
+        threads = threads or default_threads()
+        manifest = bundle.manifest
+        self.providers = tuple(providers)
+        self._input = manifest.input
+        self.original, self.clipped = (
+            Network(open_session(bundle.plan(form), providers, threads), manifest.input, manifest.output)
+            for form in ("original", "clipped")
+        )
+        self._pool = ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="mmguard")
+
+    def submit(
+        self, run: Callable[[npt.NDArray[np.float32]], NetworkOutput], x: npt.NDArray[np.float32]
+    ) -> "Future[NetworkOutput]":
+        """Start a network on a batch, on a worker thread."""
+        return self._pool.submit(run, x)
+
+    def close(self) -> None:
+        """Stop the worker threads."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,265 @@
+"""From a model file and a clean set to a guard bundle: learn, export, verify, write.
+
+The only module that joins the rooms. It imports the offline ones inside its functions: a serving container has neither
+torch nor onnx, and must be able to import this.
+"""
+
+import logging
+import platform
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from mmguard import bundle
+from mmguard.errors import BundleError, MissingExtraError
+from mmguard.inputs import pixel_box
+from mmguard.manifest import NAME_PATTERN, CalibrationFigures, Manifest, NullSpec, OutputSpec
+from mmguard.stats import GaussianNull, margin_gap
+from mmguard.types import Calibration, ClipSite, InputSpec, IntArray, Preprocessing
+
+if TYPE_CHECKING:
+    from mmguard.calibrate import OnRound, Settings
+    from mmguard.exporter import Classifier
+
+logger = logging.getLogger(__name__)
+
+PROBES = 4
+COMPARED = 32
+"""Clean inputs on which the differentiable graph must equal ONNX Runtime before anything is learned."""
+
+
+def calibrate_model(
+    model: str | Path,
+    clean: str | Path,
+    *,
+    out: str | Path | None = None,
+    name: str | None = None,
+    preset: str = "default",
+    theta: float | None = None,
+    rounds: int | None = None,
+    classes: Sequence[str] | None = None,
+    preprocessing: Preprocessing | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    skip_bad: bool = False,
+    on_round: "OnRound | None" = None,
+) -> Path:
+    """Calibrate a guard for an ONNX classifier and write its bundle.
+
+    Args:
+        model: ONNX file: one float32 input, one output (N, K) of logits or of a softmax over them.
+        clean: the clean set D: a folder per class, a flat folder, an `.npz` with `x` and perhaps `y`, or an `.npy`.
+        out: folder to write; None is `<model's stem>.mmguard` in the current folder. An older bundle is replaced.
+        name: the bundle's name in metrics and URLs; None is the model's stem.
+        preset: settings to start from. theta, rounds: override the preset's.
+        classes: class names in the order of the outputs.
+        preprocessing: how image files become inputs, and with it the input box. None scales pixels to [0, 1], and
+            takes the box of arrays from their own range.
+        seed: seeds all randomness.
+        device: torch device of the calibration, `cpu` or `cuda`.
+        skip_bad: pass over images that cannot be decoded.
+        on_round: called after every round with its figures.
+
+    Returns:
+        The folder of the bundle.
+
+    Raises:
+        ModelError: the model cannot be guarded.
+        InputError: the clean set cannot be used.
+        BundleError: the destination cannot be written.
+        MissingExtraError: mmguard was installed without the extra `calibrate`.
+    """
+    _require_extra()
+    from mmguard.calibrate import (
+        Calibrator,
+        DifferentiableGraph,
+        assert_matches_onnxruntime,
+        assign_classes,
+        check_accuracy,
+        read_clean,
+    )
+    from mmguard.exporter import find_activations, read_classifier
+
+    started, clock = datetime.now(UTC), time.perf_counter()
+    model, clean = Path(model), Path(clean)
+    out = Path(out or f"{model.stem}.mmguard")
+    bundle.check_destination(out)
+    name = _bundle_name(name or model.stem)
+    settings = _settings(preset, theta, rounds)
+    classifier = read_classifier(model)
+    activations = find_activations(classifier.model, classifier.output.logits)
+    graph = DifferentiableGraph(classifier.model, classifier.output.logits)
+    spec = _declared_input(classifier, preprocessing, images=clean.is_dir())
+    data = read_clean(clean, spec, skip_bad)
+    spec = _boxed(spec, data.x)
+    assert_matches_onnxruntime(graph, model, data.x[:COMPARED], spec.name, classifier.output.logits)
+    values = [value for value, _ in activations]
+    calibrator = Calibrator(graph, values, data.x, (spec.low, spec.high), settings, seed, device)
+    labels, class_names = assign_classes(data, calibrator.original_logits.shape[1], classes)
+    if labels is not None:
+        check_accuracy(calibrator.original_logits, labels)
+    logger.info(
+        "%d clean inputs, %d skipped; %d classes; %d clip sites",
+        *(len(data.x), len(data.skipped), len(class_names), len(activations)),
+    )
+    learned = calibrator.run(on_round or (lambda _: None))
+    null = _fit_null(learned, settings)
+    with bundle.staged(out) as folder:
+        plans, output = _export(folder, classifier, spec, learned, data.x, seed)
+        manifest = Manifest(
+            name=name,
+            versions=_versions(),
+            seed=seed,
+            preset=preset,
+            settings=asdict(settings),
+            input=spec,
+            output=output,
+            classes=tuple(class_names),
+            plans=plans,
+            sites=tuple(ClipSite(value, kind, learned.bounds[value].shape[0]) for value, kind in activations),
+            null=null,
+            calibration=_figures(learned, labels, null),
+            files={},
+        )
+        bundle.write(folder, manifest, _provenance(started, time.perf_counter() - clock, device))
+    return out
+
+
+def _require_extra() -> None:
+    try:
+        import onnx_ir  # noqa: F401
+        import torch  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"calibration needs {error.name}: pip install 'mmguard[calibrate]'") from error
+
+
+def _settings(preset: str, theta: float | None, rounds: int | None) -> "Settings":
+    from mmguard.calibrate import find_preset
+
+    settings = find_preset(preset)
+    return replace(
+        settings,
+        theta=settings.theta if theta is None else theta,
+        rounds=settings.rounds if rounds is None else rounds,
+    )
+
+
+def _bundle_name(name: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", name)
+    if not NAME_PATTERN.fullmatch(name):
+        raise BundleError(f"{name!r} cannot be a bundle's name; give one with --name, starting with a letter or digit")
+    return name
+
+
+def _declared_input(classifier: "Classifier", preprocessing: Preprocessing | None, images: bool) -> InputSpec:
+    """The input as the model declares it. The box is unknown, NaN, where no preprocessing implies one."""
+    shape = classifier.input_shape
+    if preprocessing is None and images:
+        preprocessing = Preprocessing()
+    unknown = np.array(np.nan, dtype=np.float32)
+    if preprocessing is None:
+        return InputSpec(classifier.input_name, shape, unknown, unknown)
+    channels = shape[1 if preprocessing.layout == "NCHW" else -1] if len(shape) == 4 else None
+    preprocessing = replace(preprocessing, mode="L" if channels == 1 else "RGB")
+    return InputSpec(classifier.input_name, shape, *pixel_box(preprocessing), preprocessing)
+
+
+def _boxed(spec: InputSpec, x: npt.NDArray[np.float32]) -> InputSpec:
+    """Fill in an unknown box by the range of D, by channel (by feature, for vectors)."""
+    if spec.preprocessing is not None:
+        return spec
+    over = (0, *range(2, x.ndim))
+    low, high = x.min(axis=over, keepdims=True)[0], x.max(axis=over, keepdims=True)[0]
+    logger.info(
+        "input box: the range of the clean inputs, %s to %s, since no preprocessing was given", low.min(), high.max()
+    )
+    return replace(spec, low=low, high=high)
+
+
+def _fit_null(learned: Calibration, settings: "Settings") -> NullSpec:
+    null = GaussianNull.fit(margin_gap(learned.original_logits, learned.clipped_logits))
+    return NullSpec("gaussian", null.mean, null.std, null.n, settings.theta, settings.disagreement_theta)
+
+
+def _export(
+    folder: Path,
+    classifier: "Classifier",
+    spec: InputSpec,
+    learned: Calibration,
+    x: npt.NDArray[np.float32],
+    seed: int,
+) -> tuple[dict[str, str], OutputSpec]:
+    """Write both networks, their plans, the bounds and the probes; every form is checked on D before it is kept."""
+    from mmguard.exporter import run, verify_export, write_clipped, write_plans
+
+    shutil.copyfile(classifier.path, folder / "original.onnx")
+    for location in classifier.external_files():
+        (folder / location).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(classifier.path.parent / location, folder / location)
+    write_clipped(classifier, learned.bounds, folder / "clipped.onnx")
+    plans, output = write_plans(folder, classifier.output)
+    verify_export(folder / plans["original"], x, learned.original_logits, output.logits)
+    verify_export(folder / plans["clipped"], x, learned.clipped_logits, output.logits)
+    bundle.write_tensors(folder / bundle.BOUNDS, learned.bounds)
+    shape = (PROBES, *x.shape[1:])
+    probes = np.random.default_rng(seed).uniform(spec.low, spec.high, shape).astype(np.float32)
+    logits = {form: run(folder / plans[form], probes, output.logits) for form in plans}
+    bundle.write_tensors(folder / bundle.PROBES, {"x": probes, **logits})
+    return plans, output
+
+
+def _figures(learned: Calibration, labels: IntArray | None, null: NullSpec) -> CalibrationFigures:
+    original, clipped = learned.original_logits.argmax(axis=1), learned.clipped_logits.argmax(axis=1)
+    truth = original if labels is None else labels
+    _, _, disagreement, confidence = null.test()(learned.original_logits, learned.clipped_logits)
+    return CalibrationFigures(
+        n=len(truth),
+        labelled=labels is not None,
+        original_accuracy=float((original == truth).mean()),
+        clipped_accuracy=float((clipped == truth).mean()),
+        agreement=float((original == clipped).mean()),
+        flagged_share=float((disagreement | confidence).mean()),
+        original_margins=tuple(learned.original_margins.tolist()),
+        clipped_margins=tuple(learned.clipped_margins.tolist()),
+        rounds=learned.rounds,
+        converged=learned.converged,
+    )
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in (
+        "mmguard",
+        "torch",
+        "onnx",
+        "onnx-ir",
+        "onnxruntime",
+        "onnxruntime-gpu",
+        "numpy",
+        "scipy",
+        "pillow",
+    ):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def _provenance(started: datetime, seconds: float, device: str) -> dict[str, object]:
+    return {
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+        "device": device,
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+    }

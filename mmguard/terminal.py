@@ -1,0 +1,75 @@
+"""What a person sees: a progress bar on a terminal, plain lines anywhere else. All of it goes to standard error."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mmguard.bundle import Bundle
+
+if TYPE_CHECKING:
+    from mmguard.calibrate import Round
+
+PLAIN_EVERY = 10
+"""Rounds between two plain lines."""
+
+console = Console(stderr=True, highlight=False)
+
+
+def describe(report: "Round") -> str:
+    """One round in words: both terms of the objective, λ and the agreement on D."""
+    return (
+        f"logit change {report.fit_loss:.3f}, margin {report.margin_loss:.2f} × λ {report.margin_weight:.3f}, "
+        f"agreement {report.agreement:.1%}"
+    )
+
+
+@contextmanager
+def round_progress() -> Iterator[Callable[["Round"], None]]:
+    """A callback that shows rounds: a bar with the remaining time on a terminal, every tenth as a line elsewhere."""
+    if not console.is_terminal:
+        yield _plain
+        return
+    columns = (TextColumn("round {task.completed:.0f}/{task.total:.0f}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.description}"), console=console, transient=True) as progress:
+        task = progress.add_task("searching margins", total=None)
+
+        def show(report: "Round") -> None:
+            progress.update(task, completed=report.number, total=report.rounds, description=describe(report))
+
+        yield show
+
+
+def _plain(report: "Round") -> None:
+    if report.number % PLAIN_EVERY == 0 or report.number in (1, report.rounds):
+        remaining = f"about {report.remaining:.0f} s remain"
+        console.print(f"round {report.number}/{report.rounds}: {describe(report)}; {remaining}", soft_wrap=True)
+
+
+def describe_bundle(bundle: Bundle) -> str:
+    """What a bundle holds, in a dozen lines."""
+    manifest = bundle.manifest
+    figures, null, spec = manifest.calibration, manifest.null, manifest.input
+    shape = ", ".join("any" if size is None else str(size) for size in spec.shape[1:])
+    against = "the labels" if figures.labelled else "the original's decisions"
+    ended = "converged" if figures.converged else "all rounds run"
+    margins = zip(manifest.classes, figures.original_margins, figures.clipped_margins, strict=True)
+    widest = sorted(margins, key=lambda row: -row[1])[:3]
+    return "\n".join(
+        (
+            f"bundle      {bundle.path}",
+            f"model       {manifest.name}: input {spec.name} (N, {shape}), {len(manifest.classes)} classes",
+            f"clip sites  {len(manifest.sites)} activations, {sum(site.channels for site in manifest.sites)} bounds",
+            f"clean set   {figures.n} inputs; {figures.rounds} rounds ({ended}), preset {manifest.preset}",
+            f"accuracy    {figures.original_accuracy:.1%} original, {figures.clipped_accuracy:.1%} clipped, "
+            f"against {against}; agreement {figures.agreement:.1%}",
+            f"null        gaussian, mean {null.mean:.3f}, std {null.std:.3f}, n {null.n}",
+            f"test        p ≤ {null.theta} flags; a disagreement flags at p ≤ {null.disagreement_theta}; "
+            f"{figures.flagged_share:.1%} of the clean set flagged",
+            "margins     "
+            + "; ".join(f"{name} {before:.1f} → {after:.1f}" for name, before, after in widest)
+            + " (largest three classes, original → clipped)",
+        )
+    )

@@ -1,0 +1,132 @@
+"""Values that pass between the rooms. NumPy only, all frozen."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+ABSTAIN = -1
+"""The label of an input for which the policy gives no answer."""
+
+
+class Reason(StrEnum):
+    """Why an input was flagged; also the values of the counter's `reason` label."""
+
+    NONE = "none"
+    DISAGREEMENT = "disagreement"
+    CONFIDENCE = "confidence"
+    BOTH = "both"
+
+
+class Tail(StrEnum):
+    """What the user's model does to its logits before it returns them."""
+
+    NONE = "none"
+    SOFTMAX = "softmax"
+    LOG_SOFTMAX = "log_softmax"
+
+
+@dataclass(frozen=True)
+class ClipSite:
+    """One activation of the network, clipped per channel.
+
+    Attributes:
+        value: ONNX name of the activation's output.
+        operator: ONNX operator that makes it, such as `Relu`.
+        channels: length C of its bound; the channel axis is the first after the batch.
+    """
+
+    value: str
+    operator: str
+    channels: int
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image file becomes one input of the model: `(pixels * scale - mean) / std`.
+
+    Attributes:
+        mode: Pillow mode, `L` (one channel) or `RGB` (three).
+        size: (height, width) to resize to, bilinear; None takes images as they are.
+        scale: factor on pixels of 0 to 255, 1/255 by default.
+        mean, std: per channel, in scaled pixels; one number stands for all channels.
+        layout: `NCHW` or `NHWC`.
+    """
+
+    mode: str = "RGB"
+    size: tuple[int, int] | None = None
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    layout: str = "NCHW"
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The model's input and the box that bounds it.
+
+    Attributes:
+        name: ONNX name of the input.
+        shape: shape of one batch; None where the axis is dynamic. The first axis is the batch.
+        low, high: bounds of a feasible input, float32, broadcastable against one input (no batch axis).
+        preprocessing: how image files are read; None where D came as arrays.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    low: npt.NDArray[np.float32]
+    high: npt.NDArray[np.float32]
+    preprocessing: Preprocessing | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the guard says of a batch of N inputs.
+
+    Attributes:
+        labels: (N,) int64, what the policy answers; -1 where it abstains.
+        original_labels, clipped_labels: (N,) int64, the two networks' own decisions.
+        flagged: (N,) bool, an input that carries a trigger, by the test.
+        corrected: (N,) bool, flagged, and the label was changed to another class.
+        reasons: (N,) str, values of `Reason`.
+        p_values: (N,) float64 in [0, 1]; small is suspicious. NaN where the test could not run.
+        margin_gaps: (N,) float64 in logits; large is suspicious. NaN where the test could not run.
+    """
+
+    labels: IntArray
+    original_labels: IntArray
+    clipped_labels: IntArray
+    flagged: BoolArray
+    corrected: BoolArray
+    reasons: npt.NDArray[np.str_]
+    p_values: FloatArray
+    margin_gaps: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What calibration learned: the bounds, and what they do to the clean set D.
+
+    Attributes:
+        bounds: by value name, float32 (C, 1, ..., 1), broadcastable against (N, C, ...).
+        original_logits, clipped_logits: (|D|, K) float32 on D, in the order of D.
+        original_margins, clipped_margins: (K,) float64, by class, mean margin that the search reached, in logits, on
+            the original before the first round and on the clipped network after the last.
+        rounds: rounds run. converged: whether they ended because the objective no longer changed.
+    """
+
+    bounds: dict[str, npt.NDArray[np.float32]]
+    original_logits: npt.NDArray[np.float32]
+    clipped_logits: npt.NDArray[np.float32]
+    original_margins: FloatArray
+    clipped_margins: FloatArray
+    rounds: int
+    converged: bool

@@ -1,0 +1,260 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmguard.bundle import BOUNDS, MANIFEST, PROBES, PROVENANCE, Bundle, staged, write, write_tensors
+from mmguard.errors import BundleError, SchemaError, TamperedBundleError
+from mmguard.guard import Guard
+from mmguard.manifest import Manifest
+from mmguard.types import InputSpec, Preprocessing, Tail
+from tests.bundles import CLASSES, SITES, run_model, tiny_bounds, tiny_network, write_tiny_bundle
+
+LISTED = ("original.onnx", "clipped.onnx", BOUNDS, PROBES)
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A copy to change."""
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "tiny.mmguard"))
+
+
+def change_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    raw = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
+    change(raw)
+    (bundle / MANIFEST).write_text(json.dumps(raw), encoding="utf-8")
+
+
+def test_a_bundle_gives_back_what_was_written(tiny_bundle: Path) -> None:
+    bundle = Bundle.open(str(tiny_bundle))
+    network = tiny_network()
+    bounds = tiny_bounds(network)
+    assert (bundle.manifest.name, bundle.manifest.classes, bundle.manifest.sites) == ("tiny", CLASSES, SITES)
+    assert set(bundle.manifest.files) == set(LISTED)
+    for site, bound in bundle.bounds().items():
+        np.testing.assert_array_equal(bound, bounds[site])
+    probes = bundle.probes()
+    np.testing.assert_allclose(probes.original, run_model(network.model(), probes.x), rtol=1e-5)
+    np.testing.assert_allclose(probes.clipped, run_model(network.model(bounds), probes.x), rtol=1e-5)
+    assert bundle.plan("clipped") == tiny_bundle / "clipped.onnx"
+    assert "started" in bundle.provenance()
+
+
+def test_two_equal_bundles_are_the_same_bytes(tmp_path: Path) -> None:
+    folders = [write_tiny_bundle(tmp_path / name, "tiny", tail=Tail.SOFTMAX) for name in ("a", "b")]
+    files = [
+        {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in folders
+    ]
+    assert files[0] == files[1]
+
+
+def test_a_manifest_survives_json_with_every_field(tiny_bundle: Path) -> None:
+    text = (tiny_bundle / MANIFEST).read_text(encoding="utf-8")
+    assert Manifest.from_json(text).to_json() == text
+
+
+def test_preprocessing_survives_json(bundle: Path) -> None:
+    manifest = Bundle.open(bundle).manifest
+    preprocessing = Preprocessing("RGB", (8, 9), 1 / 255, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), "NHWC")
+    low = np.full((1, 1, 3), 0.1, np.float32)
+    spec = InputSpec("image", (None, 8, 9, 3), low, low + 1, preprocessing)
+    text = Manifest(**vars(manifest) | {"input": spec}).to_json()
+    read = Manifest.from_json(text).input
+    assert (read.shape, read.preprocessing) == (spec.shape, preprocessing)
+    np.testing.assert_array_equal(read.low, low)
+    assert read.low.dtype == np.float32
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_a_missing_file_is_named(bundle: Path, name: str) -> None:
+    (bundle / name).unlink()
+    with pytest.raises(TamperedBundleError, match=f"{name} is missing"):
+        Bundle.open(bundle)
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_a_truncated_file_is_named(bundle: Path, name: str) -> None:
+    (bundle / name).write_bytes((bundle / name).read_bytes()[:-1])
+    with pytest.raises(TamperedBundleError, match=rf"{name} has \d+ bytes, the manifest says"):
+        Bundle.open(bundle)
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_a_changed_byte_is_found_before_the_guard_runs(bundle: Path, name: str) -> None:
+    content = bytearray((bundle / name).read_bytes())
+    content[-1] ^= 1
+    (bundle / name).write_bytes(content)
+    with pytest.raises(TamperedBundleError, match=f"{name} does not have the hash"):
+        Guard(bundle, registry=None)
+
+
+def test_a_file_that_is_a_folder_is_missing(bundle: Path) -> None:
+    (bundle / "clipped.onnx").unlink()
+    (bundle / "clipped.onnx").mkdir()
+    with pytest.raises(TamperedBundleError, match="is missing"):
+        Bundle.open(bundle)
+
+
+def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(BundleError, match="not a guard bundle"):
+            Bundle.open(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe", b"[]", b"null", b"[" * 200_000, b'{"schema_version": ' + b"9" * 5000 + b"}"]
+)
+def test_a_manifest_that_is_no_manifest_is_refused(bundle: Path, content: bytes) -> None:
+    (bundle / MANIFEST).write_bytes(content)
+    with pytest.raises(SchemaError, match="manifest"):
+        Bundle.open(bundle)
+
+
+def test_a_huge_manifest_is_not_read(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmguard.bundle.MAX_MANIFEST_BYTES", 100)
+    with pytest.raises(SchemaError, match="larger than 100 bytes"):
+        Bundle.open(bundle)
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_another_schema_version_is_refused(bundle: Path, version: object) -> None:
+    change_manifest(bundle, lambda raw: raw.update(schema_version=version))
+    with pytest.raises(SchemaError, match=r"schema version .* this mmguard reads 1; calibrate again"):
+        Bundle.open(bundle)
+
+
+@pytest.mark.parametrize(
+    "name", ["../clipped.onnx", "/etc/passwd", "plans/../../x", "", ".hidden", "a//b", "a\\b", "C:x"]
+)
+def test_a_file_name_that_could_leave_the_bundle_is_refused(bundle: Path, name: str) -> None:
+    change_manifest(bundle, lambda raw: raw["plans"].update(clipped=name))
+    with pytest.raises(SchemaError, match="could leave the bundle"):
+        Bundle.open(bundle)
+    change_manifest(bundle, lambda raw: (raw["plans"].update(clipped="clipped.onnx"), raw["files"].update({name: {}})))
+    with pytest.raises(SchemaError, match="could leave the bundle"):
+        Bundle.open(bundle)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", "a b", "x" * 129, 7])
+def test_a_bundle_name_is_safe_in_a_url(bundle: Path, name: object) -> None:
+    change_manifest(bundle, lambda raw: raw.update(name=name))
+    with pytest.raises(SchemaError, match="malformed"):
+        Bundle.open(bundle)
+
+
+@pytest.mark.parametrize("section", [None, "input", "output", "null", "calibration"])
+def test_an_unknown_or_missing_field_is_named(bundle: Path, section: str | None) -> None:
+    def part(raw: dict[str, Any]) -> dict[str, Any]:
+        return raw if section is None else raw[section]
+
+    change_manifest(bundle, lambda raw: part(raw).update(colour="red"))
+    with pytest.raises(SchemaError, match=r"found .*'colour'"):
+        Bundle.open(bundle)
+    change_manifest(bundle, lambda raw: part(raw).pop("colour"))
+    Bundle.open(bundle)
+    change_manifest(bundle, lambda raw: part(raw).popitem())
+    with pytest.raises(SchemaError, match=r"malformed|schema version"):
+        Bundle.open(bundle)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda raw: raw["null"].update(kind="cauchy"),
+        lambda raw: raw["null"].update(std=0),
+        lambda raw: raw["null"].update(std=float("inf")),
+        lambda raw: raw["null"].update(mean=float("nan")),
+        lambda raw: raw["null"].update(theta=0),
+        lambda raw: raw["null"].update(theta="0.005"),
+        lambda raw: raw["null"].update(mean=10**400),
+        lambda raw: raw["null"].update(disagreement_theta=1.1),
+        lambda raw: raw["output"].update(tail="sigmoid"),
+        lambda raw: raw["input"].update(low=[[1], [2, 3]]),
+        lambda raw: raw["input"].update(preprocessing={"mode": "RGB"}),
+        lambda raw: raw["plans"].pop("clipped"),
+        lambda raw: raw.update(files=["original.onnx"]),
+        lambda raw: raw.update(classes=None),
+    ],
+)
+def test_a_malformed_field_is_refused(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    change_manifest(bundle, change)
+    with pytest.raises(SchemaError, match="malformed"):
+        Bundle.open(bundle)
+
+
+def test_a_file_that_the_guard_needs_must_be_listed(bundle: Path) -> None:
+    for name in LISTED:
+        text = (bundle / MANIFEST).read_text(encoding="utf-8")
+        change_manifest(bundle, lambda raw, name=name: raw["files"].pop(name))  # type: ignore[misc]
+        with pytest.raises(SchemaError, match=f"does not list {name}"):
+            Bundle.open(bundle)
+        (bundle / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def test_tensors_that_are_none_are_refused_even_where_the_hash_fits(bundle: Path) -> None:
+    manifest = Bundle.open(bundle).manifest
+    write_tensors(bundle / PROBES, {"x": np.zeros((1, 3, 8, 8), np.float32)})
+    (bundle / BOUNDS).write_bytes(b"not safetensors")
+    (bundle / PROVENANCE).unlink()
+    (bundle / MANIFEST).unlink()
+    write(bundle, manifest, {})
+    opened = Bundle.open(bundle)
+    with pytest.raises(TamperedBundleError, match="not x, original and clipped"):
+        opened.probes()
+    with pytest.raises(TamperedBundleError, match="not a readable safetensors"):
+        opened.bounds()
+
+
+def test_provenance_that_cannot_be_read_is_said(bundle: Path) -> None:
+    opened = Bundle.open(bundle)
+    (bundle / PROVENANCE).write_text("{", encoding="utf-8")
+    with pytest.raises(BundleError, match="provenance"):
+        opened.provenance()
+    (bundle / PROVENANCE).unlink()
+    with pytest.raises(BundleError, match="provenance"):
+        opened.provenance()
+
+
+def test_an_interrupted_bundle_leaves_nothing(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with staged(tmp_path / "new.mmguard") as folder:
+            (folder / "original.onnx").write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_bundle_leaves_the_older_one(bundle: Path) -> None:
+    def interrupted() -> None:
+        with staged(bundle):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    Bundle.open(bundle)
+    assert list(bundle.parent.iterdir()) == [bundle]
+
+
+def test_a_bundle_is_replaced_by_a_bundle_and_nothing_else_is(bundle: Path, tmp_path: Path) -> None:
+    write_tiny_bundle(bundle, "newer")
+    assert Bundle.open(bundle).manifest.name == "newer"
+    assert list(bundle.parent.iterdir()) == [bundle]
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    (documents / "thesis.txt").write_text("years of work", encoding="utf-8")
+    with pytest.raises(BundleError, match="not a guard bundle"):
+        write_tiny_bundle(documents)
+    assert (documents / "thesis.txt").read_text(encoding="utf-8") == "years of work"
+
+
+def test_a_parent_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(BundleError, match="cannot be written"), staged(tmp_path / "file" / "x.mmguard"):
+        pass

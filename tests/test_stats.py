@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+from scipy.stats import binom, norm
+
+from mmguard.errors import CleanSetError
+from mmguard.stats import MIN_NULL_SAMPLES, GaussianNull, MmdfTest, exclude_class, margin, margin_gap
+
+LOGITS = np.array([[3.0, 1.0, 2.0], [0.0, 5.0, 4.5]], np.float32)
+
+
+def random_logits(n: int, k: int, seed: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    return np.random.default_rng(seed).normal(0, 3, (n, k)).astype(np.float32)
+
+
+def test_margin_is_the_logit_minus_the_best_other() -> None:
+    np.testing.assert_array_equal(margin(LOGITS, np.array([0, 2])), [1.0, -0.5])
+    assert margin(LOGITS, np.array([0, 2])).dtype == np.float64
+
+
+@pytest.mark.parametrize("k", [2, 3, 10])
+def test_margin_agrees_with_its_definition(k: int) -> None:
+    logits, labels = random_logits(50, k, 0), np.random.default_rng(1).integers(0, k, 50)
+    expected = [
+        row[label] - max(np.delete(row, label)) for row, label in zip(logits.astype(float), labels, strict=True)
+    ]
+    np.testing.assert_array_equal(margin(logits, labels), expected)
+
+
+def test_margin_gap_is_what_the_original_s_decision_loses() -> None:
+    clipped = np.array([[1.0, 1.5, 0.0], [0.0, 6.0, 4.5]], np.float32)
+    np.testing.assert_array_equal(margin_gap(LOGITS, clipped), [1.0 - -0.5, 0.5 - 1.5])
+
+
+def test_equal_networks_have_no_gap() -> None:
+    logits = random_logits(20, 5, 2)
+    np.testing.assert_array_equal(margin_gap(logits, logits), 0)
+
+
+def test_an_empty_batch_goes_through() -> None:
+    nothing = np.zeros((0, 3), np.float32)
+    assert margin_gap(nothing, nothing).shape == (0,)
+    assert exclude_class(nothing, np.zeros(0, np.int64)).shape == (0, 3)
+    test = MmdfTest(GaussianNull(0, 1, 100), 0.005, 1)
+    assert [array.shape for array in test(nothing, nothing)] == [(0,)] * 4
+
+
+@pytest.mark.parametrize("k", [2, 3, 10])
+def test_an_excluded_class_is_last_and_the_others_keep_their_values(k: int) -> None:
+    logits, labels = random_logits(50, k, 3), np.random.default_rng(4).integers(0, k, 50)
+    excluded = exclude_class(logits, labels)
+    np.testing.assert_array_equal(excluded.argmin(axis=1), labels)
+    others = np.arange(k) != labels[:, None]
+    np.testing.assert_array_equal(excluded[others], logits[others])
+    np.testing.assert_array_equal(excluded[~others], np.where(others, logits, np.inf).min(axis=1) - 1)
+    assert excluded.dtype == logits.dtype
+    assert not np.shares_memory(excluded, logits)
+
+
+def test_the_null_is_the_sample_s_mean_and_deviation() -> None:
+    gaps = np.random.default_rng(5).normal(2, 3, 400)
+    null = GaussianNull.fit(gaps)
+    assert (null.mean, null.std) == pytest.approx((np.mean(gaps), np.std(gaps, ddof=1)))
+    assert null.n == 400
+
+
+def test_p_values_are_the_gaussian_s_upper_tail() -> None:
+    gaps = np.linspace(-30, 60, 400)
+    expected = norm.sf(gaps, loc=1.5, scale=2.5)
+    np.testing.assert_allclose(GaussianNull(1.5, 2.5, 100).p_values(gaps), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("theta", "z"), [(0.005, 2.5758293), (0.05, 1.6448536)])
+def test_the_level_is_a_number_of_deviations(theta: float, z: float) -> None:
+    null = GaussianNull(1.5, 2.5, 100)
+    below, above = null.p_values(1.5 + 2.5 * np.array([z - 1e-6, z + 1e-6]))
+    assert above < theta < below
+
+
+def test_p_values_of_gaussian_gaps_are_uniform() -> None:
+    gaps = np.random.default_rng(6).normal(1, 2, 20_000)
+    p_values = GaussianNull(1, 2, 100).p_values(gaps)
+    for level in (0.005, 0.05, 0.5):
+        low, high = binom.interval(1 - 1e-6, len(gaps), level)
+        assert low <= (p_values <= level).sum() <= high
+
+
+def test_too_few_gaps_or_equal_ones_make_no_null() -> None:
+    gaps = np.arange(MIN_NULL_SAMPLES, dtype=float)
+    GaussianNull.fit(gaps)
+    with pytest.raises(CleanSetError, match="at least 20 clean inputs, 19 came"):
+        GaussianNull.fit(gaps[1:])
+    with pytest.raises(CleanSetError, match="no clean input's margin"):
+        GaussianNull.fit(np.ones(50))
+
+
+@pytest.mark.parametrize(
+    ("gap", "agree", "disagreement_theta", "disagreement", "confidence"),
+    [
+        (0.0, True, 1.0, False, False),
+        (9.0, True, 1.0, False, True),
+        (1.0, False, 1.0, True, False),
+        (9.0, False, 1.0, True, True),
+        (1.0, False, 0.05, False, False),
+        (2.0, False, 0.05, True, False),
+    ],
+)
+def test_the_two_reasons_apart(
+    gap: float, agree: bool, disagreement_theta: float, disagreement: bool, confidence: bool
+) -> None:
+    before = 10.0 if agree else gap / 2
+    original, clipped = (np.array([[margin, 0.0]], np.float32) for margin in (before, before - gap))
+    test = MmdfTest(GaussianNull(0, 1, 100), 0.005, disagreement_theta)
+    gaps, p_values, by_disagreement, by_confidence = test(original, clipped)
+    assert (gaps[0], by_disagreement[0], by_confidence[0]) == (pytest.approx(gap), disagreement, confidence)
+    assert p_values[0] == pytest.approx(norm.sf(gap))
