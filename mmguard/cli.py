@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Literal, TextIO
 
@@ -13,7 +14,7 @@ from rich.logging import RichHandler
 
 from mmguard import __version__
 from mmguard.bundle import Bundle
-from mmguard.errors import CleanSetError, InputError, MmguardError
+from mmguard.errors import CleanSetError, InputError, MissingExtraError, MmguardError
 from mmguard.guard import Guard, Policy
 from mmguard.guard.policy import Mode, OnError, OnFlag
 from mmguard.guard.scan import scan as scan_rows
@@ -39,6 +40,9 @@ app = App(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a pipe's encoding may have no ≤
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_log_handler()], force=True)
     try:
         code = app(arguments, exit_on_error=False, print_error=True, error_console=console)
@@ -274,8 +278,10 @@ def demo(*, out: Path = Path("mmguard-demo"), seed: int = 0) -> int:
     seed
         Seed of all randomness.
     """
-    from mmguard.demo import run
-
+    try:
+        from mmguard.demo import run
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"the demo needs {error.name}: pip install 'mmguard[demo]'") from error
     return run(out, seed)
 
 

@@ -45,6 +45,7 @@ class NullSpec:
     """The null distribution and the levels of the test (see `mmguard.stats.MmdfTest`)."""
 
     kind: str
+    power: float
     mean: float
     std: float
     n: int
@@ -53,7 +54,7 @@ class NullSpec:
 
     def test(self) -> MmdfTest:
         """The test that this null defines."""
-        return MmdfTest(GaussianNull(self.mean, self.std, self.n), self.theta, self.disagreement_theta)
+        return MmdfTest(GaussianNull(self.mean, self.std, self.n, self.power), self.theta, self.disagreement_theta)
 
 
 @dataclass(frozen=True)
@@ -189,8 +190,11 @@ def _decode_null(raw: dict[str, Any]) -> NullSpec:
     if null.kind != "gaussian":
         raise ValueError(f"null distribution {null.kind!r} is unknown; this version knows gaussian")
     finite = math.isfinite(null.mean) and math.isfinite(null.std)
-    if not (finite and null.std > 0 and 0 < null.theta <= 1 and 0 <= null.disagreement_theta <= 1):
-        raise ValueError("null: mean and positive std must be finite, theta in (0, 1], disagreement_theta in [0, 1]")
+    levels = 0 < null.theta <= 1 and 0 <= null.disagreement_theta <= 1
+    if not (finite and null.std > 0 and 0 <= null.power <= 2 and levels):
+        raise ValueError(
+            "null: mean and positive std must be finite, power in [0, 2], theta in (0, 1], disagreement_theta in [0, 1]"
+        )
     return null
 
 

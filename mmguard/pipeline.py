@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmguard import bundle
-from mmguard.errors import BundleError, MissingExtraError
+from mmguard.errors import BundleError, InputError, MissingExtraError, NotClassifierError, PolicyError, ProviderError
 from mmguard.inputs import pixel_box
 from mmguard.manifest import NAME_PATTERN, CalibrationFigures, Manifest, NullSpec, OutputSpec
 from mmguard.stats import GaussianNull, margin_gap
@@ -74,7 +74,9 @@ def calibrate_model(
 
     Raises:
         ModelError: the model cannot be guarded.
-        InputError: the clean set cannot be used.
+        InputError: the clean set cannot be used, or the preprocessing does not fit the model.
+        PolicyError: an unknown preset or device, or rounds, theta or seed out of range.
+        ProviderError: device is `cuda` and PyTorch has no GPU.
         BundleError: the destination cannot be written.
         MissingExtraError: mmguard was installed without the extra `calibrate`.
     """
@@ -95,6 +97,7 @@ def calibrate_model(
     bundle.check_destination(out)
     name = _bundle_name(name or model.stem)
     settings = _settings(preset, theta, rounds)
+    _check_options(settings, seed, device)
     classifier = read_classifier(model)
     activations = find_activations(classifier.model, classifier.output.logits)
     graph = DifferentiableGraph(classifier.model, classifier.output.logits)
@@ -104,6 +107,7 @@ def calibrate_model(
     assert_matches_onnxruntime(graph, model, data.x[:COMPARED], spec.name, classifier.output.logits)
     values = [value for value, _ in activations]
     calibrator = Calibrator(graph, values, data.x, (spec.low, spec.high), settings, seed, device)
+    _check_scores(calibrator.original_logits, len(data.x))
     labels, class_names = assign_classes(data, calibrator.original_logits.shape[1], classes)
     if labels is not None:
         check_accuracy(calibrator.original_logits, labels)
@@ -153,6 +157,28 @@ def _settings(preset: str, theta: float | None, rounds: int | None) -> "Settings
     )
 
 
+def _check_options(settings: "Settings", seed: int, device: str) -> None:
+    import torch
+
+    if settings.rounds < 1:
+        raise PolicyError(f"rounds must be at least 1, got {settings.rounds}")
+    if not 0 < settings.theta <= 1:
+        raise PolicyError(f"theta must be above 0 and at most 1, got {settings.theta}")
+    if not 0 <= seed < 2**63:
+        raise PolicyError(f"seed must be from 0 to 2^63 - 1, got {seed}")
+    if device not in ("cpu", "cuda"):
+        raise PolicyError(f"device must be cpu or cuda, got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ProviderError("device cuda was asked for, but this PyTorch finds no CUDA GPU; calibrate on the CPU")
+
+
+def _check_scores(logits: npt.NDArray[np.float32], n: int) -> None:
+    if logits.ndim != 2 or len(logits) != n or logits.shape[1] < 2:
+        raise NotClassifierError(
+            f"the model gives logits of shape {logits.shape} for {n} inputs; a classifier gives ({n}, K), K at least 2"
+        )
+
+
 def _bundle_name(name: str) -> str:
     name = re.sub(r"[^A-Za-z0-9._-]", "-", name)
     if not NAME_PATTERN.fullmatch(name):
@@ -168,8 +194,12 @@ def _declared_input(classifier: "Classifier", preprocessing: Preprocessing | Non
     unknown = np.array(np.nan, dtype=np.float32)
     if preprocessing is None:
         return InputSpec(classifier.input_name, shape, unknown, unknown)
-    channels = shape[1 if preprocessing.layout == "NCHW" else -1] if len(shape) == 4 else None
+    if len(shape) != 4:
+        raise InputError(f"the model takes inputs of shape {shape[1:]}, which are no images; give them as .npz or .npy")
+    channels = shape[1 if preprocessing.layout == "NCHW" else -1]
     preprocessing = replace(preprocessing, mode="L" if channels == 1 else "RGB")
+    if any(len(numbers) not in (1, len(preprocessing.mode)) for numbers in (preprocessing.mean, preprocessing.std)):
+        raise InputError(f"--mean and --std take one number each, since images of {channels} channel have only one")
     return InputSpec(classifier.input_name, shape, *pixel_box(preprocessing), preprocessing)
 
 
@@ -186,8 +216,9 @@ def _boxed(spec: InputSpec, x: npt.NDArray[np.float32]) -> InputSpec:
 
 
 def _fit_null(learned: Calibration, settings: "Settings") -> NullSpec:
-    null = GaussianNull.fit(margin_gap(learned.original_logits, learned.clipped_logits))
-    return NullSpec("gaussian", null.mean, null.std, null.n, settings.theta, settings.disagreement_theta)
+    gaps = margin_gap(learned.original_logits, learned.clipped_logits)
+    null = GaussianNull.fit(gaps, settings.null_power)
+    return NullSpec("gaussian", null.power, null.mean, null.std, null.n, settings.theta, settings.disagreement_theta)
 
 
 def _export(

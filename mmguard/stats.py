@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr
+from scipy.special import boxcox1p, ndtr
 
 from mmguard.errors import CleanSetError
 from mmguard.types import BoolArray, FloatArray, IntArray
@@ -63,22 +63,28 @@ def exclude_class(logits: npt.NDArray[np.floating], labels: IntArray) -> npt.NDA
 
 @dataclass(frozen=True)
 class GaussianNull:
-    """The margin gap of clean inputs as a Gaussian (paper, section 3.1).
+    """The margin gap of clean inputs as a Gaussian (paper, section 3.1), after a power transform.
+
+    Clean gaps are skewed to the right, so that a plain Gaussian flags several times as many clean inputs as its level
+    says. Yeo and Johnson's transform (Biometrika 87, 2000) keeps the order of the gaps and takes the skew away.
 
     Attributes:
-        mean, std: in logits. n: samples it was fitted on.
+        mean, std: of the transformed gaps. n: samples it was fitted on.
+        power: exponent of the transform in [0, 2]; 1 leaves the gaps, in logits, as they are: the paper's null.
     """
 
     mean: float
     std: float
     n: int
+    power: float = 1.0
 
     @classmethod
-    def fit(cls, gaps: FloatArray) -> "GaussianNull":
+    def fit(cls, gaps: FloatArray, power: float | None = None) -> "GaussianNull":
         """Fit by the sample's mean and standard deviation (ddof 1).
 
         Args:
             gaps: (n,) float64, margin gaps of clean inputs.
+            power: exponent of the transform; None takes the most likely one.
 
         Raises:
             CleanSetError: fewer than 20 gaps, or all of them equal.
@@ -88,13 +94,14 @@ class GaussianNull:
                 f"the null distribution needs at least {MIN_NULL_SAMPLES} clean inputs, {len(gaps)} came; "
                 "give more clean inputs (50 a class is what the method was designed on)"
             )
-        std = float(gaps.std(ddof=1))
-        if not std > 0:
+        if not gaps.std() > 0:
             raise CleanSetError(
-                "clipping changes no clean input's margin, so there is no null distribution to test against; "
+                "clipping changes every clean input's margin alike, so there is no null distribution to test against; "
                 "check that the clean inputs differ from each other and are what the model expects"
             )
-        return cls(float(gaps.mean()), std, len(gaps))
+        power = _most_likely_power(gaps) if power is None else power
+        transformed = yeo_johnson(gaps, power)
+        return cls(float(transformed.mean()), float(transformed.std(ddof=1)), len(gaps), power)
 
     def p_values(self, gaps: FloatArray) -> FloatArray:
         """Upper tail: the probability that a clean input has a gap at least as large.
@@ -105,8 +112,27 @@ class GaussianNull:
         Returns:
             (N,) float64 in [0, 1]; small is suspicious.
         """
-        p_values: FloatArray = ndtr((self.mean - gaps) / self.std)
+        p_values: FloatArray = ndtr(-self.standardise(gaps))
         return p_values
+
+    def standardise(self, gaps: FloatArray) -> FloatArray:
+        """Gaps (N,) in standard deviations of the null above its mean, after the transform."""
+        return (yeo_johnson(gaps, self.power) - self.mean) / self.std
+
+
+def yeo_johnson(x: FloatArray, power: float) -> FloatArray:
+    """Yeo and Johnson's power transform: increasing, and unbounded above and below for a power in [0, 2]."""
+    transformed: FloatArray = np.where(
+        x < 0, -boxcox1p(-np.minimum(x, 0), 2 - power), boxcox1p(np.maximum(x, 0), power)
+    )
+    return transformed
+
+
+def _most_likely_power(gaps: FloatArray) -> float:
+    # Outside [0, 2] the transform is bounded on one side, and no gap, however large, could reach a small p-value.
+    from scipy.stats import yeojohnson_normmax  # imported here: it takes longer to load than all that serving needs
+
+    return float(np.clip(yeojohnson_normmax(gaps), 0.0, 2.0))
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def describe_bundle(bundle: Bundle) -> str:
             f"clean set   {figures.n} inputs; {figures.rounds} rounds ({ended}), preset {manifest.preset}",
             f"accuracy    {figures.original_accuracy:.1%} original, {figures.clipped_accuracy:.1%} clipped, "
             f"against {against}; agreement {figures.agreement:.1%}",
-            f"null        gaussian, mean {null.mean:.3f}, std {null.std:.3f}, n {null.n}",
+            f"null        gaussian, power {null.power:.2f}, mean {null.mean:.3f}, std {null.std:.3f}, n {null.n}",
             f"test        p ≤ {null.theta} flags; a disagreement flags at p ≤ {null.disagreement_theta}; "
             f"{figures.flagged_share:.1%} of the clean set flagged",
             "margins     "

@@ -178,7 +178,7 @@ def write_tiny_bundle(
         write_tensors(folder / BOUNDS, bounds)
         write_tensors(folder / PROBES, {"x": probes, **probed})
         null = GaussianNull.fit(margin_gap(logits["original"], logits["clipped"]))
-        levels = NullSpec("gaussian", null.mean, null.std, null.n, theta, disagreement_theta)
+        levels = NullSpec("gaussian", null.power, null.mean, null.std, null.n, theta, disagreement_theta)
         write(folder, _manifest(name, seed, tail, plans, levels, logits), {"started": "2000-01-01T00:00:00+00:00"})
     return out
 

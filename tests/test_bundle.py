@@ -169,6 +169,7 @@ def test_an_unknown_or_missing_field_is_named(bundle: Path, section: str | None)
         lambda raw: raw["null"].update(std=0),
         lambda raw: raw["null"].update(std=float("inf")),
         lambda raw: raw["null"].update(mean=float("nan")),
+        lambda raw: raw["null"].update(power=2.1),
         lambda raw: raw["null"].update(theta=0),
         lambda raw: raw["null"].update(theta="0.005"),
         lambda raw: raw["null"].update(mean=10**400),

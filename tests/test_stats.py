@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from scipy.stats import binom, norm
+from scipy.stats import binom, norm, yeojohnson
 
 from mmguard.errors import CleanSetError
-from mmguard.stats import MIN_NULL_SAMPLES, GaussianNull, MmdfTest, exclude_class, margin, margin_gap
+from mmguard.stats import MIN_NULL_SAMPLES, GaussianNull, MmdfTest, exclude_class, margin, margin_gap, yeo_johnson
 
 LOGITS = np.array([[3.0, 1.0, 2.0], [0.0, 5.0, 4.5]], np.float32)
 
@@ -56,17 +56,44 @@ def test_an_excluded_class_is_last_and_the_others_keep_their_values(k: int) -> N
     assert not np.shares_memory(excluded, logits)
 
 
-def test_the_null_is_the_sample_s_mean_and_deviation() -> None:
+def test_the_paper_s_null_is_the_sample_s_mean_and_deviation() -> None:
     gaps = np.random.default_rng(5).normal(2, 3, 400)
-    null = GaussianNull.fit(gaps)
+    null = GaussianNull.fit(gaps, power=1)
     assert (null.mean, null.std) == pytest.approx((np.mean(gaps), np.std(gaps, ddof=1)))
-    assert null.n == 400
+    assert (null.n, null.power) == (400, 1)
 
 
-def test_p_values_are_the_gaussian_s_upper_tail() -> None:
+def test_the_fitted_null_is_the_most_likely_yeo_johnson_normal() -> None:
+    gaps = np.random.default_rng(5).gamma(2, 1.5, 400) - 1
+    null = GaussianNull.fit(gaps)
+    transformed, power = yeojohnson(gaps)
+    assert null.power == pytest.approx(power)
+    assert (null.mean, null.std) == pytest.approx((np.mean(transformed), np.std(transformed, ddof=1)))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_power_that_would_bound_the_p_values_is_not_fitted(sign: int) -> None:
+    gaps = sign * np.exp(np.random.default_rng(5).normal(0, 2, 400))
+    assert not 0 <= yeojohnson(gaps)[1] <= 2
+    null = GaussianNull.fit(gaps)
+    assert null.power == (0 if sign > 0 else 2)
+    assert null.p_values(np.array([1e9]))[0] < 1e-6 < 1 - 1e-6 < null.p_values(np.array([-1e9]))[0]
+
+
+@pytest.mark.parametrize("power", [0, 0.3, 1, 1.7, 2])
+def test_the_transform_is_yeo_and_johnson_s(power: float) -> None:
+    x = np.linspace(-50, 50, 401)
+    transformed = yeo_johnson(x, power)
+    np.testing.assert_allclose(transformed, yeojohnson(x, power), rtol=1e-12)
+    assert (np.diff(transformed) > 0).all()
+    np.testing.assert_allclose(yeo_johnson(x, 1), x, rtol=1e-12)
+
+
+@pytest.mark.parametrize("power", [0.4, 1, 1.6])
+def test_p_values_are_the_upper_tail_of_the_transformed_gaussian(power: float) -> None:
     gaps = np.linspace(-30, 60, 400)
-    expected = norm.sf(gaps, loc=1.5, scale=2.5)
-    np.testing.assert_allclose(GaussianNull(1.5, 2.5, 100).p_values(gaps), expected, rtol=1e-12)
+    expected = norm.sf(yeojohnson(gaps, power), loc=1.5, scale=2.5)
+    np.testing.assert_allclose(GaussianNull(1.5, 2.5, 100, power).p_values(gaps), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("theta", "z"), [(0.005, 2.5758293), (0.05, 1.6448536)])
@@ -89,7 +116,7 @@ def test_too_few_gaps_or_equal_ones_make_no_null() -> None:
     GaussianNull.fit(gaps)
     with pytest.raises(CleanSetError, match="at least 20 clean inputs, 19 came"):
         GaussianNull.fit(gaps[1:])
-    with pytest.raises(CleanSetError, match="no clean input's margin"):
+    with pytest.raises(CleanSetError, match="every clean input's margin alike"):
         GaussianNull.fit(np.ones(50))
 
 

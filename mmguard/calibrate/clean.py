@@ -43,6 +43,8 @@ def read_clean(path: Path, spec: InputSpec, skip_bad: bool = False) -> CleanSet:
     """
     if path.is_dir():
         return _read_folder(path, spec, skip_bad)
+    if not path.exists():
+        raise CleanSetError(f"{path}: no such folder or file of clean inputs")
     if path.suffix not in (".npz", ".npy"):
         raise CleanSetError(f"{path}: expected a folder of images, an .npz or an .npy of clean inputs")
     x, y = read_array(path)

@@ -10,11 +10,16 @@ import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime
 import torch
+from onnxruntime.capi import onnxruntime_pybind11_state
 
 from mmguard.calibrate.graph import DifferentiableGraph
-from mmguard.errors import GraphMismatchError
+from mmguard.errors import GraphMismatchError, ModelError
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+
+_ORT_ERRORS: tuple[type[Exception], ...] = tuple(
+    kind for kind in vars(onnxruntime_pybind11_state).values() if isinstance(kind, type) and issubclass(kind, Exception)
+)
 
 
 def assert_matches_onnxruntime(
@@ -39,8 +44,15 @@ def assert_matches_onnxruntime(
 
     Raises:
         GraphMismatchError: where they differ, naming the first node in the graph's order whose output does.
+        ModelError: ONNX Runtime cannot load the model, or cannot run it on x.
     """
-    expected = _onnxruntime_values(Path(model_path), {input_name: x}, [output_name])[output_name]
+    try:
+        expected = _onnxruntime_values(Path(model_path), {input_name: x}, [output_name])[output_name]
+    except _ORT_ERRORS as error:
+        raise ModelError(
+            f"ONNX Runtime cannot run {model_path} on inputs of shape {x.shape}; if it names a shape, export the model "
+            f"with a dynamic batch axis, or give inputs of the size it was made for: {error}"
+        ) from error
     actual = _pytorch_values(graph, x, [graph.output])[graph.output]
     if not (difference := _excess(actual, expected, tolerance)):
         return
@@ -79,7 +91,7 @@ def _onnxruntime_values(model_path: Path, inputs: Arrays, names: Sequence[str]) 
 def _session(model_path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised
     return onnxruntime.InferenceSession(str(model_path), options, providers=["CPUExecutionProvider"])
 
 

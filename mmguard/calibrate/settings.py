@@ -24,6 +24,7 @@ class Settings:
         noise: share of uniform noise, the rest a clean input, where such a maximiser starts.
         shared_step, shared_radius: step and largest size of the shared perturbation, as shares of the input box.
         hinge: penalise positive margins only. Unhinged, the penalty drives margins down that are negative already.
+        null_power: exponent of the null's power transform; 1 is a plain Gaussian, None the most likely exponent.
         theta: level of the confidence test.
         disagreement_theta: level that a disagreement needs besides (see `mmguard.stats.MmdfTest`).
     """
@@ -44,6 +45,7 @@ class Settings:
     shared_step: float = 2 / 255
     shared_radius: float = 6 / 255
     hinge: bool = True
+    null_power: float | None = None
     theta: float = 0.005
     disagreement_theta: float = 0.01
 

@@ -8,12 +8,16 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
+from mmguard.bundle import BOUNDS, MANIFEST, PROBES, PROVENANCE
 from mmguard.errors import NotClassifierError, NotOnnxError, UnsupportedOperatorError
-from mmguard.manifest import OutputSpec
+from mmguard.manifest import NAME_PATTERN, OutputSpec
 from mmguard.types import Tail
 
 MIN_OPSET = 8
 """Below opset 8 Min does not broadcast a bound over a batch."""
+
+RESERVED = frozenset({"original.onnx", "clipped.onnx", "plans", MANIFEST, PROVENANCE, BOUNDS, PROBES})
+"""What a bundle holds beside the external weights, which keep their names in it."""
 
 TAILS = {"Softmax": Tail.SOFTMAX, "LogSoftmax": Tail.LOG_SOFTMAX}
 
@@ -44,11 +48,12 @@ def read_classifier(path: Path) -> Classifier:
     """Load and check an ONNX file.
 
     Raises:
-        NotOnnxError: no such file, not ONNX, or ONNX's checker refuses it.
+        NotOnnxError: no such file, not ONNX, ONNX's checker refuses it, or external weights that a bundle cannot hold.
         NotClassifierError: not one float32 input with a dynamic batch and one (N, K) output of scores.
         UnsupportedOperatorError: an opset below 8, or local functions.
     """
     model = _load(path)
+    _check_external(path, model.graph)
     if model.functions:
         names = ", ".join(sorted(identifier[1] for identifier in model.functions))
         raise UnsupportedOperatorError(f"{path} defines functions ({names}); inline them first: onnx.inliner")
@@ -69,6 +74,21 @@ def _load(path: Path) -> ir.Model:
         return ir.load(path)
     except (onnx.checker.ValidationError, DecodeError, ValueError, OSError, RuntimeError) as error:
         raise NotOnnxError(f"{path} is not a valid ONNX model: {error}") from error
+
+
+def _check_external(path: Path, graph: ir.Graph) -> None:
+    for tensor in _external_tensors(graph):
+        location = Path(tensor.location)
+        if not all(NAME_PATTERN.fullmatch(part) for part in location.parts) or location.parts[0] in RESERVED:
+            raise NotOnnxError(
+                f"{path} keeps weights in {str(location)!r}, a name that a bundle cannot take; save the model again so "
+                "that it is of letters, digits, '.', '_' and '-' and not of the bundle's own: weights.data, say"
+            )
+        size, end = Path(tensor.path).stat().st_size, (tensor.offset or 0) + (tensor.length or tensor.nbytes)
+        if size < end:
+            raise NotOnnxError(
+                f"{path} keeps weights up to byte {end} of {str(location)!r}, which has {size}; copy that file again"
+            )
 
 
 def _single_input(path: Path, graph: ir.Graph) -> tuple[str, tuple[int | None, ...]]:
@@ -115,6 +135,8 @@ def _before_tail(output: ir.Value) -> tuple[ir.Value, Tail]:
     while node is not None and node.op_type == "Identity" and node.inputs[0] is not None:
         node = node.inputs[0].producer()
     if node is None or node.op_type not in TAILS or node.inputs[0] is None:
+        return output, Tail.NONE
+    if node.attributes.get_int("axis", -1) not in (-1, 1):
         return output, Tail.NONE
     return node.inputs[0], TAILS[node.op_type]
 

@@ -9,6 +9,9 @@ import onnx_ir as ir
 
 from mmguard.exporter.classifier import Classifier
 
+MIN_IR_VERSION = 4
+"""Below IR version 4 every initialiser, so also a bound, would have to be an input of the graph."""
+
 
 def write_clipped(classifier: Classifier, bounds: Mapping[str, npt.NDArray[np.float32]], path: Path) -> None:
     """Write the clipped network.
@@ -23,6 +26,9 @@ def write_clipped(classifier: Classifier, bounds: Mapping[str, npt.NDArray[np.fl
         bound = bounds.get(str(node.outputs[0].name))
         if bound is not None:
             insert_min(model.graph, node.outputs[0], bound)
+    if model.ir_version < MIN_IR_VERSION:
+        model.ir_version = MIN_IR_VERSION
+        model.graph.inputs[:] = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
     ir.save(model, path)
 
 

@@ -37,7 +37,8 @@ def _add_logits(source: Path, destination: Path, logits: str) -> None:
     graph = model.graph
     value = next(v for node in graph for v in node.outputs if v.name == logits)
     node = ir.node("Identity", [value], name=f"{LOGITS}_identity")
-    node.outputs[0].name, node.outputs[0].shape, node.outputs[0].type = LOGITS, value.shape, graph.outputs[0].type
+    scores = graph.outputs[0]  # a softmax keeps the shape and type of what it takes, which the graph need not declare
+    node.outputs[0].name, node.outputs[0].shape, node.outputs[0].type = LOGITS, scores.shape, scores.type
     graph.append(node)
     graph.outputs.append(node.outputs[0])
     ir.save(model, destination)

@@ -67,7 +67,7 @@ class Metrics:
         all_models = collectors_in(registry)
         self._model = manifest.name
         self._classes = manifest.classes
-        self._null = manifest.null
+        self._null = manifest.null.test().null
         self._by_label = all_models.by_label
         self._drift_lock = threading.Lock()
         self._drift = 0.0
@@ -119,5 +119,5 @@ class Metrics:
             return
         weight = 1 - (1 - 1 / DRIFT_INPUTS) ** len(gaps)
         with self._drift_lock:
-            self._drift += weight * ((float(gaps.mean()) - self._null.mean) / self._null.std - self._drift)
+            self._drift += weight * (float(self._null.standardise(gaps).mean()) - self._drift)
             self._drift_gauge.set(self._drift)

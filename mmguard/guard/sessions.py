@@ -11,13 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
-from onnxruntime.capi.onnxruntime_pybind11_state import (
-    Fail,
-    InvalidArgument,
-    InvalidGraph,
-    NotImplemented,
-    RuntimeException,
-)
+from onnxruntime.capi import onnxruntime_pybind11_state
 
 from mmguard.bundle import Bundle
 from mmguard.errors import InferenceError, ModelError, ProviderError
@@ -26,7 +20,10 @@ from mmguard.types import InputSpec
 
 logger = logging.getLogger(__name__)
 
-ORT_ERRORS = (Fail, InvalidArgument, InvalidGraph, NotImplemented, RuntimeException)
+ORT_ERRORS: tuple[type[Exception], ...] = tuple(
+    kind for kind in vars(onnxruntime_pybind11_state).values() if isinstance(kind, type) and issubclass(kind, Exception)
+)
+"""All that ONNX Runtime raises; they share no base. `EPFail`, where a device fails, is one of them."""
 PROVIDERS = {"cpu": ("CPUExecutionProvider",), "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider")}
 """Execution providers by device. ONNX Runtime always keeps the CPU for nodes that shape tensors need."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,19 @@ Predictor = Callable[[Batch], npt.NDArray[np.floating]]
 OnDecision = Callable[[Decision], None]
 
 
+# ONNX Runtime has no types, so a session is Any, which only the second can take.
+@overload
+def wrap(
+    predictor: Predictor, bundle: str | Path | Bundle, *, on_decision: OnDecision | None = None, **options: Any
+) -> "GuardedPredictor": ...
+@overload
+def wrap(
+    predictor: ort.InferenceSession,
+    bundle: str | Path | Bundle,
+    *,
+    on_decision: OnDecision | None = None,
+    **options: Any,
+) -> "GuardedSession": ...
 def wrap(
     predictor: ort.InferenceSession | Predictor,
     bundle: str | Path | Bundle,

@@ -148,6 +148,7 @@ def test_a_malformed_request_is_refused(request_: object, message: str) -> None:
         (with_binary(16), bytes(15), "15 bytes follow"),
         (with_binary(16), bytes(17), "17 bytes follow"),
         (with_binary(15), bytes(15), "is 16 bytes"),
+        (with_binary(12), bytes(16), "binary_data_size is 12"),
         (with_binary(16, shape=[4, 2]), bytes(16), "is 32 bytes"),
         (with_binary(16, shape=[2**62, 2**62]), bytes(16), "bytes follow"),
         (with_tensor(), bytes(16), "16 bytes follow the JSON, but input 'x' has no binary_data_size"),

@@ -1,0 +1,32 @@
+"""Run `mmguard demo` as a user does, and keep its closing figures: `python -m benchmarks.demo`."""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.environment import environment
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    """Entry point: writes `benchmarks/results/demo.json`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    seed = parser.parse_args().seed
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "mmguard", "demo", "--out", folder, "--seed", str(seed)], check=True)
+        seconds = time.perf_counter() - start
+        result = json.loads((Path(folder) / "result.json").read_text())
+    record = {"seed": seed, "seconds": round(seconds, 1)} | result | environment()
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "demo.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

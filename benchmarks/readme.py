@@ -1,0 +1,103 @@
+"""Write the figures of README.md from the JSONs of `benchmarks/results/`: `python -m benchmarks.readme`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+CIFAR = "cifar10-resnet20-badnets-seed0-default-draw0"
+
+Record = dict[str, Any]
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    """A Markdown table."""
+    return [f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows)]
+
+
+def percent(value: float) -> str:
+    """A share as a percentage: two digits below 1 %, else one."""
+    return f"{100 * value:.2f} %" if 0 < value < 0.01 else f"{100 * value:.1f} %"
+
+
+def pair(name: str, values: dict[str, float]) -> tuple[str, str, str]:
+    """A row without and with the guard."""
+    return name, percent(values["without"]), percent(values["with"])
+
+
+def footnote(record: Record) -> str:
+    """Where the figures come from."""
+    hardware, versions = record["hardware"], record["versions"]
+    runtime = next(f"{key} {value}" for key, value in versions.items() if key.startswith("onnxruntime"))
+    machine = f"{hardware['cpu']}, {hardware['cores']} cores"
+    return f"{machine}; Python {versions['python']}, torch {versions['torch']}, {runtime}."
+
+
+def demo(record: Record) -> list[str]:
+    """The demo's closing table."""
+    flags = ", ".join(f"{count} {reason}" for reason, count in record["flags"].items())
+    rows: list[tuple[str, ...]] = [
+        pair("accuracy on plain images", record["accuracy"]),
+        pair("attack success", record["attack_success"]),
+        pair("true label on triggered images", record["triggered_accuracy"]),
+        ("plain images flagged", "", percent(record["flagged"]["plain"])),
+        ("triggered images flagged", "", percent(record["flagged"]["triggered"])),
+        ("flags by reason", "", flags),
+        ("milliseconds an input", *(f"{record['milliseconds'][who]:.2f}" for who in ("without", "with"))),
+    ]
+    images = (
+        f"{record['plain_images']} plain and {record['triggered_images']} triggered test images, seed {record['seed']}"
+    )
+    return [
+        *table(("", "without", "with mmguard"), rows),
+        "",
+        f"{images}; {record['seconds']:.0f} s in all. {footnote(record)}",
+    ]
+
+
+def cifar(record: Record) -> list[str]:
+    """Detection and mitigation on CIFAR-10."""
+    found, null = record["detection"], record["null"]
+    rates = found["false_positive_rate"]
+    low, high = found["false_positive_interval_95"]
+    milliseconds = [f"{found['milliseconds'][who]:.2f}" for who in ("without", "with")]
+    rows: list[tuple[str, ...]] = [
+        pair("clean accuracy", found["accuracy"]),
+        pair("attack success", found["attack_success"]),
+        pair("true label on triggered images", found["triggered_accuracy"]),
+        ("triggered images flagged", "", percent(found["true_positive_rate"]["any"])),
+        ("clean images flagged, any reason", "", f"{percent(rates['any'])} (95 %: {percent(low)} to {percent(high)})"),
+        ("– confidence alone", "", percent(rates["confidence"])),
+        ("– disagreement alone", "", percent(rates["disagreement"])),
+        ("– both", "", percent(rates["both"])),
+        (f"milliseconds an image, batch {found['milliseconds']['batch']}", *milliseconds),
+        ("AUROC of the margin gap", "", f"{found['auroc']['margin_gap']:.4f}"),
+        ("AUROC of the original's margin alone", f"{found['auroc']['original_margin']:.4f}", ""),
+    ]
+    plain = percent(found["false_positive_rate_of_a_plain_gaussian"])
+    note = (
+        f"θ = {null['theta']}, {null['n']} clean images, {record['calibration']['rounds']} rounds, "
+        f"{record['calibration_seconds']:.0f} s of calibration. The paper's null, a Gaussian without power transform, "
+        f"would flag {plain} of the clean images, and its rule that every disagreement flags "
+        f"{percent(found['clean_disagreement'])}. {footnote(record)}"
+    )
+    return [*table(("", "without", "with mmguard"), rows), "", note]
+
+
+FIGURES: dict[str, tuple[str, Callable[[Record], list[str]]]] = {"demo": ("demo", demo), "cifar": (CIFAR, cifar)}
+
+
+def main() -> None:
+    """Entry point: rewrites the marked blocks of README.md."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, (file, render) in FIGURES.items():
+        lines = "\n".join(render(json.loads((RESULTS / f"{file}.json").read_text())))
+        start, rest = text.split(f"<!-- figures: {name} -->\n")
+        text = f"{start}<!-- figures: {name} -->\n{lines}\n<!-- end -->{rest.split('<!-- end -->', 1)[1]}"
+    (ROOT / "README.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

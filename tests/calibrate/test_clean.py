@@ -1,0 +1,222 @@
+"""Every form of the clean set, and every way in which it can be wrong."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from mmguard.calibrate.clean import CleanSet, assign_classes, check_accuracy, read_clean
+from mmguard.errors import CleanSetError, InputError, UnreadableImageError
+from mmguard.inputs import pixel_box
+from mmguard.types import InputSpec, Preprocessing
+
+
+def image_spec(side: int | None = 4, size: tuple[int, int] | None = None) -> InputSpec:
+    preprocessing = Preprocessing(size=size)
+    return InputSpec("image", (None, 3, side, side), *pixel_box(preprocessing), preprocessing)
+
+
+def save(path: Path, value: int = 0, side: int = 4) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (side, side), (value, value, value)).save(path)
+    return path
+
+
+def save_classes(folder: Path, names: tuple[str, ...]) -> Path:
+    """Two images a class; all pixels of the class with index i are i."""
+    for i, name in enumerate(names):
+        save(folder / name / "one.png", i)
+        save(folder / name / "deep" / "two.png", i)
+    return folder
+
+
+def save_arrays(path: Path, **arrays: npt.NDArray[np.generic]) -> Path:
+    if path.suffix == ".npy":
+        np.save(path, arrays["x"])
+    else:
+        np.savez(path, allow_pickle=False, **arrays)
+    return path
+
+
+def pixel_of(clean: CleanSet) -> list[int]:
+    """The one value that every pixel of an image has."""
+    return [round(255 * float(x[0, 0, 0])) for x in clean.x]
+
+
+def test_class_folders_by_name_take_the_outputs_in_sorted_order(tmp_path: Path) -> None:
+    clean = read_clean(save_classes(tmp_path, ("ship", "cat", "dog")), image_spec())
+    labels, names = assign_classes(clean, 3, None)
+    assert names == ["cat", "dog", "ship"]
+    assert labels is not None
+    assert {(pixel, names[label]) for pixel, label in zip(pixel_of(clean), labels, strict=True)} == {
+        (0, "ship"),
+        (1, "cat"),
+        (2, "dog"),
+    }
+    assert clean.x.dtype == np.float32
+
+
+def test_class_folders_by_number_are_the_outputs_themselves(tmp_path: Path) -> None:
+    # As text, 10 would come before 2; and not every output needs a folder.
+    clean = read_clean(save_classes(tmp_path, ("2", "10", "007")), image_spec())
+    labels, names = assign_classes(clean, 11, None)
+    assert labels is not None
+    assert set(zip(pixel_of(clean), labels.tolist(), strict=True)) == {(0, 2), (1, 10), (2, 7)}
+    assert names == [str(i) for i in range(11)]
+
+
+def test_class_folders_by_given_names_follow_their_order(tmp_path: Path) -> None:
+    clean = read_clean(save_classes(tmp_path, ("cat", "ship")), image_spec())
+    labels, names = assign_classes(clean, 3, ["ship", "dog", "cat"])
+    assert labels is not None
+    assert set(zip(pixel_of(clean), labels.tolist(), strict=True)) == {(0, 2), (1, 0)}
+    assert names == ["ship", "dog", "cat"]
+
+
+def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
+    for i in range(3):
+        save(tmp_path / f"{i}.png", i)
+    (tmp_path / "notes.txt").write_text("not an image", encoding="utf-8")
+    clean = read_clean(tmp_path, image_spec())
+    assert clean.y is None
+    assert pixel_of(clean) == [0, 1, 2]
+    assert assign_classes(clean, 2, ["yes", "no"]) == (None, ["yes", "no"])
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_an_npz_gives_its_arrays(tmp_path: Path, labelled: bool) -> None:
+    x, y = np.ones((3, 3, 4, 4), np.float64), np.array([2, 0, 1], np.int16)
+    path = save_arrays(tmp_path / "clean.npz", x=x, **({"y": y} if labelled else {}))
+    clean = read_clean(path, image_spec())
+    labels, names = assign_classes(clean, 3, None)
+    assert (clean.x.dtype, clean.x.shape) == (np.float32, x.shape)
+    assert (labels is None) is not labelled
+    if labels is not None:
+        assert labels.tolist() == [2, 0, 1]
+    assert names == ["0", "1", "2"]
+
+
+def test_an_npy_gives_inputs_alone(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).random((5, 3, 4, 4), np.float32)
+    clean = read_clean(save_arrays(tmp_path / "clean.npy", x=x), image_spec())
+    np.testing.assert_array_equal(clean.x, x)
+    assert clean.y is None
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 3, 4, 5), (2, 4, 4, 3), (2, 48)])
+def test_arrays_that_the_model_does_not_take_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    path = save_arrays(tmp_path / "clean.npy", x=np.zeros(shape, np.float32))
+    with pytest.raises(CleanSetError, match=r"the model takes \(N, 3, 4, 4\)"):
+        read_clean(path, image_spec())
+
+
+@pytest.mark.parametrize(("name", "message"), [("none", "no such folder or file"), ("clean.csv", "expected a folder")])
+def test_what_is_no_clean_set_is_named(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "clean.csv").write_text("1,2", encoding="utf-8")
+    with pytest.raises(CleanSetError, match=message):
+        read_clean(tmp_path / name, image_spec())
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CleanSetError, match="no images in it"):
+        read_clean(tmp_path, image_spec())
+
+
+def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
+    save_classes(tmp_path, ("cat", "dog"))
+    (tmp_path / "ship").mkdir()
+    (tmp_path / ".cache").mkdir()
+    with pytest.raises(CleanSetError, match="no images in class folder ship;"):
+        read_clean(tmp_path, image_spec())
+
+
+def test_a_folder_of_classes_and_of_images_is_refused(tmp_path: Path) -> None:
+    save_classes(tmp_path, ("cat", "dog"))
+    save(tmp_path / "stray.png")
+    with pytest.raises(CleanSetError, match=r"both class folders \(cat, ...\) and images \(stray.png, ...\)"):
+        read_clean(tmp_path, image_spec())
+
+
+def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
+    save_classes(tmp_path, ("cat", "dog"))
+    (tmp_path / "cat" / "bad.png").write_bytes(b"no image")
+    with pytest.raises(UnreadableImageError, match=r"bad.png.*--skip-bad"):
+        read_clean(tmp_path, image_spec())
+
+
+def test_unreadable_images_are_passed_over_and_counted(tmp_path: Path) -> None:
+    save_classes(tmp_path, ("cat", "dog"))
+    (tmp_path / "cat" / "bad.png").write_bytes(b"no image")
+    clean = read_clean(tmp_path, image_spec(), skip_bad=True)
+    assert clean.y is not None
+    assert list(zip(pixel_of(clean), clean.y.tolist(), strict=True)) == [(0, 0), (0, 0), (1, 1), (1, 1)]
+    assert ["bad.png" in str(error) for error in clean.skipped] == [True]
+
+
+def test_a_folder_of_unreadable_images_alone_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    with pytest.raises(CleanSetError, match="none of the images"):
+        read_clean(tmp_path, image_spec(), skip_bad=True)
+
+
+def test_images_of_several_sizes_need_one_size(tmp_path: Path) -> None:
+    save(tmp_path / "small.png", side=4)
+    save(tmp_path / "tall.png", side=9)
+    with pytest.raises(InputError, match="--size"):
+        read_clean(tmp_path, image_spec(None))
+    assert read_clean(tmp_path, image_spec(None, size=(5, 6))).x.shape == (2, 3, 5, 6)
+
+
+def test_sizes_that_differ_between_batches_of_decoding_need_one_size_too(tmp_path: Path) -> None:
+    for i in range(256):
+        save(tmp_path / f"{i:03}.png", side=4)
+    save(tmp_path / "last.png", side=9)
+    with pytest.raises(CleanSetError, match="several sizes; give one --size"):
+        read_clean(tmp_path, image_spec(None))
+
+
+def test_an_image_of_another_size_than_the_models_says_which(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", side=9)
+    with pytest.raises(InputError, match="--size 4x4"):
+        read_clean(tmp_path, image_spec())
+
+
+FOLDERS = CleanSet(np.zeros((2, 1), np.float32), np.array([0, 1]), ("cat", "dog"))
+NUMBERS = CleanSet(np.zeros((2, 1), np.float32), np.array([0, 1]), ("0", "3"))
+ARRAYS = CleanSet(np.zeros((2, 1), np.float32), np.array([-1, 3]))
+
+
+@pytest.mark.parametrize(
+    ("clean", "names", "message"),
+    [
+        (FOLDERS, None, r"2 class folders, but the model has 3 outputs.*--classes FILE"),
+        (FOLDERS, ["cat", "fox", "ship"], r"class folders \['dog'\] are not in --classes"),
+        (FOLDERS, ["cat", "dog"], "--classes must name the model's 3 outputs once each, it has 2"),
+        (FOLDERS, ["cat", "dog", "cat"], "--classes must name the model's 3 outputs once each, it has 2"),
+        (NUMBERS, None, "class folder 3 has no output: the model has 0 to 2"),
+        (ARRAYS, None, "labels run from -1 to 3, the model has outputs 0 to 2"),
+    ],
+)
+def test_labels_that_do_not_fit_the_outputs_are_refused(
+    clean: CleanSet, names: list[str] | None, message: str
+) -> None:
+    with pytest.raises(CleanSetError, match=message):
+        assign_classes(clean, 3, names)
+
+
+def test_accuracy_near_chance_is_refused_with_its_likely_cause() -> None:
+    labels = np.arange(100) % 4
+    logits = np.eye(4, dtype=np.float32)[labels]
+    check_accuracy(logits, labels)
+    with pytest.raises(CleanSetError, match=r"right on 0.0% .* near chance \(25.0%\).*--classes FILE"):
+        check_accuracy(logits, (labels + 1) % 4)
+    # Three standard deviations above a chance of 1/4 are 0.38 of 100.
+    for right, refused in ((37, True), (39, False)):
+        mixed = np.where(np.arange(100) < right, labels, (labels + 1) % 4)
+        if refused:
+            with pytest.raises(CleanSetError, match="near chance"):
+                check_accuracy(logits, mixed)
+        else:
+            check_accuracy(logits, mixed)
