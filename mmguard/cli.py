@@ -258,7 +258,7 @@ def serve(
     threads
         Intra-op threads of each network; half of the cores by default.
     """
-    from mmguard.guard.server import serve as run_server
+    from mmguard.guard.serving.server import serve as run_server
 
     if not bundles:
         raise InputError("serve needs at least one bundle")

@@ -45,9 +45,8 @@ def untested(original: Logits, policy: Policy) -> Decision:
     nothing = np.zeros(len(original), dtype=np.bool_)
     unknown = np.full(len(original), np.nan)
     abstained = np.full(len(original), ABSTAIN, dtype=np.int64)
-    closed = policy.on_error == "closed" and policy.mode == "enforce"
     return Decision(
-        labels=abstained if closed else original_labels,
+        labels=abstained if policy.when_untested == "closed" else original_labels,
         original_labels=original_labels,
         clipped_labels=abstained,
         flagged=nothing,

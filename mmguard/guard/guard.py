@@ -132,12 +132,12 @@ class Guard:
     def _degrade(self, original: NetworkOutput, error: Exception) -> GuardedBatch:
         late = isinstance(error, FutureTimeoutError)
         self._metrics.count_error("timeout" if late else "inference")
-        if self.policy.on_error == "raise":
+        if self.policy.when_untested == "raise":
             if late:
                 raise InferenceError(
                     f"the clipped network was not done {self.policy.timeout} s after the original"
                 ) from error
             raise error
         decision = untested(original.logits, self.policy)
-        self._metrics.count_degraded(self.policy.on_error, len(decision))
+        self._metrics.count_degraded(self.policy.when_untested, len(decision))
         return GuardedBatch(decision, guarded_output(original.output, None, decision, self.bundle.manifest.output.tail))

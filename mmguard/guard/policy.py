@@ -19,7 +19,7 @@ class Policy:
         on_flag: `correct` answers the clipped network's best class other than the original's, `abstain` answers
             nothing (label -1, a row of NaN), `original` answers as if unflagged.
         on_error: when the clipped network fails or is late: `raise`, `open` (answer as the original, untested) or
-            `closed` (abstain). Where the original itself fails, the guard always raises.
+            `closed` (abstain). In shadow mode it is always `open`. Where the original itself fails, the guard raises.
         timeout: seconds that the guard waits for the clipped network after the original is done; None waits on.
 
     Raises:
@@ -48,3 +48,8 @@ class Policy:
     def abstains(self) -> bool:
         """Whether flagged inputs get no label."""
         return self.mode == "enforce" and self.on_flag == "abstain"
+
+    @property
+    def when_untested(self) -> OnError:
+        """What happens to inputs that the clipped network could not judge."""
+        return "open" if self.mode == "shadow" else self.on_error

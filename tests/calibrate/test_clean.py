@@ -199,9 +199,7 @@ ARRAYS = CleanSet(np.zeros((2, 1), np.float32), np.array([-1, 3]))
         (ARRAYS, None, "labels run from -1 to 3, the model has outputs 0 to 2"),
     ],
 )
-def test_labels_that_do_not_fit_the_outputs_are_refused(
-    clean: CleanSet, names: list[str] | None, message: str
-) -> None:
+def test_labels_that_do_not_fit_the_outputs_are_refused(clean: CleanSet, names: list[str] | None, message: str) -> None:
     with pytest.raises(CleanSetError, match=message):
         assign_classes(clean, 3, names)
 

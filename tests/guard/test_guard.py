@@ -26,7 +26,7 @@ from tests.bundles import (
     tiny_network,
     write_tiny_bundle,
 )
-from tests.guard.serving import Gate
+from tests.guard.serving.servers import Gate
 
 CLEAN = clean_inputs(40, seed=3)
 TRIGGERED = add_trigger(clean_inputs(24, seed=4))
@@ -155,10 +155,9 @@ def test_a_guard_that_may_not_act_answers_the_original_bit_for_bit(
             assert result.decision.flagged.any()
 
 
-@pytest.mark.parametrize("mode", ["enforce", "shadow"])
-def test_a_failing_clipped_network_raises_by_default(tmp_path: Path, mode: str) -> None:
+def test_a_failing_clipped_network_raises_by_default(tmp_path: Path) -> None:
     with (
-        guard_of(write_tiny_bundle(tmp_path / "b", broken=True), mode=mode) as guard,
+        guard_of(write_tiny_bundle(tmp_path / "b", broken=True)) as guard,
         pytest.raises(InferenceError, match="NaN or infinite"),
     ):
         guard(CLEAN)
@@ -188,6 +187,7 @@ def assert_untested(guard: Guard, closed: bool) -> None:
         ({"on_error": "open"}, False),
         ({"on_error": "closed"}, True),
         ({"on_error": "closed", "mode": "shadow"}, False),
+        ({"on_error": "raise", "mode": "shadow"}, False),
     ],
 )
 def test_a_failing_clipped_network_is_answered_by_the_policy(

@@ -12,7 +12,7 @@ from mmguard.guard import Guard, Policy
 from mmguard.guard.metrics import DRIFT_INPUTS, MARGIN_GAP_BUCKETS, P_VALUE_BUCKETS, Metrics
 from mmguard.types import Decision
 from tests.bundles import CLASSES, add_trigger, clean_inputs, write_tiny_bundle
-from tests.guard.serving import Gate
+from tests.guard.serving.servers import Gate
 
 MIXED = np.concatenate([clean_inputs(40, seed=3), add_trigger(clean_inputs(24, seed=4))])
 Value = Callable[..., float | None]

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmguard.errors import InputError
-from mmguard.guard.tensors import HEADER_LENGTH, datatype_of, from_bytes, from_json, to_bytes, to_json
+from mmguard.guard.serving.tensors import HEADER_LENGTH, datatype_of, from_bytes, from_json, to_bytes, to_json
 from mmguard.manifest import Manifest
 from mmguard.types import InputSpec
 

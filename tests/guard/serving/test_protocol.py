@@ -9,15 +9,15 @@ import pytest
 
 from mmguard.bundle import Bundle
 from mmguard.errors import InputError, RequestTooLargeError
-from mmguard.guard.body import decompress
-from mmguard.guard.protocol import (
+from mmguard.guard.serving.body import decompress
+from mmguard.guard.serving.protocol import (
     InferenceRequest,
     encode_response,
     model_metadata,
     output_names,
     parse_request,
 )
-from mmguard.guard.tensors import HEADER_LENGTH, to_bytes, to_json
+from mmguard.guard.serving.tensors import HEADER_LENGTH, to_bytes, to_json
 from mmguard.types import InputSpec
 
 LOW, HIGH = np.zeros(1, np.float32), np.ones(1, np.float32)

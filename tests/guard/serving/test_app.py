@@ -14,10 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
 from mmguard.guard import Guard, GuardedBatch, Policy
-from mmguard.guard.server import create_app
+from mmguard.guard.serving.server import create_app
 from mmguard.types import Decision, Tail
 from tests.bundles import Array, add_trigger, clean_inputs, write_tiny_bundle
-from tests.guard.serving import DEADLINE, Gate, Served, request_of, running, wait_until
+from tests.guard.serving.servers import DEADLINE, Gate, Served, request_of, running, wait_until
 
 INFER = "/v2/models/tiny/infer"
 GUARD_OUTPUTS = (

@@ -12,8 +12,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from mmguard.guard import Guard, Policy
-from mmguard.guard.body import MAX_REQUEST_BYTES
-from mmguard.guard.server import create_app, listen, make_server, metrics_server
+from mmguard.guard.serving.body import MAX_REQUEST_BYTES
+from mmguard.guard.serving.server import create_app, listen, make_server, metrics_server
 from mmguard.guard.sessions import NetworkOutput
 from tests.bundles import Array
 

@@ -1,6 +1,6 @@
 """The Open Inference Protocol v2 over HTTP as an ASGI application.
 
-Needs the extra `serve`: import `create_app` from `mmguard.guard.server`, which says so where it is missing.
+Needs the extra `serve`: import `create_app` from `mmguard.guard.serving.server`, which says so where it is missing.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,10 +18,10 @@ from starlette.routing import Route
 
 from mmguard import __version__
 from mmguard.errors import InferenceError, InputError, RequestTooLargeError
-from mmguard.guard.body import MAX_REQUEST_BYTES, decompress, read_body
 from mmguard.guard.guard import Guard, GuardedBatch
-from mmguard.guard.protocol import VERSION, encode_response, model_metadata, output_names, parse_request
-from mmguard.guard.tensors import HEADER_LENGTH
+from mmguard.guard.serving.body import MAX_REQUEST_BYTES, decompress, read_body
+from mmguard.guard.serving.protocol import VERSION, encode_response, model_metadata, output_names, parse_request
+from mmguard.guard.serving.tensors import HEADER_LENGTH
 
 
 def create_app(guards: Mapping[str, Guard], max_request_bytes: int = MAX_REQUEST_BYTES) -> Starlette:

@@ -22,7 +22,7 @@ try:
     import uvicorn
     from starlette.applications import Starlette
 
-    from mmguard.guard.app import create_app
+    from mmguard.guard.serving.app import create_app
 except ModuleNotFoundError as error:
     raise MissingExtraError(f"serving needs {error.name}: pip install 'mmguard[serve]'") from error
 

@@ -9,15 +9,15 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from mmguard.errors import MissingExtraError, ServeError, TamperedBundleError
-from mmguard.guard.server import listen, metrics_server, open_guards, serve
+from mmguard.guard.serving.server import listen, metrics_server, open_guards, serve
 from tests.bundles import clean_inputs, write_tiny_bundle
-from tests.guard.serving import DEADLINE, request_of
+from tests.guard.serving.servers import DEADLINE, request_of
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_serve_runs_until_a_signal_and_ends_cleanly(tiny_bundle: Path, stop: signal.Signals) -> None:
     code = (
-        "import sys; from mmguard.guard.server import serve\n"
+        "import sys; from mmguard.guard.serving.server import serve\n"
         "def say(*urls): print(*urls, flush=True)\n"
         "serve(sys.argv[1:], port=0, metrics_port=0, threads=1, on_ready=say); print('closed')"
     )
@@ -76,9 +76,9 @@ def test_a_changed_bundle_is_not_served(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("package", ["starlette", "uvicorn"])
 def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
-    hidden = (package, "mmguard.guard.app", "mmguard.guard.server")
+    hidden = (package, "mmguard.guard.serving.app", "mmguard.guard.serving.server")
     for name in [name for name in sys.modules if name in hidden or name.startswith(f"{package}.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=r"pip install 'mmguard\[serve\]'"):
-        __import__("mmguard.guard.server")
+        __import__("mmguard.guard.serving.server")

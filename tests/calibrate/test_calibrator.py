@@ -1,0 +1,143 @@
+"""MMAC on the tiny network, in which one channel alone carries the backdoor of class 2."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from onnx import numpy_helper
+
+from mmguard.calibrate.calibrator import Calibrator, Round
+from mmguard.calibrate.graph import DifferentiableGraph
+from mmguard.calibrate.settings import Settings
+from mmguard.stats import margin_gap
+from mmguard.types import Calibration
+from tests.bundles import SITES, TARGET, TRIGGER_CHANNEL, Array, add_trigger, clean_inputs, tiny_network
+
+QUICK = Settings(rounds=6, maximisers=8, first_steps=15, warm_steps=3, batch=40, learning_rate=0.05, margin_weight=1.0)
+CLEAN = clean_inputs(80)
+BOX = np.zeros((3, 1, 1), np.float32), np.ones((3, 1, 1), np.float32)
+VALUES = [site.value for site in SITES]
+
+
+def ignore(report: Round) -> None:
+    pass
+
+
+def calibrate(
+    settings: Settings = QUICK,
+    seed: int = 0,
+    on_round: Callable[[Round], None] = ignore,
+    model: onnx.ModelProto | None = None,
+) -> Calibration:
+    graph = DifferentiableGraph(ir.from_proto(model or tiny_network().model()), "logits")
+    return Calibrator(graph, VALUES, CLEAN, BOX, settings, seed).run(on_round)
+
+
+def run(
+    graph: DifferentiableGraph,
+    x: Array,
+    bounds: dict[str, Array] | None,
+) -> Array:
+    """Logits of the network with these bounds."""
+    tensors = None if bounds is None else {value: torch.from_numpy(bound) for value, bound in bounds.items()}
+    logits: Array = graph(torch.from_numpy(x), tensors).numpy()
+    return logits
+
+
+@pytest.fixture(scope="module")
+def learned() -> Calibration:
+    return calibrate()
+
+
+def test_the_objective_falls_below_what_it_is_without_bounds(learned: Calibration) -> None:
+    change = float(np.square(learned.clipped_logits - learned.original_logits).mean())
+    before = QUICK.margin_weight * np.maximum(learned.original_margins, 0).mean()
+    after = change + QUICK.margin_weight * np.maximum(learned.clipped_margins, 0).mean()
+    assert after < 0.8 * before
+
+
+def test_the_margin_falls_round_by_round_where_lambda_stays() -> None:
+    rounds: list[Round] = []
+    calibrate(replace(QUICK, margin_weight_factor=1.0), on_round=rounds.append)
+    assert rounds[-1].objective < rounds[0].objective
+    assert rounds[-1].margin_loss < rounds[0].margin_loss
+
+
+def test_the_triggers_channel_is_clipped_and_the_trigger_seen(learned: Calibration) -> None:
+    graph = DifferentiableGraph(ir.from_proto(tiny_network().model()), "logits")
+    triggered = add_trigger(clean_inputs(50, seed=9))
+    logits = [run(graph, triggered, bounds) for bounds in (None, learned.bounds)]
+    assert (logits[0].argmax(axis=1) == TARGET).all()
+    gaps = margin_gap(*logits)
+    assert gaps.min() > margin_gap(learned.original_logits, learned.clipped_logits).max()
+    assert learned.bounds["relu1"][TRIGGER_CHANNEL] < 0.5 * np.delete(learned.bounds["relu1"], TRIGGER_CHANNEL).min()
+
+
+def test_what_is_returned_is_what_the_bounds_do(learned: Calibration) -> None:
+    graph = DifferentiableGraph(ir.from_proto(tiny_network().model()), "logits")
+    np.testing.assert_allclose(run(graph, CLEAN, None), learned.original_logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(run(graph, CLEAN, learned.bounds), learned.clipped_logits, rtol=1e-4, atol=1e-5)
+    assert learned.original_margins.shape == learned.clipped_margins.shape == (3,)
+    assert (learned.original_margins.dtype, learned.rounds) == (np.float64, QUICK.rounds)
+
+
+def test_bounds_are_one_a_channel_and_never_negative(learned: Calibration) -> None:
+    assert {value: bound.shape for value, bound in learned.bounds.items()} == {
+        site.value: (site.channels, 1, 1) for site in SITES
+    }
+    for bound in learned.bounds.values():
+        assert bound.dtype == np.float32
+        assert bound.min() >= 0
+        assert np.isfinite(bound).all()
+
+
+def test_a_dead_channel_gets_a_bound_of_zero_and_does_no_harm() -> None:
+    model = tiny_network().model()
+    for tensor in model.graph.initializer:
+        if tensor.name == "conv1.bias":
+            bias = numpy_helper.to_array(tensor).copy()
+            bias[0] = -100
+            tensor.CopyFrom(numpy_helper.from_array(bias, tensor.name))
+    learned = calibrate(replace(QUICK, rounds=2), model=model)
+    assert learned.bounds["relu1"][0] == 0
+    assert np.isfinite(learned.clipped_logits).all()
+
+
+def test_rounds_end_where_the_objective_no_longer_changes() -> None:
+    rounds: list[Round] = []
+    learned = calibrate(replace(QUICK, tolerance=1e9), on_round=rounds.append)
+    assert (learned.converged, learned.rounds, len(rounds)) == (True, 2, 2)
+    learned = calibrate(replace(QUICK, tolerance=0.0, rounds=3), on_round=rounds.append)
+    assert (learned.converged, learned.rounds, len(rounds)) == (False, 3, 5)
+
+
+def test_every_round_is_reported() -> None:
+    rounds: list[Round] = []
+    calibrate(on_round=rounds.append)
+    assert [report.number for report in rounds] == [1, 2, 3, 4, 5, 6]
+    assert {report.rounds for report in rounds} == {6}
+    assert all(a.seconds < b.seconds for a, b in pairwise(rounds))
+    assert rounds[-1].remaining == 0 < rounds[0].remaining
+    for report in rounds:
+        assert 0 <= report.agreement <= 1
+        assert report.objective == pytest.approx(report.fit_loss + report.margin_weight * report.margin_loss)
+
+
+def test_lambda_rises_after_a_round_that_kept_the_logits_and_falls_after_another() -> None:
+    for agreement, factor in ((0.0, 1.2), (1.1, 1 / 1.2)):
+        rounds: list[Round] = []
+        calibrate(replace(QUICK, agreement=agreement, change=np.inf, rounds=3), on_round=rounds.append)
+        weights = [report.margin_weight for report in rounds]
+        assert weights == pytest.approx([1, factor, factor**2])
+
+
+def test_the_same_seed_gives_the_same_bytes_of_bounds(learned: Calibration) -> None:
+    again, other = calibrate(), calibrate(seed=1)
+    for value, bound in learned.bounds.items():
+        assert bound.tobytes() == again.bounds[value].tobytes()
+    assert any(bound.tobytes() != other.bounds[value].tobytes() for value, bound in learned.bounds.items())
