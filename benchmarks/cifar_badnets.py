@@ -26,7 +26,7 @@ from benchmarks.attacks import ATTACKS
 from benchmarks.environment import environment
 from benchmarks.metrics import auroc, flag_rates
 from mmguard import Bundle, Decision, Guard
-from mmguard.inputs import normalise
+from mmguard.images import normalise
 from mmguard.stats import GaussianNull, margin
 
 logger = logging.getLogger("benchmarks.cifar_badnets")

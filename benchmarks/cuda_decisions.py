@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from benchmarks.environment import environment
 from mmguard import Decision, Guard
 from mmguard.guard.sessions import PROVIDERS
-from mmguard.inputs import normalise
+from mmguard.images import normalise
 
 RESULTS = Path(__file__).parent / "results"
 BATCH = 256

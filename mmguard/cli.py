@@ -21,7 +21,7 @@ from mmguard.guard.scan import scan as scan_rows
 from mmguard.guard.scan import summarise
 from mmguard.guard.sessions import PROVIDERS
 from mmguard.guard.verify import verify_bundle
-from mmguard.inputs import preprocessing_from
+from mmguard.images import preprocessing_from
 from mmguard.terminal import console, describe_bundle, round_progress
 
 DONE, FAILED, WRONG_USE, FOUND = 0, 1, 2, 3

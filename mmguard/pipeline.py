@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from mmguard import bundle
 from mmguard.errors import BundleError, InputError, MissingExtraError, NotClassifierError, PolicyError, ProviderError
-from mmguard.inputs import pixel_box
+from mmguard.images import pixel_box
 from mmguard.manifest import NAME_PATTERN, CalibrationFigures, Manifest, NullSpec, OutputSpec
 from mmguard.stats import GaussianNull, margin_gap
 from mmguard.types import Calibration, ClipSite, InputSpec, IntArray, Preprocessing

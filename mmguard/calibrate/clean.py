@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mmguard.errors import CleanSetError, UnreadableImageError
-from mmguard.inputs import find_images, image_batches, read_array, shape_fits
+from mmguard.images import find_images, image_batches
+from mmguard.inputs import read_array, shape_fits
 from mmguard.types import InputSpec, IntArray
 
 

@@ -23,7 +23,7 @@ from mmguard import Bundle, Guard
 from mmguard.demo import digits
 from mmguard.errors import MmguardError
 from mmguard.guard.sessions import PROVIDERS, open_session
-from mmguard.inputs import read_image
+from mmguard.images import read_image
 
 HOST = "127.0.0.1"
 SERVE_SECONDS = 60
@@ -51,7 +51,7 @@ def run(out: Path, seed: int = 0) -> int:
     truth = write_folders(out, clean, test)
     bundle, rows_path = out / "digits.mmguard", out / "rows.jsonl"
     command("calibrate", out / "digits.onnx", out / "clean", "--out", bundle, "--seed", seed)
-    command("inspect", bundle)
+    command("verify", bundle)
     command("scan", bundle, out / "suspect", "--out", rows_path, found=True)
     rows = [json.loads(line) for line in rows_path.read_text().splitlines()]
     with serving(bundle) as (address, metrics_address):

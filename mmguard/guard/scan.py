@@ -11,7 +11,8 @@ from scipy.stats import binom
 
 from mmguard.errors import InputError, UnreadableImageError
 from mmguard.guard.guard import Guard
-from mmguard.inputs import find_images, image_batches, read_array
+from mmguard.images import find_images, image_batches
+from mmguard.inputs import read_array
 from mmguard.types import ABSTAIN, Decision
 
 BATCH = 64
