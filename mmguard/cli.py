@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Literal, TextIO
 
 from cyclopts import App, CycloptsError, Parameter
-from rich.logging import RichHandler
 
 from mmguard import __version__
 from mmguard.bundle import Bundle
@@ -22,7 +21,7 @@ from mmguard.guard.scan import summarise
 from mmguard.guard.sessions import PROVIDERS
 from mmguard.guard.verify import verify_bundle
 from mmguard.images import preprocessing_from
-from mmguard.terminal import console, describe_bundle, round_progress
+from mmguard.terminal import ConsoleHandler, console, describe_bundle, round_progress
 
 DONE, FAILED, WRONG_USE, FOUND = 0, 1, 2, 3
 
@@ -43,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a pipe's encoding may have no ≤
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_log_handler()], force=True)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[ConsoleHandler()], force=True)
     try:
         code = app(arguments, exit_on_error=False, print_error=True, error_console=console)
     except CycloptsError:
@@ -55,12 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.close()
         sys.exit(FAILED)
     sys.exit(code if isinstance(code, int) else DONE)
-
-
-def _log_handler() -> logging.Handler:
-    handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False, markup=False)
-    handler.addFilter(lambda record: record.name.startswith("mmguard") or record.levelno >= logging.WARNING)
-    return handler
 
 
 @app.command

@@ -1,5 +1,6 @@
 """What a person sees: a progress bar on a terminal, plain lines anywhere else. All of it goes to standard error."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -16,6 +17,15 @@ PLAIN_EVERY = 10
 """Rounds between two plain lines."""
 
 console = Console(stderr=True, highlight=False)
+
+
+class ConsoleHandler(logging.Handler):
+    """Log records as lines beside the progress bar: mmguard's own, and warnings of others."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record, never wrapped."""
+        if record.name.startswith("mmguard") or record.levelno >= logging.WARNING:
+            console.print(self.format(record), markup=False, soft_wrap=True)
 
 
 def describe(report: "Round") -> str:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from onnx import helper
 from PIL import Image
 
-from mmguard.types import Tail
+from mmguard.types import IntArray, Tail
 from tests.bundles import Array, clean_inputs, run_model, tiny_network
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]>'
@@ -60,7 +60,10 @@ def write_tiny(path: Path, tail: Tail = Tail.NONE) -> Path:
 def write_clean(path: Path, n: int = 120, labels: bool = False) -> Path:
     """Write clean inputs of the tiny network as `.npz`, labelled by its own decisions where asked for."""
     x = clean_inputs(n)
-    np.savez(path, x=x, **({"y": tiny_labels(x)} if labels else {}))
+    if labels:
+        np.savez(path, x=x, y=tiny_labels(x))
+    else:
+        np.savez(path, x=x)
     return path
 
 
@@ -74,9 +77,9 @@ def write_class_folders(folder: Path, names: tuple[str, ...], n: int = 120) -> P
     return folder
 
 
-def tiny_labels(x: Array) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def tiny_labels(x: Array) -> IntArray:
     """The tiny network's decisions (N,) int64."""
-    labels: np.ndarray[tuple[int], np.dtype[np.int64]] = run_model(tiny_network().model(), x).argmax(axis=1)
+    labels: IntArray = run_model(tiny_network().model(), x).argmax(axis=1)
     return labels
 
 

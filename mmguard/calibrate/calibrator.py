@@ -12,7 +12,7 @@ from torch import Tensor
 from mmguard.calibrate.bounds import Bounds
 from mmguard.calibrate.graph import DifferentiableGraph
 from mmguard.calibrate.objective import class_margins, fit_loss, margin_loss
-from mmguard.calibrate.search import Box, MarginSearch
+from mmguard.calibrate.search import Box, MarginSearch, chunk_size
 from mmguard.calibrate.settings import Settings
 from mmguard.types import Calibration
 
@@ -116,18 +116,37 @@ class Calibrator:
         for rows in self._shuffled():
             chosen = torch.randperm(len(maximisers), generator=self._generator)[: self._settings.batch]
             chosen = chosen.to(maximisers.device)
-            logits = self._graph(torch.cat([self._clean[rows], maximisers[chosen]]), self._bounds())
-            clipped, searched = logits.split([len(rows), len(chosen)])
-            fit = fit_loss(clipped, self._original[rows])
-            margin = margin_loss(class_margins(searched, classes[chosen]), self._settings.hinge)
-            self._optimiser.zero_grad()
-            (fit + weight * margin).backward()
-            self._optimiser.step()
-            self._bounds.project()
-            fits.append(fit.item())
-            margins.append(margin.item())
-            agreed += int((clipped.argmax(1) == self._original[rows].argmax(1)).sum())
+            fit, margin, alike = self._step(rows, maximisers[chosen], classes[chosen], weight)
+            fits.append(fit)
+            margins.append(margin)
+            agreed += alike
         return float(np.mean(fits)), float(np.mean(margins)), agreed / len(self._clean)
+
+    def _step(self, rows: Tensor, maximisers: Tensor, classes: Tensor, weight: float) -> tuple[float, float, int]:
+        """One step of the optimiser. The gradient is summed over parts that bound the memory.
+
+        Returns:
+            Both terms, and on how many of the clean inputs `rows` both networks decide alike.
+        """
+        self._optimiser.zero_grad()
+        total_fit, total_margin, alike = 0.0, 0.0, 0
+        parts = -(-(len(rows) + len(maximisers)) // chunk_size(self._clean, self._settings))
+        parts = min(parts, len(rows), len(maximisers))
+        pieces = (tensor.tensor_split(parts) for tensor in (rows, maximisers, classes))
+        for some_rows, some, some_classes in zip(*pieces, strict=True):
+            logits = self._graph(torch.cat([self._clean[some_rows], some]), self._bounds())
+            clipped, searched = logits.split([len(some_rows), len(some)])
+            original = self._original[some_rows]
+            fit = fit_loss(clipped, original) * (len(some_rows) / len(rows))
+            margin = margin_loss(class_margins(searched, some_classes), self._settings.hinge)
+            margin = margin * (len(some) / len(maximisers))
+            (fit + weight * margin).backward()
+            total_fit += fit.item()
+            total_margin += margin.item()
+            alike += int((clipped.argmax(1) == original.argmax(1)).sum())
+        self._optimiser.step()
+        self._bounds.project()
+        return total_fit, total_margin, alike
 
     def _finish(self, last: Round, converged: bool, original_margins: Tensor, clipped_margins: Tensor) -> Calibration:
         bounds = self._bounds.fixed()
@@ -147,7 +166,7 @@ class Calibrator:
         return torch.cat([self._graph(x, bounds) for x in self._batches()])
 
     def _batches(self) -> Iterator[Tensor]:
-        return iter(self._clean.split(self._settings.batch))
+        return iter(self._clean.split(min(self._settings.batch, chunk_size(self._clean, self._settings))))
 
     def _shuffled(self) -> Iterator[Tensor]:
         order = torch.randperm(len(self._clean), generator=self._generator).to(self._clean.device)

@@ -16,6 +16,14 @@ from mmguard.calibrate.graph import DifferentiableGraph
 from mmguard.calibrate.objective import class_margins
 from mmguard.calibrate.settings import Settings
 
+CHUNK_ELEMENTS = 2**22
+"""Numbers in the inputs of one forward pass, at most: it bounds the memory that activations take."""
+
+
+def chunk_size(clean: Tensor, settings: Settings) -> int:
+    """Inputs that one forward pass takes: two batches, fewer where inputs are large."""
+    return max(1, min(2 * settings.batch, CHUNK_ELEMENTS // clean[0].numel()))
+
 
 @dataclass(frozen=True)
 class Box:
@@ -57,10 +65,11 @@ class MarginSearch:
     ) -> None:
         self._graph, self._clean, self._box, self._settings = graph, clean, box, settings
         self._generator = generator
-        half = settings.maximisers // 2
+        self._chunk = chunk_size(clean, settings)
+        each = max(2, min(settings.maximisers, settings.search_budget // classes))
         every_class = torch.arange(classes, device=clean.device)
-        self._alone_classes = every_class.repeat_interleave(half)
-        self._shared_classes = every_class.repeat_interleave(settings.maximisers - half)
+        self._alone_classes = every_class.repeat_interleave(each // 2)
+        self._shared_classes = every_class.repeat_interleave(each - each // 2)
         self._alone = self._start(len(self._alone_classes))
         self._perturbations = torch.zeros(classes, *clean.shape[1:], device=clean.device)
         self._bases = self._draw(len(self._shared_classes))
@@ -91,8 +100,7 @@ class MarginSearch:
     @torch.no_grad()
     def margins(self, bounds: Mapping[str, Tensor] | None) -> Tensor:
         """(K,) by class, mean margin of its maximisers."""
-        size = 2 * self._settings.batch
-        batches = zip(self.maximisers().split(size), self.classes.split(size), strict=True)
+        batches = zip(self.maximisers().split(self._chunk), self.classes.split(self._chunk), strict=True)
         margins = torch.cat([class_margins(self._graph(x, bounds), classes) for x, classes in batches])
         totals = torch.zeros(len(self._perturbations), device=margins.device).index_add_(0, self.classes, margins)
         return totals / torch.bincount(self.classes)
@@ -118,9 +126,8 @@ class MarginSearch:
 
     def _gradient(self, x: Tensor, classes: Tensor, bounds: Mapping[str, Tensor] | None) -> Tensor:
         """(M, ...) gradient of each maximiser's margin, in batches that bound the memory."""
-        size = 2 * self._settings.batch
         parts = []
-        for part, part_classes in zip(x.split(size), classes.split(size), strict=True):
+        for part, part_classes in zip(x.split(self._chunk), classes.split(self._chunk), strict=True):
             part = part.detach().requires_grad_()
             margins = class_margins(self._graph(part, bounds), part_classes)
             parts.append(torch.autograd.grad(margins.sum(), part)[0])

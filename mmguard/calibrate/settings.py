@@ -19,6 +19,7 @@ class Settings:
         agreement: share of D on which both networks must decide the same for λ to rise.
         change: largest mean squared change of the logits on D, as a share of their variance, for λ to rise.
         maximisers: J of Eq. 4, a class: half of them searched each by itself, half by one shared perturbation.
+        search_budget: largest number of maximisers over all classes; a class keeps at least two.
         first_steps, warm_steps: ascent steps of the first search, and of every later one, which starts warm.
         sample_step: step of a maximiser that is searched by itself, as a share of the input box.
         noise: share of uniform noise, the rest a clean input, where such a maximiser starts.
@@ -38,6 +39,7 @@ class Settings:
     agreement: float = 0.95
     change: float = 0.03
     maximisers: int = 20
+    search_budget: int = 1000
     first_steps: int = 30
     warm_steps: int = 5
     sample_step: float = 0.02

@@ -83,7 +83,8 @@ def test_what_is_returned_is_what_the_bounds_do(learned: Calibration) -> None:
     np.testing.assert_allclose(run(graph, CLEAN, None), learned.original_logits, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(run(graph, CLEAN, learned.bounds), learned.clipped_logits, rtol=1e-4, atol=1e-5)
     assert learned.original_margins.shape == learned.clipped_margins.shape == (3,)
-    assert (learned.original_margins.dtype, learned.rounds) == (np.float64, QUICK.rounds)
+    assert learned.original_margins.dtype == np.float64
+    assert learned.rounds == QUICK.rounds
 
 
 def test_bounds_are_one_a_channel_and_never_negative(learned: Calibration) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mmguard.calibrate.clean import CleanSet, assign_classes, check_accuracy, read_clean
 from mmguard.errors import CleanSetError, InputError, UnreadableImageError
-from mmguard.inputs import pixel_box
+from mmguard.images import pixel_box
 from mmguard.types import InputSpec, Preprocessing
 
 
@@ -91,7 +91,8 @@ def test_an_npz_gives_its_arrays(tmp_path: Path, labelled: bool) -> None:
     path = save_arrays(tmp_path / "clean.npz", x=x, **({"y": y} if labelled else {}))
     clean = read_clean(path, image_spec())
     labels, names = assign_classes(clean, 3, None)
-    assert (clean.x.dtype, clean.x.shape) == (np.float32, x.shape)
+    assert clean.x.dtype == np.float32
+    assert clean.x.shape == x.shape
     assert (labels is None) is not labelled
     if labels is not None:
         assert labels.tolist() == [2, 0, 1]

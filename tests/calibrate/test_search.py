@@ -90,7 +90,8 @@ def test_inputs_of_a_class_share_one_perturbation(graph: DifferentiableGraph) ->
 
 
 def test_the_search_is_of_the_clipped_network_where_bounds_are_given(graph: DifferentiableGraph) -> None:
-    tight = {value: 0.5 * graph.record(CLEAN, [value])[value].amax((0, 2, 3))[:, None, None] for value in ("relu1",)}
+    largest = graph.record(CLEAN, ["relu1"])["relu1"].amax((0, 2, 3))
+    tight = {"relu1": 0.5 * largest[:, None, None]}
     free, held = search_of(graph), search_of(graph)
     free.ascend(None, 20)
     held.ascend(tight, 20)

@@ -1,0 +1,242 @@
+"""The `mmguard` command: exit codes, what goes where, and no traceback for anything that a user may do."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmguard import Bundle, __version__
+from mmguard.cli import DONE, FAILED, FOUND, WRONG_USE, main
+from mmguard.manifest import Manifest
+from mmguard.types import Preprocessing
+from tests.bundles import CLASSES, add_trigger, clean_inputs
+from tests.networks import write_class_folders, write_clean, write_tiny
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def mmguard(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command in this process; returns its exit code, output and errors."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as exit_:
+            main([str(word) for word in words])
+        assert isinstance(exit_.value.code, int)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return exit_.value.code, out, err
+
+    return run
+
+
+def execute(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command in a process of its own."""
+    command = [sys.executable, "-m", "mmguard", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
+
+
+def save(path: Path, x: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Path:
+    np.save(path, x)
+    return path
+
+
+@pytest.mark.parametrize("words", [["--help"], []])
+def test_help_lists_the_commands_and_the_exit_codes(words: list[str]) -> None:
+    finished = execute(*words, COLUMNS="200")
+    assert (finished.returncode, finished.stderr) == (DONE, "")
+    assert "Exit codes: 0 done, 1 failed, 2 wrong use, 3 triggers found." in finished.stdout
+    for command in ("calibrate", "inspect", "verify", "scan", "serve", "demo"):
+        assert command in finished.stdout
+
+
+@pytest.mark.parametrize("command", ["calibrate", "inspect", "verify", "scan", "serve", "demo"])
+def test_every_command_has_help(mmguard: Run, command: str) -> None:
+    code, out, _ = mmguard(command, "--help")
+    assert code == DONE
+    assert f"mmguard {command}" in out
+
+
+def test_the_version_is_the_packages(mmguard: Run) -> None:
+    assert mmguard("--version")[:2] == (DONE, f"{__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fly"],
+        ["calibrate"],
+        ["calibrate", "model.onnx", "clean", "--fast"],
+        ["calibrate", "model.onnx", "clean", "--rounds", "many"],
+        ["calibrate", "model.onnx", "clean", "--device", "tpu"],
+        ["calibrate", "model.onnx", "clean", "--layout", "CHWN"],
+        ["scan", "bundle"],
+        ["scan", "bundle", "inputs", "--on-flag", "panic"],
+        ["verify", "a", "b"],
+    ],
+)
+def test_wrong_use_is_exit_code_2_with_a_word_on_standard_error(mmguard: Run, words: list[str]) -> None:
+    code, out, err = mmguard(*words)
+    assert (code, out) == (WRONG_USE, "")
+    assert "Error" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rounds", "0"], "rounds must be at least 1"),
+        (["--theta", "2"], "theta must be above 0 and at most 1"),
+        (["--seed", "-1"], "seed must be from 0"),
+        (["--preset", "magic"], "preset must be one of default"),
+        (["--size", "big"], "--size takes a side or HEIGHTxWIDTH"),
+        (["--mean", "1", "2"], "--mean and --std take one number or three, got 2 and 1"),
+        (["--std", "0"], "--std and --scale must be positive"),
+        (["--classes", "nowhere.txt"], "--classes nowhere.txt cannot be read"),
+        (["--name", "/etc"], "cannot be a bundle's name"),
+    ],
+)
+def test_options_without_sense_are_refused(mmguard: Run, tmp_path: Path, options: list[str], message: str) -> None:
+    model, clean = write_tiny(tmp_path / "tiny.onnx"), write_clean(tmp_path / "clean.npz")
+    code, out, err = mmguard("calibrate", model, clean, "--out", tmp_path / "out.mmguard", *options)
+    assert (code, out) == (FAILED, "")
+    assert err.startswith("mmguard: ")
+    assert message in err
+    assert not (tmp_path / "out.mmguard").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["calibrate", "none.onnx", "none"],
+        ["calibrate", "noise", "noise"],
+        ["inspect", "none"],
+        ["inspect", "noise"],
+        ["verify", "."],
+        ["scan", "none", "none"],
+        ["scan", "BUNDLE", "none"],
+        ["scan", "BUNDLE", "noise"],
+        ["scan", "BUNDLE", "clean.npy", "--out", "no/such/folder/rows.jsonl"],
+        ["serve", "none"],
+        ["serve"],
+    ],
+)
+def test_files_that_are_not_what_they_should_be_are_exit_code_1(
+    mmguard: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "noise").write_bytes(bytes(range(256)))
+    save(tmp_path / "clean.npy", clean_inputs(3))
+    code, out, err = mmguard(*(tiny_bundle if word == "BUNDLE" else word for word in words))
+    assert (code, out) == (FAILED, "")
+    assert err.startswith("mmguard: ")
+    assert len(err) > len("mmguard: ")
+
+
+def test_calibrate_reads_images_as_its_options_say(mmguard: Run, tmp_path: Path) -> None:
+    model, clean = write_tiny(tmp_path / "tiny.onnx"), write_class_folders(tmp_path / "clean", CLASSES)
+    classes, out = tmp_path / "classes.txt", tmp_path / "out.mmguard"
+    classes.write_text("cat\ndog\n\nship\n", encoding="utf-8")
+    options = ["--mean", "-0.02", "0", "0.02", "--std", "1", "1.1", "0.9", "--size", "8x8", "--layout", "NCHW"]
+    code, output, err = mmguard(
+        *("calibrate", model, clean, "--out", out, "--rounds", 2, "--seed", 7, "--name", "pets", "--classes", classes),
+        *(*options, "--theta", "0.01"),
+    )
+    assert code == DONE, err
+    assert "bundle " in output
+    assert "round 2/2" in err
+    manifest = Bundle.open(out).manifest
+    assert (manifest.name, manifest.classes, manifest.seed, manifest.null.theta) == ("pets", CLASSES, 7, 0.01)
+    assert manifest.input.preprocessing == Preprocessing("RGB", (8, 8), 1 / 255, (-0.02, 0.0, 0.02), (1.0, 1.1, 0.9))
+    assert manifest.settings["rounds"] == 2
+
+
+def test_calibrate_names_the_bundle_after_the_model(
+    mmguard: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tiny(tmp_path / "models" / "tiny.onnx")
+    write_clean(tmp_path / "clean.npz")
+    assert mmguard("calibrate", "models/tiny.onnx", "clean.npz", "--rounds", 1)[0] == DONE
+    assert Bundle.open("tiny.mmguard").manifest.name == "tiny"
+
+
+def test_calibrate_skips_bad_images_only_where_it_may(mmguard: Run, tmp_path: Path) -> None:
+    model, clean = write_tiny(tmp_path / "tiny.onnx"), write_class_folders(tmp_path / "clean", CLASSES)
+    (clean / "cat" / "bad.png").write_bytes(b"no image")
+    words = ["calibrate", model, clean, "--out", tmp_path / "out.mmguard", "--rounds", 1]
+    code, _, err = mmguard(*words)
+    assert code == FAILED
+    assert "bad.png" in err
+    code, _, err = mmguard(*words, "--skip-bad")
+    assert code == DONE
+    assert "120 clean inputs, 1 skipped" in err
+
+
+def test_an_interrupt_is_no_traceback(mmguard: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(**options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmguard.cli.preprocessing_from", interrupt)
+    code, out, _ = mmguard("calibrate", tmp_path / "a.onnx", tmp_path)
+    assert code == 130
+    assert out == ""
+
+
+def test_inspect_shows_the_bundle(mmguard: Run, tiny_bundle: Path) -> None:
+    code, out, _ = mmguard("inspect", tiny_bundle)
+    assert code == DONE
+    assert "tiny: input image (N, 3, 8, 8), 3 classes" in out
+    assert "2 activations, 10 bounds" in out
+
+
+def test_inspect_can_print_json(mmguard: Run, tiny_bundle: Path) -> None:
+    code, out, err = mmguard("inspect", tiny_bundle, "--json")
+    assert (code, err) == (DONE, "")
+    assert json.loads(out)["name"] == "tiny"
+    assert Manifest.from_json(out).classes == CLASSES
+
+
+def test_output_survives_a_narrow_encoding(tiny_bundle: Path) -> None:
+    finished = execute("inspect", tiny_bundle, PYTHONIOENCODING="ascii")
+    assert (finished.returncode, finished.stderr) == (DONE, "")
+    assert "clip sites" in finished.stdout
+
+
+def test_verify_says_how_close_the_networks_are(mmguard: Run, tiny_bundle: Path) -> None:
+    code, out, _ = mmguard("verify", tiny_bundle)
+    assert code == DONE
+    assert "every hash is right; both networks give the stored logits on cpu" in out
+
+
+def test_verify_refuses_a_changed_bundle(mmguard: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out.mmguard"
+    model, clean = write_tiny(tmp_path / "tiny.onnx"), write_clean(tmp_path / "clean.npz")
+    assert mmguard("calibrate", model, clean, "--out", out, "--rounds", 1)[0] == DONE
+    (out / "clipped.onnx").write_bytes((out / "original.onnx").read_bytes())
+    code, output, err = mmguard("verify", out)
+    assert (code, output) == (FAILED, "")
+    assert "clipped.onnx" in err
+
+
+@pytest.mark.parametrize(("triggered", "code"), [(False, DONE), (True, FOUND)])
+@pytest.mark.parametrize("to_file", [False, True])
+def test_scan_gives_a_json_line_an_input(
+    mmguard: Run, tmp_path: Path, tiny_bundle: Path, triggered: bool, code: int, to_file: bool
+) -> None:
+    x = clean_inputs(30, seed=5)
+    inputs = save(tmp_path / "suspect.npy", add_trigger(x) if triggered else x)
+    rows_path = tmp_path / "rows.jsonl"
+    got, out, err = mmguard("scan", tiny_bundle, inputs, *(["--out", rows_path] if to_file else []))
+    assert got == code
+    assert "30 inputs," in err
+    if to_file:
+        assert out == ""
+        out = rows_path.read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["input"] for row in rows] == [str(i) for i in range(30)]
+    assert sum(row["flagged"] for row in rows) == (30 if triggered else pytest.approx(0, abs=3))

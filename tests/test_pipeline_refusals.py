@@ -1,0 +1,134 @@
+"""What calibration refuses, as early as it can, and that it then leaves everything as it was."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper, numpy_helper
+
+from mmguard import Bundle
+from mmguard.errors import (
+    BundleError,
+    CleanSetError,
+    InputError,
+    MissingExtraError,
+    ModelError,
+    NotClassifierError,
+    PolicyError,
+    ProviderError,
+)
+from mmguard.types import Preprocessing
+from tests.bundles import tiny_network
+from tests.networks import declare, write_clean, write_tiny
+from tests.quick import calibrate, files
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_is_no_bundle_is_not_written_over(tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "precious"
+    if kind == "folder":
+        out.mkdir()
+        (out / "thesis.txt").write_text("years of work", encoding="utf-8")
+    else:
+        out.write_text("years of work", encoding="utf-8")
+    model = write_tiny(tmp_path / "tiny.onnx")
+    rounds: list[object] = []
+    before = files(tmp_path)
+    with pytest.raises(BundleError, match="precious exists and is not a guard bundle"):
+        calibrate(tmp_path, model, tmp_path, out=out, on_round=rounds.append)
+    assert files(tmp_path) == before
+    assert not rounds, "refused before anything is computed"
+
+
+@pytest.mark.parametrize("stem", ["模型", "_hidden", "x" * 129])
+def test_a_file_name_that_makes_no_name_asks_for_one(tmp_path: Path, stem: str) -> None:
+    model = write_tiny(tmp_path / f"{stem}.onnx")
+    with pytest.raises(BundleError, match="give one with --name"):
+        calibrate(tmp_path, model)
+    assert Bundle.open(calibrate(tmp_path, model, name="net")).manifest.name == "net"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"rounds": 0}, PolicyError, "rounds must be at least 1, got 0"),
+        ({"theta": 0.0}, PolicyError, "theta must be above 0 and at most 1, got 0.0"),
+        ({"theta": float("nan")}, PolicyError, "theta must be above 0"),
+        ({"seed": -1}, PolicyError, "seed must be from 0"),
+        ({"seed": 2**64}, PolicyError, "seed must be from 0"),
+        ({"preset": "best"}, PolicyError, "preset must be one of default, .*got 'best'"),
+        ({"device": "tpu"}, PolicyError, "device must be cpu or cuda, got 'tpu'"),
+        ({"classes": ["a", "b"]}, CleanSetError, "model's 3 outputs once each, it has 2"),
+    ],
+)
+def test_wrong_options_are_refused(
+    tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"), **options)
+    assert not (tmp_path / "out.mmguard").exists()
+
+
+def test_cuda_without_a_gpu_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ProviderError, match="finds no CUDA GPU"):
+        calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"), device="cuda")
+
+
+def test_too_few_clean_inputs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CleanSetError, match=r"at least 20 clean inputs, 19 came"):
+        calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"), write_clean(tmp_path / "few.npz", n=19))
+
+
+def test_wrong_labels_are_refused_before_anything_is_learned(tmp_path: Path) -> None:
+    clean = write_clean(tmp_path / "clean.npz", labels=True)
+    arrays = dict(np.load(clean))
+    np.savez(clean, x=arrays["x"], y=(arrays["y"] + 1) % 3)
+    rounds: list[object] = []
+    with pytest.raises(CleanSetError, match="near chance"):
+        calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"), clean, on_round=rounds.append)
+    assert not rounds
+
+
+def write_reshaped(path: Path, *shape: int) -> Path:
+    """The tiny network with its logits reshaped by constants, as exporters do when they trace one batch."""
+    model = declare(tiny_network().model(), "reshaped", "N", 3)
+    model.graph.node.append(helper.make_node("Reshape", ["logits", "shape"], ["reshaped"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(shape, np.int64), "shape"))
+    onnx.save(model, path)
+    return path
+
+
+def test_a_batch_that_is_baked_into_the_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"cannot run .*baked.onnx on inputs of shape \(32, .*dynamic batch axis"):
+        calibrate(tmp_path, write_reshaped(tmp_path / "baked.onnx", 1, 3))
+
+
+def test_scores_of_another_number_of_rows_are_refused(tmp_path: Path) -> None:
+    model = write_reshaped(tmp_path / "split.onnx", -1, 1)
+    with pytest.raises(NotClassifierError, match=r"logits of shape \(360, 1\) for 120 inputs"):
+        calibrate(tmp_path, model)
+
+
+NUMBERS = (0.1, 0.2, 0.3)
+
+
+@pytest.mark.parametrize("preprocessing", [Preprocessing(mean=NUMBERS), Preprocessing(std=NUMBERS)])
+def test_three_numbers_for_one_channel_are_refused(tmp_path: Path, preprocessing: Preprocessing) -> None:
+    images = helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["N", 1, 8, 8])
+    model = tiny_network().model()
+    model.graph.input[0].CopyFrom(images)
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones((4, 1, 3, 3), np.float32), "conv1.weight"))
+    onnx.save(model, tmp_path / "grey.onnx")
+    with pytest.raises(InputError, match="--mean and --std take one number each"):
+        calibrate(tmp_path, tmp_path / "grey.onnx", preprocessing=preprocessing)
+
+
+def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx_ir", None)
+    with pytest.raises(MissingExtraError, match=r"calibration needs onnx_ir: pip install 'mmguard\[calibrate\]'"):
+        calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"))
