@@ -6,6 +6,7 @@ size and hash is checked before any is used.
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -136,8 +137,11 @@ def check_destination(out: Path) -> None:
     """Refuse to write over anything but a guard bundle.
 
     Raises:
-        BundleError: `out` exists and is not a guard bundle.
+        BundleError: `out` exists and is not a guard bundle, or its folder cannot be written.
     """
+    parent = next(folder for folder in out.absolute().parents if folder.exists())
+    if not os.access(parent, os.W_OK | os.X_OK) or not parent.is_dir():
+        raise BundleError(f"{out} cannot be written: {parent} is not a folder that you may write to")
     if out.exists() and not (out / MANIFEST).is_file():
         raise BundleError(f"{out} exists and is not a guard bundle; choose another --out or remove it")
 

@@ -14,7 +14,7 @@ from mmguard.types import ClipSite, InputSpec, Preprocessing, Tail
 
 SCHEMA_VERSION = 1
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-"""Bundle and file names: they become metric labels, paths in a URL and files in a folder."""
+"""Names of bundles: they become metric labels and paths in a URL."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,8 @@ def _decode(kind: type[Manifest], raw: dict[str, Any]) -> dict[str, Any]:
             **_known(CalibrationFigures, raw["calibration"])
             | {key: tuple(raw["calibration"][key]) for key in ("original_margins", "clipped_margins")}
         ),
-        "files": {_file_name(name): FileEntry(**_known(FileEntry, entry)) for name, entry in raw["files"].items()},
-        "plans": {form: _file_name(raw["plans"][form]) for form in ("original", "clipped")},
+        "files": {bundle_path(name): FileEntry(**_known(FileEntry, entry)) for name, entry in raw["files"].items()},
+        "plans": {form: bundle_path(raw["plans"][form]) for form in ("original", "clipped")},
     }
 
 
@@ -198,7 +198,12 @@ def _decode_null(raw: dict[str, Any]) -> NullSpec:
     return null
 
 
-def _file_name(name: str) -> str:
-    if not all(NAME_PATTERN.fullmatch(part) for part in name.split("/")):
+def bundle_path(name: str) -> str:
+    """A relative path inside the bundle, with forward slashes; external weights keep the names that the user gave.
+
+    Raises:
+        ValueError: the path could leave the folder.
+    """
+    if re.search(r"[\\:\x00]", name) or any(part in ("", ".", "..") for part in name.split("/")):
         raise ValueError(f"file name {name!r} could leave the bundle")
     return name

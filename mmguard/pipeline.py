@@ -5,14 +5,12 @@ torch nor onnx, and must be able to import this.
 """
 
 import logging
-import platform
 import re
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,14 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mmguard import bundle
-from mmguard.errors import BundleError, InputError, MissingExtraError, NotClassifierError, PolicyError, ProviderError
-from mmguard.images import pixel_box
+from mmguard.errors import BundleError, MissingExtraError, NotClassifierError, PolicyError, ProviderError
 from mmguard.manifest import NAME_PATTERN, CalibrationFigures, Manifest, NullSpec, OutputSpec
-from mmguard.stats import GaussianNull, margin_gap
+from mmguard.provenance import provenance, versions
+from mmguard.stats import GaussianNull, check_null_samples, margin_gap
 from mmguard.types import Calibration, ClipSite, InputSpec, IntArray, Preprocessing
 
 if TYPE_CHECKING:
-    from mmguard.calibrate import OnRound, Settings
+    from mmguard.calibrate import Calibrator, OnRound, Settings
     from mmguard.exporter import Classifier
 
 logger = logging.getLogger(__name__)
@@ -81,61 +79,87 @@ def calibrate_model(
         MissingExtraError: mmguard was installed without the extra `calibrate`.
     """
     _require_extra()
-    from mmguard.calibrate import (
-        Calibrator,
-        DifferentiableGraph,
-        assert_matches_onnxruntime,
-        assign_classes,
-        check_accuracy,
-        read_clean,
-    )
-    from mmguard.exporter import find_activations, read_classifier
-
     started, clock = datetime.now(UTC), time.perf_counter()
-    model, clean = Path(model), Path(clean)
-    out = Path(out or f"{model.stem}.mmguard")
+    model = Path(model)
+    out, name = Path(out or f"{model.stem}.mmguard"), _bundle_name(name or model.stem)
     bundle.check_destination(out)
-    name = _bundle_name(name or model.stem)
     settings = _settings(preset, theta, rounds)
-    _check_options(settings, seed, device)
-    classifier = read_classifier(model)
-    activations = find_activations(classifier.model, classifier.output.logits)
-    graph = DifferentiableGraph(classifier.model, classifier.output.logits)
-    spec = _declared_input(classifier, preprocessing, images=clean.is_dir())
-    data = read_clean(clean, spec, skip_bad)
-    spec = _boxed(spec, data.x)
-    assert_matches_onnxruntime(graph, model, data.x[:COMPARED], spec.name, classifier.output.logits)
-    values = [value for value, _ in activations]
-    calibrator = Calibrator(graph, values, data.x, (spec.low, spec.high), settings, seed, device)
-    _check_scores(calibrator.original_logits, len(data.x))
-    labels, class_names = assign_classes(data, calibrator.original_logits.shape[1], classes)
-    if labels is not None:
-        check_accuracy(calibrator.original_logits, labels)
-    logger.info(
-        "%d clean inputs, %d skipped; %d classes; %d clip sites",
-        *(len(data.x), len(data.skipped), len(class_names), len(activations)),
-    )
-    learned = calibrator.run(on_round or (lambda _: None))
+    subject = _prepare(model, Path(clean), settings, classes, preprocessing, seed, device, skip_bad)
+    learned = subject.calibrator.run(on_round or (lambda _: None))
     null = _fit_null(learned, settings)
     with bundle.staged(out) as folder:
-        plans, output = _export(folder, classifier, spec, learned, data.x, seed)
+        plans, output = _export(folder, subject, learned, seed)
         manifest = Manifest(
             name=name,
-            versions=_versions(),
+            versions=versions(),
             seed=seed,
             preset=preset,
             settings=asdict(settings),
-            input=spec,
+            input=subject.input,
             output=output,
-            classes=tuple(class_names),
+            classes=subject.classes,
             plans=plans,
-            sites=tuple(ClipSite(value, kind, learned.bounds[value].shape[0]) for value, kind in activations),
+            sites=tuple(ClipSite(value, kind, len(learned.bounds[value])) for value, kind in subject.activations),
             null=null,
-            calibration=_figures(learned, labels, null),
+            calibration=_figures(learned, subject.labels, null),
             files={},
         )
-        bundle.write(folder, manifest, _provenance(started, time.perf_counter() - clock, device))
+        bundle.write(folder, manifest, provenance(started, time.perf_counter() - clock, device))
     return out
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A model and its clean set D, checked and ready to learn from.
+
+    Attributes:
+        activations: (value name, operator) of each clip site.
+        x: (N, ...) float32, D. labels: (N,) int64 or None.
+    """
+
+    classifier: "Classifier"
+    activations: list[tuple[str, str]]
+    input: InputSpec
+    x: npt.NDArray[np.float32]
+    labels: IntArray | None
+    classes: tuple[str, ...]
+    calibrator: "Calibrator"
+
+
+def _prepare(
+    model: Path,
+    clean: Path,
+    settings: "Settings",
+    classes: Sequence[str] | None,
+    preprocessing: Preprocessing | None,
+    seed: int,
+    device: str,
+    skip_bad: bool,
+) -> _Subject:
+    """Read the model and D, and refuse whatever would make the learning vain."""
+    from mmguard import calibrate, exporter
+
+    _check_run(seed, device)
+    classifier = exporter.read_classifier(model)
+    logits = classifier.output.logits
+    activations = exporter.find_activations(classifier.model, logits)
+    graph = calibrate.DifferentiableGraph(classifier.model, logits)
+    spec = calibrate.declared_input(classifier.input_name, classifier.input_shape, preprocessing, images=clean.is_dir())
+    data = calibrate.read_clean(clean, spec, skip_bad)
+    check_null_samples(len(data.x))
+    spec = calibrate.with_box(spec, data.x)
+    calibrate.assert_matches_onnxruntime(graph, model, data.x[:COMPARED], spec.name, logits)
+    values = [value for value, _ in activations]
+    calibrator = calibrate.Calibrator(graph, values, data.x, (spec.low, spec.high), settings, seed, device)
+    _check_scores(calibrator.original_logits, len(data.x))
+    labels, names = calibrate.assign_classes(data, calibrator.original_logits.shape[1], classes)
+    if labels is not None:
+        calibrate.check_accuracy(calibrator.original_logits, labels)
+    logger.info(
+        "%d clean inputs, %d skipped; %d classes; %d clip sites",
+        *(len(data.x), len(data.skipped), len(names), len(activations)),
+    )
+    return _Subject(classifier, activations, spec, data.x, labels, tuple(names), calibrator)
 
 
 def _require_extra() -> None:
@@ -157,13 +181,9 @@ def _settings(preset: str, theta: float | None, rounds: int | None) -> "Settings
     )
 
 
-def _check_options(settings: "Settings", seed: int, device: str) -> None:
+def _check_run(seed: int, device: str) -> None:
     import torch
 
-    if settings.rounds < 1:
-        raise PolicyError(f"rounds must be at least 1, got {settings.rounds}")
-    if not 0 < settings.theta <= 1:
-        raise PolicyError(f"theta must be above 0 and at most 1, got {settings.theta}")
     if not 0 <= seed < 2**63:
         raise PolicyError(f"seed must be from 0 to 2^63 - 1, got {seed}")
     if device not in ("cpu", "cuda"):
@@ -186,52 +206,17 @@ def _bundle_name(name: str) -> str:
     return name
 
 
-def _declared_input(classifier: "Classifier", preprocessing: Preprocessing | None, images: bool) -> InputSpec:
-    """The input as the model declares it. The box is unknown, NaN, where no preprocessing implies one."""
-    shape = classifier.input_shape
-    if preprocessing is None and images:
-        preprocessing = Preprocessing()
-    unknown = np.array(np.nan, dtype=np.float32)
-    if preprocessing is None:
-        return InputSpec(classifier.input_name, shape, unknown, unknown)
-    if len(shape) != 4:
-        raise InputError(f"the model takes inputs of shape {shape[1:]}, which are no images; give them as .npz or .npy")
-    channels = shape[1 if preprocessing.layout == "NCHW" else -1]
-    preprocessing = replace(preprocessing, mode="L" if channels == 1 else "RGB")
-    if any(len(numbers) not in (1, len(preprocessing.mode)) for numbers in (preprocessing.mean, preprocessing.std)):
-        raise InputError(f"--mean and --std take one number each, since images of {channels} channel have only one")
-    return InputSpec(classifier.input_name, shape, *pixel_box(preprocessing), preprocessing)
-
-
-def _boxed(spec: InputSpec, x: npt.NDArray[np.float32]) -> InputSpec:
-    """Fill in an unknown box by the range of D, by channel (by feature, for vectors)."""
-    if spec.preprocessing is not None:
-        return spec
-    over = (0, *range(2, x.ndim))
-    low, high = x.min(axis=over, keepdims=True)[0], x.max(axis=over, keepdims=True)[0]
-    logger.info(
-        "input box: the range of the clean inputs, %s to %s, since no preprocessing was given", low.min(), high.max()
-    )
-    return replace(spec, low=low, high=high)
-
-
 def _fit_null(learned: Calibration, settings: "Settings") -> NullSpec:
     gaps = margin_gap(learned.original_logits, learned.clipped_logits)
     null = GaussianNull.fit(gaps, settings.null_power)
     return NullSpec("gaussian", null.power, null.mean, null.std, null.n, settings.theta, settings.disagreement_theta)
 
 
-def _export(
-    folder: Path,
-    classifier: "Classifier",
-    spec: InputSpec,
-    learned: Calibration,
-    x: npt.NDArray[np.float32],
-    seed: int,
-) -> tuple[dict[str, str], OutputSpec]:
+def _export(folder: Path, subject: _Subject, learned: Calibration, seed: int) -> tuple[dict[str, str], OutputSpec]:
     """Write both networks, their plans, the bounds and the probes; every form is checked on D before it is kept."""
     from mmguard.exporter import run, verify_export, write_clipped, write_plans
 
+    classifier, spec, x = subject.classifier, subject.input, subject.x
     shutil.copyfile(classifier.path, folder / "original.onnx")
     for location in classifier.external_files():
         (folder / location).parent.mkdir(parents=True, exist_ok=True)
@@ -264,33 +249,3 @@ def _figures(learned: Calibration, labels: IntArray | None, null: NullSpec) -> C
         rounds=learned.rounds,
         converged=learned.converged,
     )
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in (
-        "mmguard",
-        "torch",
-        "onnx",
-        "onnx-ir",
-        "onnxruntime",
-        "onnxruntime-gpu",
-        "numpy",
-        "scipy",
-        "pillow",
-    ):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions
-
-
-def _provenance(started: datetime, seconds: float, device: str) -> dict[str, object]:
-    return {
-        "started": started.isoformat(timespec="seconds"),
-        "seconds": round(seconds, 3),
-        "device": device,
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-    }

@@ -61,6 +61,19 @@ def exclude_class(logits: npt.NDArray[np.floating], labels: IntArray) -> npt.NDA
     return result
 
 
+def check_null_samples(n: int) -> None:
+    """Refuse too few samples for a null distribution.
+
+    Raises:
+        CleanSetError: fewer than 20.
+    """
+    if n < MIN_NULL_SAMPLES:
+        raise CleanSetError(
+            f"the null distribution needs at least {MIN_NULL_SAMPLES} clean inputs, {n} came; "
+            "give more clean inputs (50 a class is what the method was designed on)"
+        )
+
+
 @dataclass(frozen=True)
 class GaussianNull:
     """The margin gap of clean inputs as a Gaussian (paper, section 3.1), after a power transform.
@@ -89,11 +102,7 @@ class GaussianNull:
         Raises:
             CleanSetError: fewer than 20 gaps, or all of them equal.
         """
-        if len(gaps) < MIN_NULL_SAMPLES:
-            raise CleanSetError(
-                f"the null distribution needs at least {MIN_NULL_SAMPLES} clean inputs, {len(gaps)} came; "
-                "give more clean inputs (50 a class is what the method was designed on)"
-            )
+        check_null_samples(len(gaps))
         if not gaps.std() > 0:
             raise CleanSetError(
                 "clipping changes every clean input's margin alike, so there is no null distribution to test against; "

@@ -128,9 +128,7 @@ def test_another_schema_version_is_refused(bundle: Path, version: object) -> Non
         Bundle.open(bundle)
 
 
-@pytest.mark.parametrize(
-    "name", ["../clipped.onnx", "/etc/passwd", "plans/../../x", "", ".hidden", "a//b", "a\\b", "C:x"]
-)
+@pytest.mark.parametrize("name", ["../clipped.onnx", "/etc/passwd", "plans/../../x", "", "a/..", "a//b", "a\\b", "C:x"])
 def test_a_file_name_that_could_leave_the_bundle_is_refused(bundle: Path, name: str) -> None:
     change_manifest(bundle, lambda raw: raw["plans"].update(clipped=name))
     with pytest.raises(SchemaError, match="could leave the bundle"):

@@ -3,6 +3,7 @@
 from mmguard.calibrate.calibrator import Calibrator, OnRound, Round
 from mmguard.calibrate.clean import CleanSet, assign_classes, check_accuracy, read_clean
 from mmguard.calibrate.compare import assert_matches_onnxruntime
+from mmguard.calibrate.domain import declared_input, with_box
 from mmguard.calibrate.graph import DifferentiableGraph
 from mmguard.calibrate.settings import Settings, find_preset
 
@@ -16,6 +17,8 @@ __all__ = [
     "assert_matches_onnxruntime",
     "assign_classes",
     "check_accuracy",
+    "declared_input",
     "find_preset",
     "read_clean",
+    "with_box",
 ]

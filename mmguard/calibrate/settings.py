@@ -28,6 +28,9 @@ class Settings:
         null_power: exponent of the null's power transform; 1 is a plain Gaussian, None the most likely exponent.
         theta: level of the confidence test.
         disagreement_theta: level that a disagreement needs besides (see `mmguard.stats.MmdfTest`).
+
+    Raises:
+        PolicyError: no round, or a theta outside (0, 1].
     """
 
     rounds: int = 60
@@ -50,6 +53,12 @@ class Settings:
     null_power: float | None = None
     theta: float = 0.005
     disagreement_theta: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise PolicyError(f"rounds must be at least 1, got {self.rounds}")
+        if not 0 < self.theta <= 1:
+            raise PolicyError(f"theta must be above 0 and at most 1, got {self.theta}")
 
 
 PRESETS = {"default": Settings()}

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 
 from mmguard.bundle import BOUNDS, MANIFEST, PROBES, PROVENANCE
 from mmguard.errors import NotClassifierError, NotOnnxError, UnsupportedOperatorError
-from mmguard.manifest import NAME_PATTERN, OutputSpec
+from mmguard.manifest import OutputSpec
 from mmguard.types import Tail
 
 MIN_OPSET = 8
@@ -78,16 +78,16 @@ def _load(path: Path) -> ir.Model:
 
 def _check_external(path: Path, graph: ir.Graph) -> None:
     for tensor in _external_tensors(graph):
-        location = Path(tensor.location)
-        if not all(NAME_PATTERN.fullmatch(part) for part in location.parts) or location.parts[0] in RESERVED:
+        location = str(tensor.location)
+        if location.split("/")[0] in RESERVED:
             raise NotOnnxError(
-                f"{path} keeps weights in {str(location)!r}, a name that a bundle cannot take; save the model again so "
-                "that it is of letters, digits, '.', '_' and '-' and not of the bundle's own: weights.data, say"
+                f"{path} keeps weights in {location!r}, where a bundle keeps a file of its own; "
+                "save the model again with another location, such as weights.data"
             )
         size, end = Path(tensor.path).stat().st_size, (tensor.offset or 0) + (tensor.length or tensor.nbytes)
         if size < end:
             raise NotOnnxError(
-                f"{path} keeps weights up to byte {end} of {str(location)!r}, which has {size}; copy that file again"
+                f"{path} keeps weights up to byte {end} of {location!r}, which has {size}; copy that file again"
             )
 
 
