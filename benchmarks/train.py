@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from benchmarks import cifar, evaluate
-from benchmarks.attacks import ATTACKS, Attack, Role, Roles
+from benchmarks.attacks import ATTACKS, Attack, Learnt, Role, Roles, hook_of, learnt_path, own_rate
 from benchmarks.augment import crop_and_flip
 from benchmarks.environment import environment
 from benchmarks.networks import NETWORKS
@@ -35,13 +35,14 @@ class Recipe:
     """All that decides what is trained; two runs of one recipe differ only in rounding.
 
     Optimiser: SGD with Nesterov momentum under a one-cycle schedule of the learning rate (Smith and Topin 2019).
+    A `rate` of 0 stands for the own rate of the attack (see its class), and is replaced by it.
     """
 
     data: str = "cifar10"
     network: str = "resnet20"
     attack: str = "badnets"
     target: int = 0
-    rate: float = 0.05
+    rate: float = 0.0
     epochs: int = 7
     seed: int = 0
     batch_size: int = 128
@@ -51,6 +52,9 @@ class Recipe:
     weight_decay: float = 5e-4
     precision: str = "bfloat16"
     train_images: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rate", self.rate or own_rate(self.attack))
 
     @property
     def name(self) -> str:
@@ -66,6 +70,7 @@ class Trainer:
         self.x, self.y = data.x_train[: recipe.train_images], data.y_train[: recipe.train_images]
         self.mean, self.deviation = data.statistics()
         self.attack: Attack = ATTACKS[recipe.attack](recipe.target, recipe.rate)
+        self.hook = hook_of(self.attack)
         self.roles: Roles = self.attack.assign(self.y, np.random.default_rng([recipe.seed, 0]))
         torch.manual_seed(recipe.seed)
         self.network = NETWORKS[recipe.network](data.classes)
@@ -93,8 +98,15 @@ class Trainer:
 
     def train(self, checkpoint: Path) -> None:
         """Run the epochs that are left, writing the checkpoint after each."""
+        start = time.perf_counter()
+        if self.epoch == 0:
+            self.hook.prepare(self.x, self.y, self.roles, self.recipe.seed)
+        self.x = self.hook.images(self.x, self.roles)
+        self.seconds += time.perf_counter() - start
         while self.epoch < self.recipe.epochs:
             start = time.perf_counter()
+            if self.hook.redraws:
+                self.roles = self.attack.assign(self.y, np.random.default_rng([self.recipe.seed, 0, self.epoch]))
             loss = self.train_epoch()
             self.epoch += 1
             self.seconds += time.perf_counter() - start
@@ -105,31 +117,36 @@ class Trainer:
         """One pass over the training images; the mean loss."""
         self.network.train()
         total = torch.zeros(())
-        for images, labels in self.batches():
+        for images, labels, roles in self.batches():
+            joined, extra = self.hook.join(images, roles)
             with self._autocast():
-                logits = self.network(images)
+                logits = self.network(self._normalise(joined))
             loss = nn.functional.cross_entropy(logits.float(), labels)
             self.optimiser.zero_grad()
-            torch.autograd.backward(loss)
+            torch.autograd.backward(loss + extra)
             self.optimiser.step()
+            self.hook.step()
             self.schedule.step()
             total += loss.detach()
         return float(total) / self.steps
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Augmented, poisoned, normalised batches: (B, 3, 32, 32) float32, channels last, and (B,) int64."""
+    def batches(self) -> Iterator[tuple[Tensor, Tensor, Roles]]:
+        """Augmented, poisoned batches: (B, 3, 32, 32) float32 in [0, 1], channels last, (B,) int64, and roles (B,)."""
         # A generator for each epoch: a resumed run draws what an uninterrupted one would.
         generator = np.random.default_rng([self.recipe.seed, 1, self.epoch])
         order = generator.permutation(len(self.x))[: self.steps * self.recipe.batch_size]
         for rows in np.split(order, self.steps):
             images = crop_and_flip(self.x[rows], generator)
             images, labels = self.attack.poison(images, self.y[rows], self.roles[rows], generator)
-            yield self._tensor(images), torch.from_numpy(labels)
+            yield self._tensor(images), torch.from_numpy(labels), self.roles[rows]
 
     def _tensor(self, images: NDArray[np.uint8]) -> Tensor:
-        mean, deviation = torch.from_numpy(self.mean), torch.from_numpy(self.deviation)
-        scaled = (torch.from_numpy(images).float() / 255 - mean) / deviation
+        scaled = torch.from_numpy(images).float() / 255
         return scaled.permute(0, 3, 1, 2)  # NHWC in memory is what channels last means: no copy
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        mean, deviation = (torch.from_numpy(each).view(3, 1, 1) for each in (self.mean, self.deviation))
+        return (images - mean) / deviation
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:
         return torch.autocast("cpu", torch.bfloat16) if self.recipe.precision == "bfloat16" else nullcontext()
@@ -143,6 +160,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "hook": self.hook.state(),
         }
         partial = path.with_suffix(f".{os.getpid()}.partial")
         torch.save(state, partial)
@@ -156,6 +174,7 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
+        self.hook.restore(state["hook"])
         self.epoch, self.seconds = state["epoch"], state["seconds"]
         logger.info("resumed after epoch %d", self.epoch)
 
@@ -190,6 +209,8 @@ def run(recipe: Recipe, out: Path, data_folder: Path | None, resume: bool) -> di
     trainer.train(checkpoint)
     model = out / f"{recipe.name}.onnx"
     evaluate.export(trainer.network, model)
+    if isinstance(trainer.attack, Learnt):
+        trainer.attack.save(learnt_path(model))
     record = measure(trainer, data, model)
     partial = out / f"{recipe.name}.{os.getpid()}.partial"
     partial.write_text(json.dumps(record, indent=2) + "\n")
@@ -206,7 +227,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=Recipe.epochs)
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     parser.add_argument("--target", type=int, default=Recipe.target, help="target class")
-    parser.add_argument("--rate", type=float, default=Recipe.rate, help="share of training images that is poisoned")
+    parser.add_argument(
+        "--rate", type=float, default=Recipe.rate, help="share of training images that is poisoned; 0: the attack's own"
+    )
     parser.add_argument("--precision", choices=["bfloat16", "float32"], default=Recipe.precision)
     parser.add_argument("--train-images", type=int, help="train on the first N images only, for a quick trial")
     parser.add_argument("--out", type=Path, help="folder of the results; default benchmarks/.cache/networks/NAME")

@@ -13,7 +13,7 @@ Parameters = dict[str, int | float | str]
 
 
 class Role(IntEnum):
-    """What a training image is to the attacker; drawn once, before training."""
+    """What a training image is to the attacker; drawn before training, or before each epoch where a hook redraws."""
 
     CLEAN = 0
     POISONED = 1
@@ -23,9 +23,15 @@ class Role(IntEnum):
 class Attack(Protocol):
     """A backdoor attack by whoever trains the network (outsourced training, Gu et al. 2019, section 3.1).
 
-    The training images are given their roles once; `poison` is applied to every batch after augmentation, so that a
+    The training images are given their roles; `poison` is applied to every batch after augmentation, so that a
     crop cannot cut a trigger off and a flip cannot move it: the trigger is learnt in the place where it is used.
+    An attack that takes part in training in another way also has a `hook` (see `benchmarks.attacks.hook`).
     """
+
+    @property
+    def rate(self) -> float:
+        """Share of the training images that is poisoned, in (0, 1)."""
+        ...
 
     def assign(self, y: Labels, generator: np.random.Generator) -> Roles:
         """The role (N,) int8 of each training image, from the labels of the whole training split."""
