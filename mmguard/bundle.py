@@ -84,7 +84,7 @@ class Bundle:
         return self.path / self.manifest.plans[form]
 
     def bounds(self) -> dict[str, npt.NDArray[np.float32]]:
-        """Bounds by value name, float32 (C, 1, ..., 1)."""
+        """Bounds by value name, float32, one number a channel, broadcastable against the value."""
         return _load_tensors(self.path / BOUNDS)
 
     def probes(self) -> Probes:
@@ -120,6 +120,7 @@ def staged(out: Path) -> Iterator[Path]:
         BundleError: `out` exists and is not a guard bundle, or its parent folder cannot be written.
     """
     check_destination(out)
+    out = out.resolve()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -128,6 +129,7 @@ def staged(out: Path) -> Iterator[Path]:
     folder.chmod(0o755)
     try:
         yield folder
+        Bundle.open(folder)  # what cannot be read must not take the place of an older bundle
         _replace(out, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -190,14 +192,13 @@ def _sha256(path: Path) -> str:
 
 def _replace(out: Path, folder: Path) -> None:
     """Rename `folder` to `out`. An older bundle there is moved away first, since a folder in use cannot be replaced."""
-    if not out.exists():
-        folder.rename(out)
-        return
     old = folder.with_name(folder.name + ".old")
-    out.rename(old)
     try:
+        if out.exists():
+            out.rename(old)
         folder.rename(out)
-    except OSError:
-        old.rename(out)
-        raise
-    shutil.rmtree(old)
+    except OSError as error:
+        if old.exists() and not out.exists():
+            old.rename(out)
+        raise BundleError(f"{out} cannot be replaced: {error}; is another calibration writing it?") from error
+    shutil.rmtree(old, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from mmguard import __version__
 from mmguard.bundle import Bundle
-from mmguard.errors import CleanSetError, InputError, MissingExtraError, MmguardError
+from mmguard.errors import CleanSetError, InputError, MissingExtraError, MmguardError, OptionError
 from mmguard.guard import Guard, Policy
 from mmguard.guard.policy import Mode, OnError, OnFlag
 from mmguard.guard.scan import scan as scan_rows
@@ -42,17 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a pipe's encoding may have no ≤
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that temporary files are removed
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[ConsoleHandler()], force=True)
     try:
         code = app(arguments, exit_on_error=False, print_error=True, error_console=console)
     except CycloptsError:
         sys.exit(WRONG_USE)
-    except MmguardError as error:
-        console.print(f"mmguard: {error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(FAILED)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(FAILED)
+    except (MmguardError, OSError) as error:
+        console.print(f"mmguard: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(WRONG_USE if isinstance(error, OptionError) else FAILED)
     sys.exit(code if isinstance(code, int) else DONE)
 
 
@@ -197,6 +199,8 @@ def scan(
     skip_bad
         Go on where an image cannot be decoded, with a line that says so.
     """
+    if out is not None and out.resolve().is_relative_to(bundle.resolve()):
+        raise OptionError(f"--out {out} lies inside the bundle; choose another file")
     with Guard(bundle, providers=PROVIDERS[device], policy=Policy(on_flag=on_flag), registry=None) as guard:
         rows = []
         with _lines(out) as file:
@@ -254,7 +258,7 @@ def serve(
     from mmguard.guard.serving.server import serve as run_server
 
     if not bundles:
-        raise InputError("serve needs at least one bundle")
+        raise OptionError("serve needs at least one bundle")
     policy = Policy(mode=mode, on_flag=on_flag, on_error=on_error, timeout=timeout)
     run_server(bundles, host, port, metrics_port, policy=policy, providers=PROVIDERS[device], threads=threads)
     return DONE
@@ -289,12 +293,16 @@ def _class_names(path: Path | None) -> list[str] | None:
 
 @contextmanager
 def _lines(out: Path | None) -> Iterator[TextIO]:
+    """Standard output, or a file that takes the place of `out` once every line is in it."""
     if out is None:
         yield sys.stdout
         return
+    partial = out.with_name(f"{out.name}.partial")
     try:
-        file = out.open("w", encoding="utf-8")
+        with partial.open("w", encoding="utf-8") as file:
+            yield file
+        partial.replace(out)
     except OSError as error:
         raise InputError(f"--out {out} cannot be written: {error}") from error
-    with file:
-        yield file
+    finally:
+        partial.unlink(missing_ok=True)

@@ -65,8 +65,8 @@ class InferenceError(MmguardError):
     """The networks could not answer: a failed or late run, or outputs that are not finite."""
 
 
-class PolicyError(MmguardError, ValueError):
-    """A policy option is not one of its values."""
+class OptionError(MmguardError, ValueError):
+    """An option is not one of its values, or out of its range: wrong use, exit code 2 of the command."""
 
 
 class MissingExtraError(MmguardError):

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile
 
-from mmguard.errors import InputError, UnreadableImageError
+from mmguard.errors import InputError, OptionError, UnreadableImageError
 from mmguard.inputs import empty_batch, shape_fits
 from mmguard.types import InputSpec, Preprocessing
 
@@ -33,16 +33,16 @@ def preprocessing_from(
         mean, std: one number, or one a channel. size: `224` or `224x192`, height before width.
 
     Raises:
-        InputError: numbers that make no preprocessing.
+        OptionError: numbers that make no preprocessing.
     """
     if all(option is None for option in (mean, std, scale, layout, size)):
         return None
     mean, std = tuple(mean or (0.0,)), tuple(std or (1.0,))
     scale = 1 / 255 if scale is None else scale
     if len(mean) not in (1, 3) or len(std) not in (1, 3):
-        raise InputError(f"--mean and --std take one number or three, got {len(mean)} and {len(std)}")
+        raise OptionError(f"--mean and --std take one number or three, got {len(mean)} and {len(std)}")
     if not all(np.isfinite(value) and value > 0 for value in (*std, scale)):
-        raise InputError("--std and --scale must be positive")
+        raise OptionError("--std and --scale must be positive")
     return Preprocessing(size=_parse_size(size), scale=scale, mean=mean, std=std, layout=layout or "NCHW")
 
 
@@ -51,7 +51,7 @@ def _parse_size(size: str | None) -> tuple[int, int] | None:
         return None
     parts = size.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise InputError(f"--size takes a side or HEIGHTxWIDTH, such as 224 or 224x192, got {size!r}")
+        raise OptionError(f"--size takes a side or HEIGHTxWIDTH, such as 224 or 224x192, got {size!r}")
     return int(parts[0]), int(parts[-1])
 
 

@@ -46,6 +46,7 @@ class NullSpec:
 
     kind: str
     power: float
+    scale: float
     mean: float
     std: float
     n: int
@@ -54,7 +55,9 @@ class NullSpec:
 
     def test(self) -> MmdfTest:
         """The test that this null defines."""
-        return MmdfTest(GaussianNull(self.mean, self.std, self.n, self.power), self.theta, self.disagreement_theta)
+        return MmdfTest(
+            GaussianNull(self.mean, self.std, self.n, self.power, self.scale), self.theta, self.disagreement_theta
+        )
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ def _decode(kind: type[Manifest], raw: dict[str, Any]) -> dict[str, Any]:
     return raw | {
         "input": _decode_input(raw["input"]),
         "output": OutputSpec(**_known(OutputSpec, raw["output"]) | {"tail": Tail(raw["output"]["tail"])}),
-        "classes": tuple(str(name) for name in raw["classes"]),
+        "classes": tuple(class_name(name) for name in raw["classes"]),
         "sites": tuple(ClipSite(**_known(ClipSite, site)) for site in raw["sites"]),
         "null": _decode_null(raw["null"]),
         "calibration": CalibrationFigures(
@@ -189,9 +192,9 @@ def _decode_null(raw: dict[str, Any]) -> NullSpec:
     null = NullSpec(**_known(NullSpec, raw))
     if null.kind != "gaussian":
         raise ValueError(f"null distribution {null.kind!r} is unknown; this version knows gaussian")
-    finite = math.isfinite(null.mean) and math.isfinite(null.std)
+    finite = all(math.isfinite(number) for number in (null.mean, null.std, null.scale))
     levels = 0 < null.theta <= 1 and 0 <= null.disagreement_theta <= 1
-    if not (finite and null.std > 0 and 0 <= null.power <= 2 and levels):
+    if not (finite and null.std > 0 and null.scale > 0 and 0 <= null.power <= 2 and levels):
         raise ValueError(
             "null: mean and positive std must be finite, power in [0, 2], theta in (0, 1], disagreement_theta in [0, 1]"
         )
@@ -206,4 +209,14 @@ def bundle_path(name: str) -> str:
     """
     if re.search(r"[\\:\x00]", name) or any(part in ("", ".", "..") for part in name.split("/")):
         raise ValueError(f"file name {name!r} could leave the bundle")
+    return name
+
+
+def class_name(name: str) -> str:
+    """A class name as a metric's label can carry it.
+
+    Raises:
+        ValueError: it is no UTF-8 text.
+    """
+    name.encode()
     return name

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmguard import bundle
-from mmguard.errors import BundleError, MissingExtraError, NotClassifierError, PolicyError, ProviderError
+from mmguard.errors import MissingExtraError, NotClassifierError, OptionError, ProviderError
 from mmguard.manifest import NAME_PATTERN, CalibrationFigures, Manifest, NullSpec, OutputSpec
 from mmguard.provenance import provenance, versions
 from mmguard.stats import GaussianNull, check_null_samples, margin_gap
@@ -26,7 +26,7 @@ from mmguard.types import Calibration, ClipSite, InputSpec, IntArray, Preprocess
 
 if TYPE_CHECKING:
     from mmguard.calibrate import Calibrator, OnRound, Settings
-    from mmguard.exporter import Classifier
+    from mmguard.exporter import Activation, Classifier
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def calibrate_model(
     Raises:
         ModelError: the model cannot be guarded.
         InputError: the clean set cannot be used, or the preprocessing does not fit the model.
-        PolicyError: an unknown preset or device, or rounds, theta or seed out of range.
+        OptionError: an unknown preset or device, or rounds, theta or seed out of range.
         ProviderError: device is `cuda` and PyTorch has no GPU.
         BundleError: the destination cannot be written.
         MissingExtraError: mmguard was installed without the extra `calibrate`.
@@ -99,7 +99,9 @@ def calibrate_model(
             output=output,
             classes=subject.classes,
             plans=plans,
-            sites=tuple(ClipSite(value, kind, len(learned.bounds[value])) for value, kind in subject.activations),
+            sites=tuple(
+                ClipSite(a.value, a.operator, a.axis, learned.bounds[a.value].size) for a in subject.activations
+            ),
             null=null,
             calibration=_figures(learned, subject.labels, null),
             files={},
@@ -113,12 +115,11 @@ class _Subject:
     """A model and its clean set D, checked and ready to learn from.
 
     Attributes:
-        activations: (value name, operator) of each clip site.
         x: (N, ...) float32, D. labels: (N,) int64 or None.
     """
 
     classifier: "Classifier"
-    activations: list[tuple[str, str]]
+    activations: "list[Activation]"
     input: InputSpec
     x: npt.NDArray[np.float32]
     labels: IntArray | None
@@ -149,8 +150,8 @@ def _prepare(
     check_null_samples(len(data.x))
     spec = calibrate.with_box(spec, data.x)
     calibrate.assert_matches_onnxruntime(graph, model, data.x[:COMPARED], spec.name, logits)
-    values = [value for value, _ in activations]
-    calibrator = calibrate.Calibrator(graph, values, data.x, (spec.low, spec.high), settings, seed, device)
+    axes = {activation.value: activation.axis for activation in activations}
+    calibrator = calibrate.Calibrator(graph, axes, data.x, (spec.low, spec.high), settings, seed, device)
     _check_scores(calibrator.original_logits, len(data.x))
     labels, names = calibrate.assign_classes(data, calibrator.original_logits.shape[1], classes)
     if labels is not None:
@@ -185,9 +186,9 @@ def _check_run(seed: int, device: str) -> None:
     import torch
 
     if not 0 <= seed < 2**63:
-        raise PolicyError(f"seed must be from 0 to 2^63 - 1, got {seed}")
+        raise OptionError(f"seed must be from 0 to 2^63 - 1, got {seed}")
     if device not in ("cpu", "cuda"):
-        raise PolicyError(f"device must be cpu or cuda, got {device!r}")
+        raise OptionError(f"device must be cpu or cuda, got {device!r}")
     if device == "cuda" and not torch.cuda.is_available():
         raise ProviderError("device cuda was asked for, but this PyTorch finds no CUDA GPU; calibrate on the CPU")
 
@@ -202,14 +203,16 @@ def _check_scores(logits: npt.NDArray[np.float32], n: int) -> None:
 def _bundle_name(name: str) -> str:
     name = re.sub(r"[^A-Za-z0-9._-]", "-", name)
     if not NAME_PATTERN.fullmatch(name):
-        raise BundleError(f"{name!r} cannot be a bundle's name; give one with --name, starting with a letter or digit")
+        raise OptionError(f"{name!r} cannot be a bundle's name; give one with --name, starting with a letter or digit")
     return name
 
 
 def _fit_null(learned: Calibration, settings: "Settings") -> NullSpec:
     gaps = margin_gap(learned.original_logits, learned.clipped_logits)
     null = GaussianNull.fit(gaps, settings.null_power)
-    return NullSpec("gaussian", null.power, null.mean, null.std, null.n, settings.theta, settings.disagreement_theta)
+    return NullSpec(
+        "gaussian", null.power, null.scale, null.mean, null.std, null.n, settings.theta, settings.disagreement_theta
+    )
 
 
 def _export(folder: Path, subject: _Subject, learned: Calibration, seed: int) -> tuple[dict[str, str], OutputSpec]:

@@ -57,7 +57,9 @@ def exclude_class(logits: npt.NDArray[np.floating], labels: IntArray) -> npt.NDA
     rows = np.arange(len(logits))
     result = logits.copy()
     result[rows, labels] = np.inf
-    result[rows, labels] = result.min(axis=1) - 1
+    lowest = result.min(axis=1)
+    # Where logits are so large that 1 is lost in rounding, the next number below must do.
+    result[rows, labels] = np.minimum(lowest - 1, np.nextafter(lowest, -np.inf, dtype=logits.dtype))
     return result
 
 
@@ -79,17 +81,20 @@ class GaussianNull:
     """The margin gap of clean inputs as a Gaussian (paper, section 3.1), after a power transform.
 
     Clean gaps are skewed to the right, so that a plain Gaussian flags several times as many clean inputs as its level
-    says. Yeo and Johnson's transform (Biometrika 87, 2000) keeps the order of the gaps and takes the skew away.
+    says. Yeo and Johnson's transform (Biometrika 87, 2000) of the gap over a scale keeps the order of the gaps and
+    takes the skew away. Power and scale are fitted together, so that the unit of the logits does not matter.
 
     Attributes:
         mean, std: of the transformed gaps. n: samples it was fitted on.
-        power: exponent of the transform in [0, 2]; 1 leaves the gaps, in logits, as they are: the paper's null.
+        power: exponent of the transform in [0, 2]; 1 is no transform: the paper's null.
+        scale: in logits, what gaps are divided by before the transform.
     """
 
     mean: float
     std: float
     n: int
     power: float = 1.0
+    scale: float = 1.0
 
     @classmethod
     def fit(cls, gaps: FloatArray, power: float | None = None) -> "GaussianNull":
@@ -108,9 +113,9 @@ class GaussianNull:
                 "clipping changes every clean input's margin alike, so there is no null distribution to test against; "
                 "check that the clean inputs differ from each other and are what the model expects"
             )
-        power = _most_likely_power(gaps) if power is None else power
-        transformed = yeo_johnson(gaps, power)
-        return cls(float(transformed.mean()), float(transformed.std(ddof=1)), len(gaps), power)
+        power, scale = _most_likely_transform(gaps) if power is None else (power, 1.0)
+        transformed = yeo_johnson(gaps / scale, power)
+        return cls(float(transformed.mean()), float(transformed.std(ddof=1)), len(gaps), power, scale)
 
     def p_values(self, gaps: FloatArray) -> FloatArray:
         """Upper tail: the probability that a clean input has a gap at least as large.
@@ -126,7 +131,7 @@ class GaussianNull:
 
     def standardise(self, gaps: FloatArray) -> FloatArray:
         """Gaps (N,) in standard deviations of the null above its mean, after the transform."""
-        return (yeo_johnson(gaps, self.power) - self.mean) / self.std
+        return (yeo_johnson(gaps / self.scale, self.power) - self.mean) / self.std
 
 
 def yeo_johnson(x: FloatArray, power: float) -> FloatArray:
@@ -137,11 +142,19 @@ def yeo_johnson(x: FloatArray, power: float) -> FloatArray:
     return transformed
 
 
-def _most_likely_power(gaps: FloatArray) -> float:
-    # Outside [0, 2] the transform is bounded on one side, and no gap, however large, could reach a small p-value.
-    from scipy.stats import yeojohnson_normmax  # imported here: it takes longer to load than all that serving needs
+def _most_likely_transform(gaps: FloatArray) -> tuple[float, float]:
+    """Power and scale of the greatest likelihood, over scales from 1/32 to 32 standard deviations."""
+    # Imported here: it takes longer to load than all that serving needs.
+    from scipy.stats import yeojohnson_llf, yeojohnson_normmax
 
-    return float(np.clip(yeojohnson_normmax(gaps), 0.0, 2.0))
+    candidates = []
+    for scale in gaps.std(ddof=1) * 2.0 ** np.arange(-5, 6):
+        # Outside [0, 2] the transform is bounded on one side: no gap, however large, could reach a small p-value.
+        power = float(np.clip(yeojohnson_normmax(gaps / scale), 0.0, 2.0))
+        likelihood = float(yeojohnson_llf(power, gaps / scale)) - len(gaps) * np.log(scale)
+        candidates.append((likelihood, power, float(scale)))
+    _, power, scale = max(candidates)
+    return power, scale
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,13 @@ class ClipSite:
     Attributes:
         value: ONNX name of the activation's output.
         operator: ONNX operator that makes it, such as `Relu`.
-        channels: length C of its bound; the channel axis is the first after the batch.
+        axis: of its channels, 1 or -1 (the last).
+        channels: length C of its bound.
     """
 
     value: str
     operator: str
+    axis: int
     channels: int
 
 
@@ -116,7 +118,7 @@ class Calibration:
     """What calibration learned: the bounds, and what they do to the clean set D.
 
     Attributes:
-        bounds: by value name, float32 (C, 1, ..., 1), broadcastable against (N, C, ...).
+        bounds: by value name, float32, one number a channel, broadcastable against the value.
         original_logits, clipped_logits: (|D|, K) float32 on D, in the order of D.
         original_margins, clipped_margins: (K,) float64, by class, mean margin that the search reached, in logits, on
             the original before the first round and on the clipped network after the last.

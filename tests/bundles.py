@@ -26,7 +26,7 @@ TARGET = 2
 """The class to which the backdoor sends every triggered input."""
 TRIGGER_CHANNEL = 3
 CHESSBOARD = np.indices((3, 3)).sum(axis=0) % 2
-SITES = (ClipSite("relu1", "Relu", 4), ClipSite("relu2", "Relu", 6))
+SITES = (ClipSite("relu1", "Relu", 1, 4), ClipSite("relu2", "Relu", 1, 6))
 OUTPUT = {Tail.NONE: "logits", Tail.SOFTMAX: "probabilities", Tail.LOG_SOFTMAX: "log_probabilities"}
 
 
@@ -178,7 +178,7 @@ def write_tiny_bundle(
         write_tensors(folder / BOUNDS, bounds)
         write_tensors(folder / PROBES, {"x": probes, **probed})
         null = GaussianNull.fit(margin_gap(logits["original"], logits["clipped"]))
-        levels = NullSpec("gaussian", null.power, null.mean, null.std, null.n, theta, disagreement_theta)
+        levels = NullSpec("gaussian", null.power, null.scale, null.mean, null.std, null.n, theta, disagreement_theta)
         write(folder, _manifest(name, seed, tail, plans, levels, logits), {"started": "2000-01-01T00:00:00+00:00"})
     return out
 

@@ -96,14 +96,13 @@ def test_wrong_use_is_exit_code_2_with_a_word_on_standard_error(mmguard: Run, wo
         (["--size", "big"], "--size takes a side or HEIGHTxWIDTH"),
         (["--mean", "1", "2"], "--mean and --std take one number or three, got 2 and 1"),
         (["--std", "0"], "--std and --scale must be positive"),
-        (["--classes", "nowhere.txt"], "--classes nowhere.txt cannot be read"),
         (["--name", "/etc"], "cannot be a bundle's name"),
     ],
 )
 def test_options_without_sense_are_refused(mmguard: Run, tmp_path: Path, options: list[str], message: str) -> None:
     model, clean = write_tiny(tmp_path / "tiny.onnx"), write_clean(tmp_path / "clean.npz")
     code, out, err = mmguard("calibrate", model, clean, "--out", tmp_path / "out.mmguard", *options)
-    assert (code, out) == (FAILED, "")
+    assert (code, out) == (WRONG_USE, "")
     assert err.startswith("mmguard: ")
     assert message in err
     assert not (tmp_path / "out.mmguard").exists()
@@ -122,7 +121,7 @@ def test_options_without_sense_are_refused(mmguard: Run, tmp_path: Path, options
         ["scan", "BUNDLE", "noise"],
         ["scan", "BUNDLE", "clean.npy", "--out", "no/such/folder/rows.jsonl"],
         ["serve", "none"],
-        ["serve"],
+        ["calibrate", "tiny.onnx", "clean.npy", "--classes", "nowhere.txt"],
     ],
 )
 def test_files_that_are_not_what_they_should_be_are_exit_code_1(
@@ -240,3 +239,27 @@ def test_scan_gives_a_json_line_an_input(
     rows = [json.loads(line) for line in out.splitlines()]
     assert [row["input"] for row in rows] == [str(i) for i in range(30)]
     assert sum(row["flagged"] for row in rows) == (30 if triggered else pytest.approx(0, abs=3))
+
+
+def test_a_scan_does_not_write_over_what_it_reads(mmguard: Run, tmp_path: Path, tiny_bundle: Path) -> None:
+    save(tmp_path / "clean.npy", clean_inputs(3))
+    before = (tiny_bundle / "manifest.json").read_bytes()
+    code, _, err = mmguard("scan", tiny_bundle, tmp_path / "clean.npy", "--out", tiny_bundle / "manifest.json")
+    assert code == WRONG_USE
+    assert "lies inside the bundle" in err
+    assert (tiny_bundle / "manifest.json").read_bytes() == before
+
+
+def test_a_scan_that_fails_leaves_the_rows_of_the_last_one(mmguard: Run, tmp_path: Path, tiny_bundle: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("old")
+    assert mmguard("scan", tiny_bundle, tmp_path / "none", "--out", rows)[0] == FAILED
+    assert rows.read_text() == "old"
+    assert sorted(path.name for path in tmp_path.glob("rows*")) == ["rows.jsonl"]
+
+
+def test_a_scan_of_nothing_is_no_success(mmguard: Run, tmp_path: Path, tiny_bundle: Path) -> None:
+    save(tmp_path / "nothing.npy", clean_inputs(3)[:0])
+    code, _, err = mmguard("scan", tiny_bundle, tmp_path / "nothing.npy")
+    assert code == FAILED
+    assert "nothing was judged" in err

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmguard.errors import InputError, UnreadableImageError
+from mmguard.errors import InputError, OptionError, UnreadableImageError
 from mmguard.images import find_images, image_batches, normalise, pixel_box, preprocessing_from, read_image
 from mmguard.types import InputSpec, Preprocessing
 
@@ -222,5 +222,5 @@ def test_preprocessing_from_options() -> None:
     [{"size": "0"}, {"size": "1x2x3"}, {"size": "big"}, {"mean": [1, 2]}, {"std": [0]}, {"std": [-1]}, {"scale": 0}],
 )
 def test_options_that_make_no_preprocessing_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(InputError):
+    with pytest.raises(OptionError):
         preprocessing_from(**options)

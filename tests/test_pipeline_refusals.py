@@ -18,7 +18,7 @@ from mmguard.errors import (
     MissingExtraError,
     ModelError,
     NotClassifierError,
-    PolicyError,
+    OptionError,
     ProviderError,
 )
 from mmguard.types import Preprocessing
@@ -47,7 +47,7 @@ def test_what_is_no_bundle_is_not_written_over(tmp_path: Path, kind: str) -> Non
 @pytest.mark.parametrize("stem", ["模型", "_hidden", "x" * 129])
 def test_a_file_name_that_makes_no_name_asks_for_one(tmp_path: Path, stem: str) -> None:
     model = write_tiny(tmp_path / f"{stem}.onnx")
-    with pytest.raises(BundleError, match="give one with --name"):
+    with pytest.raises(OptionError, match="give one with --name"):
         calibrate(tmp_path, model)
     assert Bundle.open(calibrate(tmp_path, model, name="net")).manifest.name == "net"
 
@@ -55,13 +55,13 @@ def test_a_file_name_that_makes_no_name_asks_for_one(tmp_path: Path, stem: str) 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"rounds": 0}, PolicyError, "rounds must be at least 1, got 0"),
-        ({"theta": 0.0}, PolicyError, "theta must be above 0 and at most 1, got 0.0"),
-        ({"theta": float("nan")}, PolicyError, "theta must be above 0"),
-        ({"seed": -1}, PolicyError, "seed must be from 0"),
-        ({"seed": 2**64}, PolicyError, "seed must be from 0"),
-        ({"preset": "best"}, PolicyError, "preset must be one of default, .*got 'best'"),
-        ({"device": "tpu"}, PolicyError, "device must be cpu or cuda, got 'tpu'"),
+        ({"rounds": 0}, OptionError, "rounds must be at least 1, got 0"),
+        ({"theta": 0.0}, OptionError, "theta must be above 0 and at most 1, got 0.0"),
+        ({"theta": float("nan")}, OptionError, "theta must be above 0"),
+        ({"seed": -1}, OptionError, "seed must be from 0"),
+        ({"seed": 2**64}, OptionError, "seed must be from 0"),
+        ({"preset": "best"}, OptionError, "preset must be one of default, .*got 'best'"),
+        ({"device": "tpu"}, OptionError, "device must be cpu or cuda, got 'tpu'"),
         ({"classes": ["a", "b"]}, CleanSetError, "model's 3 outputs once each, it has 2"),
     ],
 )

@@ -1,6 +1,6 @@
 """The bounds Z as parameters (paper, Eq. 2): one upper bound a channel, in units of the channel's range over D."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -23,27 +23,27 @@ class Bounds(torch.nn.Module):
         self.positions = torch.nn.ParameterList([torch.ones_like(low[value]) for value in self.values])
 
     @classmethod
-    def over(cls, graph: DifferentiableGraph, values: Sequence[str], batches: Iterator[Tensor]) -> "Bounds":
+    def over(cls, graph: DifferentiableGraph, axes: Mapping[str, int], batches: Iterator[Tensor]) -> "Bounds":
         """Start from the range of each activation over D.
 
         Args:
             graph: the original network.
-            values: names of the activations.
+            axes: channel axis by name of each activation.
             batches: D, (N, ...) each.
         """
         low: dict[str, Tensor] = {}
         high: dict[str, Tensor] = {}
         with torch.no_grad():
             for x in batches:
-                for value, activation in graph.record(x, values).items():
-                    over = [axis for axis in range(activation.ndim) if axis != 1]
+                for value, activation in graph.record(x, tuple(axes)).items():
+                    over = [axis for axis in range(activation.ndim) if axis != axes[value] % activation.ndim]
                     least, most = activation.amin(over, keepdim=True)[0], activation.amax(over, keepdim=True)[0]
                     low[value] = torch.minimum(low.get(value, least), least)
                     high[value] = torch.maximum(high.get(value, most), most)
         return cls(low, high)
 
     def forward(self) -> dict[str, Tensor]:
-        """Bounds by value name, (C, 1, ..., 1), differentiable."""
+        """Bounds by value name, one number a channel, broadcastable against the value; differentiable."""
         return {
             value: self._low[value] + self._range[value] * position
             for value, position in zip(self.values, self.positions, strict=True)

@@ -1,7 +1,7 @@
 """MMAC by alternating optimisation (paper, section 3.1)."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,7 +51,7 @@ class Calibrator:
 
     Args:
         graph: the original network.
-        activations: names of the values to clip.
+        activations: channel axis, 1 or -1, by name of each value to clip.
         clean: (N, ...) float32, the clean set D.
         box: low and high of the feasible inputs, float32, broadcastable against one input.
         settings: all constants.
@@ -65,7 +65,7 @@ class Calibrator:
     def __init__(
         self,
         graph: DifferentiableGraph,
-        activations: Sequence[str],
+        activations: Mapping[str, int],
         clean: npt.NDArray[np.float32],
         box: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]],
         settings: Settings,

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from mmguard.errors import CleanSetError, UnreadableImageError
 from mmguard.images import find_images, image_batches
 from mmguard.inputs import read_array, shape_fits
+from mmguard.manifest import class_name
 from mmguard.types import InputSpec, IntArray
 
 
@@ -72,6 +73,11 @@ def assign_classes(clean: CleanSet, outputs: int, names: Sequence[str] | None) -
     """
     if names is not None and (len(names) != outputs or len(set(names)) != outputs):
         raise CleanSetError(f"--classes must name the model's {outputs} outputs once each, it has {len(set(names))}")
+    for name in (*(names or ()), *clean.folders):
+        try:
+            class_name(name)
+        except UnicodeEncodeError as error:
+            raise CleanSetError(f"the class name {name!r} is not UTF-8; rename it") from error
     folders = clean.folders
     if clean.y is None or not folders:
         if clean.y is not None and not (clean.y.min() >= 0 and clean.y.max() < outputs):

@@ -41,8 +41,13 @@ def declared_input(
 
 
 def with_box(spec: InputSpec, x: npt.NDArray[np.float32]) -> InputSpec:
-    """Fill in an unknown box by the range of D (N, ...), by channel (by feature, for vectors)."""
+    """Fill in an unknown box by the range of D (N, ...), by channel (by feature, for vectors).
+
+    Raises:
+        InputError: the box that the preprocessing implies is not of D's shape, or D does not lie in it.
+    """
     if spec.preprocessing is not None:
+        _check_box(spec, x)
         return spec
     over = (0, *range(2, x.ndim))
     low, high = x.min(axis=over, keepdims=True)[0], x.max(axis=over, keepdims=True)[0]
@@ -50,3 +55,17 @@ def with_box(spec: InputSpec, x: npt.NDArray[np.float32]) -> InputSpec:
         "input box: the range of the clean inputs, %s to %s, since no preprocessing was given", low.min(), high.max()
     )
     return replace(spec, low=low, high=high)
+
+
+def _check_box(spec: InputSpec, x: npt.NDArray[np.float32]) -> None:
+    if any(size not in (1, length) for size, length in zip(spec.low.shape, x.shape[1:], strict=True)):
+        raise InputError(
+            f"the preprocessing is for {spec.low.size} channels, the clean inputs are {x.shape[1:]}; check --layout"
+        )
+    rounding = 1e-3 * (spec.high - spec.low)
+    outside = float(((x < spec.low - rounding) | (x > spec.high + rounding)).mean())
+    if outside > 0:
+        raise InputError(
+            f"{outside:.2%} of the clean inputs' numbers lie outside the box that the preprocessing implies, "
+            f"{spec.low.min():.3g} to {spec.high.max():.3g}; check --mean, --std and --scale"
+        )

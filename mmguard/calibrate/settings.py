@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mmguard.errors import PolicyError
+from mmguard.errors import OptionError
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Settings:
         disagreement_theta: level that a disagreement needs besides (see `mmguard.stats.MmdfTest`).
 
     Raises:
-        PolicyError: no round, or a theta outside (0, 1].
+        OptionError: no round, or a theta outside (0, 1].
     """
 
     rounds: int = 60
@@ -56,9 +56,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
-            raise PolicyError(f"rounds must be at least 1, got {self.rounds}")
+            raise OptionError(f"rounds must be at least 1, got {self.rounds}")
         if not 0 < self.theta <= 1:
-            raise PolicyError(f"theta must be above 0 and at most 1, got {self.theta}")
+            raise OptionError(f"theta must be above 0 and at most 1, got {self.theta}")
 
 
 PRESETS = {"default": Settings()}
@@ -68,8 +68,8 @@ def find_preset(name: str) -> Settings:
     """The settings of a preset.
 
     Raises:
-        PolicyError: no preset of that name.
+        OptionError: no preset of that name.
     """
     if name not in PRESETS:
-        raise PolicyError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
+        raise OptionError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
     return PRESETS[name]

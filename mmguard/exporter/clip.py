@@ -8,6 +8,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from mmguard.exporter.classifier import Classifier
+from mmguard.exporter.sites import BOUND_SUFFIX
 
 MIN_IR_VERSION = 4
 """Below IR version 4 every initialiser, so also a bound, would have to be an input of the graph."""
@@ -18,7 +19,7 @@ def write_clipped(classifier: Classifier, bounds: Mapping[str, npt.NDArray[np.fl
 
     Args:
         classifier: the user's model; it is read anew, not changed.
-        bounds: by name of the activation's value, float32 (C, 1, ..., 1), broadcastable against (N, C, ...).
+        bounds: by name of the activation's value, float32, one number a channel, broadcastable against the value.
         path: ONNX file to write. External weights keep their locations, relative to it.
     """
     model = ir.load(classifier.path)
@@ -46,10 +47,10 @@ def insert_min(graph: ir.Graph, value: ir.Value, bound: npt.NDArray[np.float32])
     producer = value.producer()
     assert producer is not None, "an activation is made by a node"
     tensor = ir.Value(
-        name=f"{value.name}_mmguard_bound",
+        name=f"{value.name}{BOUND_SUFFIX}",
         shape=ir.Shape(bound.shape),
         type=ir.TensorType(ir.DataType.FLOAT),
-        const_value=ir.tensor(bound, name=f"{value.name}_mmguard_bound"),
+        const_value=ir.tensor(bound, name=f"{value.name}{BOUND_SUFFIX}"),
     )
     consumers = list(value.uses())
     node = ir.node("Min", [value, tensor], name=f"{value.name}_mmguard_min")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
-from mmguard.errors import PolicyError
+from mmguard.errors import OptionError
 
 Mode = Literal["enforce", "shadow"]
 OnFlag = Literal["correct", "abstain", "original"]
@@ -23,7 +23,7 @@ class Policy:
         timeout: seconds that the guard waits for the clipped network after the original is done; None waits on.
 
     Raises:
-        PolicyError: an option is not one of these values.
+        OptionError: an option is not one of these values.
     """
 
     mode: Mode = "enforce"
@@ -35,9 +35,9 @@ class Policy:
         for field, choices in zip(fields(self), (Mode, OnFlag, OnError), strict=False):
             value = getattr(self, field.name)
             if value not in get_args(choices):
-                raise PolicyError(f"{field.name} must be one of {', '.join(get_args(choices))}, got {value!r}")
+                raise OptionError(f"{field.name} must be one of {', '.join(get_args(choices))}, got {value!r}")
         if self.timeout is not None and not self.timeout > 0:
-            raise PolicyError(f"timeout must be positive seconds or None, got {self.timeout!r}")
+            raise OptionError(f"timeout must be positive seconds or None, got {self.timeout!r}")
 
     @property
     def corrects(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom
+from scipy.stats import betabinom
 
 from mmguard.errors import InputError, UnreadableImageError
 from mmguard.guard.guard import Guard
@@ -29,7 +29,8 @@ class Summary:
     Attributes:
         inputs, flagged, corrected, unreadable: numbers of files or rows.
         reasons: flags by reason.
-        limit: most flags that clean inputs would give, except with a probability of 0.1 %.
+        limit: most flags that clean inputs would give, except with a probability of 0.1 %. The null was fitted on n
+            samples, so its level is taken to be as uncertain as a share seen in n samples.
     """
 
     inputs: int
@@ -76,9 +77,15 @@ def scan(guard: Guard, inputs: Path, skip_bad: bool = False) -> Iterator[Row]:
 
 
 def summarise(guard: Guard, rows: list[Row]) -> Summary:
-    """Count rows, and compare their flags with what the test's level allows clean inputs."""
+    """Count rows, and compare their flags with what the test's level allows clean inputs.
+
+    Raises:
+        InputError: there is no row that was judged.
+    """
     null = guard.bundle.manifest.null
     judged = [row for row in rows if "error" not in row]
+    if not judged:
+        raise InputError("nothing was judged: there is no input, or none could be read")
     reasons = [row["reason"] for row in judged if row["flagged"]]
     return Summary(
         inputs=len(judged),
@@ -86,8 +93,13 @@ def summarise(guard: Guard, rows: list[Row]) -> Summary:
         corrected=sum(row["corrected"] for row in judged),
         unreadable=len(rows) - len(judged),
         reasons={reason: reasons.count(reason) for reason in sorted(set(reasons))},
-        limit=int(binom.isf(CHANCE, len(judged), max(null.theta, null.disagreement_theta))),
+        limit=_limit(len(judged), max(null.theta, null.disagreement_theta), null.n),
     )
+
+
+def _limit(inputs: int, level: float, n: int) -> int:
+    """Flags that so many clean inputs exceed with a probability of 0.1 %: beta-binomial, for a level known from n."""
+    return inputs if level >= 1 else int(betabinom.isf(CHANCE, inputs, level * n, (1 - level) * n))
 
 
 def _unreadable(errors: list[UnreadableImageError], skip_bad: bool) -> Iterator[Row]:

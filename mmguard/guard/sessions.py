@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ ORT_ERRORS: tuple[type[Exception], ...] = tuple(
 """All that ONNX Runtime raises; they share no base. `EPFail`, where a device fails, is one of them."""
 PROVIDERS = {"cpu": ("CPUExecutionProvider",), "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider")}
 """Execution providers by device. ONNX Runtime always keeps the CPU for nodes that shape tensors need."""
+
+MAX_PENDING = 64
+"""Batches that may be in flight. A hung network thus holds a bounded number of them, and no later one waits for it."""
 
 PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 """TF32 keeps 10 bits of a product: enough to move a margin gap across the level of the test."""
@@ -144,14 +148,32 @@ class NetworkPair:
             Network(open_session(bundle.plan(form), providers, threads), manifest.input, manifest.output)
             for form in ("original", "clipped")
         )
-        self._pool = ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="mmguard")
+        self._pool = ThreadPoolExecutor(max_workers=MAX_PENDING, thread_name_prefix="mmguard")
+        self._slots = threading.BoundedSemaphore(MAX_PENDING)
 
     def submit(
         self, run: Callable[[npt.NDArray[np.float32]], NetworkOutput], x: npt.NDArray[np.float32]
     ) -> "Future[NetworkOutput]":
-        """Start a network on a batch, on a worker thread."""
-        return self._pool.submit(run, x)
+        """Start a network on a batch, on a worker thread. Nothing queues: each batch in flight has its thread.
+
+        Returns:
+            The future output; an `InferenceError` at once where 64 batches are not done, as when a network hangs.
+
+        Raises:
+            InferenceError: the guard is closed.
+        """
+        if not self._slots.acquire(blocking=False):
+            saturated: Future[NetworkOutput] = Future()
+            saturated.set_exception(InferenceError(f"{MAX_PENDING} batches are not done yet"))
+            return saturated
+        try:
+            future = self._pool.submit(run, x)
+        except RuntimeError as error:
+            self._slots.release()
+            raise InferenceError("the guard is closed") from error
+        future.add_done_callback(lambda _: self._slots.release())
+        return future
 
     def close(self) -> None:
-        """Stop the worker threads."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Let the worker threads end once what they run is done."""
+        self._pool.shutdown(wait=False)

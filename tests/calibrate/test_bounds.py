@@ -21,7 +21,7 @@ def graph() -> DifferentiableGraph:
 
 @pytest.fixture
 def bounds(graph: DifferentiableGraph) -> Bounds:
-    return Bounds.over(graph, VALUES, iter(torch.from_numpy(X).split(3)))
+    return Bounds.over(graph, dict.fromkeys(VALUES, 1), iter(torch.from_numpy(X).split(3)))
 
 
 def activations(graph: DifferentiableGraph) -> dict[str, Array]:
@@ -69,3 +69,10 @@ def test_gradients_reach_the_positions_and_fixed_bounds_have_none(graph: Differe
     graph(torch.from_numpy(10 * X), bounds()).sum().backward()
     assert all(position.grad is not None and position.grad.abs().sum() > 0 for position in bounds.positions)
     assert not any(bound.requires_grad for bound in bounds.fixed().values())
+
+
+def test_channels_may_be_the_last_axis(graph: DifferentiableGraph) -> None:
+    last = Bounds.over(graph, dict.fromkeys(VALUES, -1), iter(torch.from_numpy(X).split(3))).fixed()
+    for value, activation in activations(graph).items():
+        expected = activation.max(axis=tuple(range(activation.ndim - 1)), keepdims=True)[0]
+        np.testing.assert_array_equal(last[value].numpy(), expected)

@@ -35,7 +35,7 @@ def calibrate(
     model: onnx.ModelProto | None = None,
 ) -> Calibration:
     graph = DifferentiableGraph(ir.from_proto(model or tiny_network().model()), "logits")
-    return Calibrator(graph, VALUES, CLEAN, BOX, settings, seed).run(on_round)
+    return Calibrator(graph, dict.fromkeys(VALUES, 1), CLEAN, BOX, settings, seed).run(on_round)
 
 
 def run(

@@ -12,7 +12,7 @@ from scipy.stats import norm, yeojohnson
 
 from mmguard.bundle import Bundle
 from mmguard.errors import InferenceError, InputError, ModelError, ProviderError
-from mmguard.guard import Guard, Policy
+from mmguard.guard import Guard, Policy, sessions
 from mmguard.guard.sessions import open_session
 from mmguard.stats import exclude_class, margin_gap
 from mmguard.types import ABSTAIN, Reason, Tail
@@ -26,7 +26,7 @@ from tests.bundles import (
     tiny_network,
     write_tiny_bundle,
 )
-from tests.guard.serving.servers import Gate
+from tests.guard.serving.servers import Gate, wait_until
 
 CLEAN = clean_inputs(40, seed=3)
 TRIGGERED = add_trigger(clean_inputs(24, seed=4))
@@ -68,7 +68,7 @@ def test_a_decision_is_what_the_paper_says_of_the_two_networks_logits(guard: Gua
     np.testing.assert_array_equal(decision.original_labels, original.argmax(axis=1))
     np.testing.assert_array_equal(decision.clipped_labels, clipped.argmax(axis=1))
     np.testing.assert_allclose(decision.margin_gaps, margin_gap(original, clipped), rtol=1e-5, atol=1e-5)
-    transformed = yeojohnson(decision.margin_gaps, null.power)
+    transformed = yeojohnson(decision.margin_gaps / null.scale, null.power)
     np.testing.assert_allclose(decision.p_values, norm.sf(transformed, null.mean, null.std), rtol=1e-7)
     confidence = decision.p_values <= null.theta
     disagreement = (original.argmax(axis=1) != clipped.argmax(axis=1)) & (decision.p_values <= null.disagreement_theta)
@@ -281,3 +281,24 @@ def test_a_network_that_onnx_runtime_cannot_load_is_refused(tmp_path: Path) -> N
     (tmp_path / "a.onnx").write_bytes(b"not onnx")
     with pytest.raises(ModelError, match=r"cannot load .*a\.onnx"):
         open_session(tmp_path / "a.onnx", ["CPUExecutionProvider"], 1)
+
+
+def test_a_closed_guard_says_so(tiny_bundle: Path) -> None:
+    guard = guard_of(tiny_bundle)
+    guard.close()
+    with pytest.raises(InferenceError, match="the guard is closed"):
+        guard(CLEAN)
+
+
+def test_a_hung_network_holds_a_bounded_number_of_batches_and_no_later_one_waits(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "MAX_PENDING", 2)
+    with guard_of(tiny_bundle, on_error="open", timeout=0.01) as guard:
+        healthy, gate = guard.networks.clipped, Gate(guard.networks.clipped)
+        monkeypatch.setattr(guard.networks, "clipped", gate)
+        for _ in range(4):
+            assert np.isnan(guard(CLEAN).p_values).all()
+        gate.opened.set()
+        monkeypatch.setattr(guard.networks, "clipped", healthy)
+        wait_until(lambda: not np.isnan(guard(CLEAN).p_values).any())

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from mmguard.errors import PolicyError
+from mmguard.errors import OptionError
 from mmguard.guard import Policy
 
 
@@ -39,7 +39,7 @@ def test_shadow_changes_no_label(policy: Policy, corrects: bool, abstains: bool)
     ],
 )
 def test_an_option_that_is_none_of_its_values_is_named(options: dict[str, Any]) -> None:
-    with pytest.raises(PolicyError, match=next(iter(options))):
+    with pytest.raises(OptionError, match=next(iter(options))):
         Policy(**options)
 
 

@@ -7,7 +7,7 @@ import onnxruntime as ort
 import pytest
 from prometheus_client import CollectorRegistry
 
-from mmguard.errors import InferenceError, InputError, PolicyError, PredictorMismatchError
+from mmguard.errors import InferenceError, InputError, OptionError, PredictorMismatchError
 from mmguard.guard import Guard, Policy, wrap
 from mmguard.guard.sessions import open_session
 from mmguard.types import Decision, Tail
@@ -94,7 +94,7 @@ def test_options_are_the_guard_s(tiny_bundle: Path) -> None:
     safe = wrap(callable_of(tiny_bundle), tiny_bundle, registry=registry, policy=Policy(on_flag="abstain"), threads=1)
     assert np.isnan(safe(MIXED)).any()
     assert registry.get_sample_value("mmguard_inputs_total", {"model": "tiny"}) == len(MIXED)
-    with pytest.raises(PolicyError):
+    with pytest.raises(OptionError):
         wrap(callable_of(tiny_bundle), tiny_bundle, policy=Policy(mode="off"), **OPTIONS)  # type: ignore[arg-type]
 
 

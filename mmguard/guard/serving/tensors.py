@@ -64,6 +64,16 @@ def from_bytes(size: object, shape: tuple[int, ...], tail: memoryview, what: str
     return np.frombuffer(tail, dtype=DTYPES["FP32"]).astype(np.float32)
 
 
+def _check_numbers(data: object, what: str) -> None:
+    """Refuse leaves that are no numbers before NumPy sees them: it would pad every string to the longest."""
+    level = data if isinstance(data, list) else [data]
+    while level:
+        inner = [item for part in level if isinstance(part, list) for item in part]
+        if not isinstance(data, list) or any(type(part) not in (int, float, list) for part in level):
+            raise InputError(f"data of {what} must be a list of numbers only")
+        level = inner
+
+
 def from_json(data: object, shape: tuple[int, ...], what: str) -> npt.NDArray[np.float32]:
     """Read numbers from the JSON. One too large for float32 is infinite.
 
@@ -76,8 +86,9 @@ def from_json(data: object, shape: tuple[int, ...], what: str) -> npt.NDArray[np
     Raises:
         InputError: not a list of numbers, or of another shape.
     """
+    _check_numbers(data, what)
     try:
-        values = np.asarray(data if isinstance(data, list) else None)
+        values = np.asarray(data)
     except ValueError as error:
         raise InputError(f"data of {what} is not a list of numbers, flat or evenly nested") from error
     if values.dtype.kind not in "iuf":
