@@ -79,6 +79,10 @@ class Bundle:
                 raise SchemaError(f"{manifest_path} does not list {name}")
         return cls(path, manifest)
 
+    def digest(self) -> str:
+        """SHA-256 of the manifest, which holds those of all other files: compare it to know a bundle again."""
+        return _sha256(self.path / MANIFEST)
+
     def plan(self, form: str) -> Path:
         """Path of the ONNX file that the guard runs for the form `original` or `clipped`."""
         return self.path / self.manifest.plans[form]

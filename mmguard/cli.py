@@ -167,8 +167,10 @@ def verify(bundle: Path, *, device: Device = "cpu") -> int:
     device
         Where the networks run.
     """
-    difference = verify_bundle(Bundle.open(bundle), PROVIDERS[device])
-    print(f"{bundle}: every hash is right; both networks give the stored logits on {device} within {difference:.1e}")
+    opened = Bundle.open(bundle)
+    difference = verify_bundle(opened, PROVIDERS[device])
+    print(f"{bundle}: every file is as the manifest says; the manifest's own sha256 is {opened.digest()}")
+    print(f"both networks give the stored logits on {device} within {difference:.1e}")
     return DONE
 
 
@@ -208,9 +210,10 @@ def scan(
                 print(json.dumps(row), file=file)
                 rows.append(row)
         summary = summarise(guard, rows)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in summary.reasons.items()) or "none"
     console.print(
-        f"{summary.inputs} inputs, {summary.flagged} flagged {summary.reasons or ''}, {summary.corrected} corrected, "
-        f"{summary.unreadable} unreadable; clean inputs would give at most {summary.limit} flags (99.9 %)",
+        f"{summary.inputs} inputs, {summary.flagged} flagged ({reasons}), {summary.corrected} corrected, "
+        f"{summary.unreadable} unreadable; the most flags that clean inputs would give: {summary.limit} (99.9 %)",
         markup=False,
         soft_wrap=True,
     )

@@ -180,4 +180,4 @@ def check_image_shape(path: Path, image: npt.NDArray[np.float32], spec: InputSpe
         if len(expected) != 3:
             raise InputError(f"{came}, which no image file has; give the inputs as .npy or .npz")
         height, width = expected[1:] if spec.preprocessing and spec.preprocessing.layout == "NCHW" else expected[:2]
-        raise InputError(f"{came}; resize every image with --size {height}x{width}, or check --layout")
+        raise InputError(f"{came}; calibrate with --size {height}x{width} to have images resized, or check --layout")

@@ -86,6 +86,7 @@ def calibrate_model(
     settings = _settings(preset, theta, rounds)
     subject = _prepare(model, Path(clean), settings, classes, preprocessing, seed, device, skip_bad)
     learned = subject.calibrator.run(on_round or (lambda _: None))
+    _warn_of_blindness(learned)
     null = _fit_null(learned, settings)
     with bundle.staged(out) as folder:
         plans, output = _export(folder, subject, learned, seed)
@@ -205,6 +206,17 @@ def _bundle_name(name: str) -> str:
     if not NAME_PATTERN.fullmatch(name):
         raise OptionError(f"{name!r} cannot be a bundle's name; give one with --name, starting with a letter or digit")
     return name
+
+
+def _warn_of_blindness(learned: Calibration) -> None:
+    """Bounds that leave the largest margins as they were, because activations went unclipped, would catch nothing."""
+    before, after = learned.original_margins.max(), learned.clipped_margins.max()
+    if after > before / 2:
+        logger.warning(
+            "warning: clipping lowers the largest margin only from %.1f to %.1f, so this guard may catch little; "
+            "see which activations are clip sites with `mmguard inspect BUNDLE --json`, or run more --rounds",
+            *(before, after),
+        )
 
 
 def _fit_null(learned: Calibration, settings: "Settings") -> NullSpec:

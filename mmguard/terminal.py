@@ -70,6 +70,7 @@ def describe_bundle(bundle: Bundle) -> str:
     return "\n".join(
         (
             f"bundle      {bundle.path}",
+            f"sha256      {bundle.digest()} (of the manifest, which holds those of all other files)",
             f"model       {manifest.name}: input {spec.name} (N, {shape}), {len(manifest.classes)} classes",
             f"clip sites  {len(manifest.sites)} activations, {sum(site.channels for site in manifest.sites)} bounds",
             f"clean set   {figures.n} inputs; {figures.rounds} rounds ({ended}), preset {manifest.preset}",

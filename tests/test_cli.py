@@ -1,5 +1,6 @@
 """The `mmguard` command: exit codes, what goes where, and no traceback for anything that a user may do."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -209,7 +210,9 @@ def test_output_survives_a_narrow_encoding(tiny_bundle: Path) -> None:
 def test_verify_says_how_close_the_networks_are(mmguard: Run, tiny_bundle: Path) -> None:
     code, out, _ = mmguard("verify", tiny_bundle)
     assert code == DONE
-    assert "every hash is right; both networks give the stored logits on cpu" in out
+    assert "every file is as the manifest says" in out
+    assert hashlib.sha256((tiny_bundle / "manifest.json").read_bytes()).hexdigest() in out
+    assert "both networks give the stored logits on cpu" in out
 
 
 def test_verify_refuses_a_changed_bundle(mmguard: Run, tmp_path: Path) -> None:

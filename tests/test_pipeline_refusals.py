@@ -10,7 +10,8 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from mmguard import Bundle
+from mmguard import Bundle, calibrate_model
+from mmguard.calibrate.settings import PRESETS, Settings
 from mmguard.errors import (
     BundleError,
     CleanSetError,
@@ -22,7 +23,7 @@ from mmguard.errors import (
     ProviderError,
 )
 from mmguard.types import Preprocessing
-from tests.bundles import tiny_network
+from tests.bundles import clean_inputs, tiny_network
 from tests.networks import declare, write_clean, write_tiny
 from tests.quick import calibrate, files
 
@@ -132,3 +133,17 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "onnx_ir", None)
     with pytest.raises(MissingExtraError, match=r"calibration needs onnx_ir: pip install 'mmguard\[calibrate\]'"):
         calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"))
+
+
+def test_arrays_outside_the_box_of_the_preprocessing_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "raw.npz", x=255 * clean_inputs(40))
+    with pytest.raises(InputError, match=r"outside the box that the preprocessing implies, 0 to 1; check --mean"):
+        calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"), tmp_path / "raw.npz", preprocessing=Preprocessing())
+
+
+def test_a_guard_that_would_catch_little_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model, blind = write_tiny(tmp_path / "tiny.onnx"), Settings(rounds=3, first_steps=1, maximisers=4, hinge=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "blind", blind)
+        calibrate_model(model, write_clean(tmp_path / "clean.npz"), out=tmp_path / "out.mmguard", preset="blind")
+    assert "this guard may catch little" in caplog.text

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from mmguard.bundle import Bundle
-from mmguard.errors import InferenceError, InputError
+from mmguard.errors import InferenceError, InputError, OptionError
 from mmguard.guard.decide import decide, guarded_output, untested
 from mmguard.guard.metrics import Metrics
 from mmguard.guard.policy import Policy
@@ -45,6 +45,7 @@ class Guard:
     Raises:
         BundleError: no bundle there, a schema that is unknown, or a file that was changed.
         ProviderError: the provider cannot be had.
+        OptionError: the policy is none.
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class Guard:
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self.policy = policy or Policy()
+        if not isinstance(self.policy, Policy):
+            raise OptionError(f"policy must be a mmguard.Policy, such as Policy(on_flag='abstain'), got {policy!r}")
         self.networks = NetworkPair(self.bundle, providers or PROVIDERS["cpu"], threads)
         self._test = self.bundle.manifest.null.test()
         self._metrics = Metrics(registry or CollectorRegistry(), self.bundle.manifest)

@@ -11,7 +11,7 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import norm, yeojohnson
 
 from mmguard.bundle import Bundle
-from mmguard.errors import InferenceError, InputError, ModelError, ProviderError
+from mmguard.errors import InferenceError, InputError, ModelError, OptionError, ProviderError
 from mmguard.guard import Guard, Policy, sessions
 from mmguard.guard.sessions import open_session
 from mmguard.stats import exclude_class, margin_gap
@@ -302,3 +302,8 @@ def test_a_hung_network_holds_a_bounded_number_of_batches_and_no_later_one_waits
         gate.opened.set()
         monkeypatch.setattr(guard.networks, "clipped", healthy)
         wait_until(lambda: not np.isnan(guard(CLEAN).p_values).any())
+
+
+def test_a_policy_that_is_none_is_refused(tiny_bundle: Path) -> None:
+    with pytest.raises(OptionError, match=r"policy must be a mmguard\.Policy"):
+        Guard(tiny_bundle, policy="abstain", registry=None)  # type: ignore[arg-type]
