@@ -188,7 +188,7 @@ def test_a_batch_of_broken_images_is_empty(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "how", "message"),
     [
-        ((3, 4, 4), Preprocessing(), r"\(3, 6, 8\), the model takes \(3, 4, 4\); resize every image with --size 4x4"),
+        ((3, 4, 4), Preprocessing(), r"\(3, 6, 8\), the model takes \(3, 4, 4\); calibrate with --size 4x4"),
         ((6, 4, 3), Preprocessing(layout="NHWC"), "--size 6x4"),
         ((1, 6, 8), Preprocessing(), "the model takes"),
         ((144,), Preprocessing(), r"give the inputs as \.npy or \.npz"),
