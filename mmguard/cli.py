@@ -21,7 +21,7 @@ from mmguard.guard.scan import scan as scan_rows
 from mmguard.guard.scan import summarise
 from mmguard.guard.sessions import PROVIDERS
 from mmguard.guard.verify import verify_bundle
-from mmguard.images import preprocessing_from
+from mmguard.images import IMAGE_SUFFIXES, preprocessing_from
 from mmguard.terminal import ConsoleHandler, console, describe_bundle, round_progress
 
 DONE, FAILED, WRONG_USE, FOUND = 0, 1, 2, 3
@@ -201,8 +201,8 @@ def scan(
     skip_bad
         Go on where an image cannot be decoded, with a line that says so.
     """
-    if out is not None and out.resolve().is_relative_to(bundle.resolve()):
-        raise OptionError(f"--out {out} lies inside the bundle; choose another file")
+    if out is not None:
+        _check_rows_file(out, bundle, inputs)
     with Guard(bundle, providers=PROVIDERS[device], policy=Policy(on_flag=on_flag), registry=None) as guard:
         rows = []
         with _lines(out) as file:
@@ -294,11 +294,24 @@ def _class_names(path: Path | None) -> list[str] | None:
         raise CleanSetError(f"--classes {path} cannot be read: {error}") from error
 
 
+def _check_rows_file(out: Path, bundle: Path, inputs: Path) -> None:
+    """Refuse rows that would take the place of what is read."""
+    if out.resolve().is_relative_to(bundle.resolve()):
+        raise OptionError(f"--out {out} lies inside the bundle; choose another file")
+    if out.resolve() == inputs.resolve() or out.suffix.lower() in IMAGE_SUFFIXES:
+        raise OptionError(f"--out {out} is an input, or named as an image; choose another file, such as rows.jsonl")
+
+
 @contextmanager
 def _lines(out: Path | None) -> Iterator[TextIO]:
     """Standard output, or a file that takes the place of `out` once every line is in it."""
     if out is None:
         yield sys.stdout
+        return
+    out = out.resolve()
+    if out.exists() and not out.is_file():  # a device or a pipe is written to, never replaced
+        with out.open("w", encoding="utf-8") as file:
+            yield file
         return
     partial = out.with_name(f"{out.name}.partial")
     try:

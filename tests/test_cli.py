@@ -266,3 +266,36 @@ def test_a_scan_of_nothing_is_no_success(mmguard: Run, tmp_path: Path, tiny_bund
     code, _, err = mmguard("scan", tiny_bundle, tmp_path / "nothing.npy")
     assert code == FAILED
     assert "nothing was judged" in err
+
+
+@pytest.mark.parametrize("out", ["clean.npy", "photo.PNG"])
+def test_a_scan_does_not_take_the_place_of_an_input(mmguard: Run, tmp_path: Path, tiny_bundle: Path, out: str) -> None:
+    save(tmp_path / "clean.npy", clean_inputs(3))
+    (tmp_path / "photo.PNG").write_bytes(b"precious")
+    before = (tmp_path / out).read_bytes()
+    code, _, err = mmguard("scan", tiny_bundle, tmp_path / "clean.npy", "--out", tmp_path / out)
+    assert code == WRONG_USE
+    assert "is an input, or named as an image" in err
+    assert (tmp_path / out).read_bytes() == before
+
+
+def test_a_scan_writes_to_a_pipe_and_does_not_replace_it(mmguard: Run, tmp_path: Path, tiny_bundle: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    save(tmp_path / "clean.npy", clean_inputs(3))
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert mmguard("scan", tiny_bundle, tmp_path / "clean.npy", "--out", pipe)[0] == DONE
+        assert len(os.read(reader, 2**16).splitlines()) == 3
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+
+
+def test_a_scan_follows_a_link_to_its_rows(mmguard: Run, tmp_path: Path, tiny_bundle: Path) -> None:
+    rows, link = tmp_path / "rows.jsonl", tmp_path / "link.jsonl"
+    link.symlink_to(rows)
+    save(tmp_path / "clean.npy", clean_inputs(3))
+    assert mmguard("scan", tiny_bundle, tmp_path / "clean.npy", "--out", link)[0] == DONE
+    assert link.is_symlink()
+    assert len(rows.read_text().splitlines()) == 3
