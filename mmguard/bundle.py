@@ -148,7 +148,9 @@ def check_destination(out: Path) -> None:
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     if not os.access(parent, os.W_OK | os.X_OK) or not parent.is_dir():
         raise BundleError(f"{out} cannot be written: {parent} is not a folder that you may write to")
-    if out.exists() and not (out / MANIFEST).is_file():
+    if out.exists() and not all(
+        (out / name).is_file() for name in (MANIFEST, BOUNDS)
+    ):  # other tools have manifests too
         raise BundleError(f"{out} exists and is not a guard bundle; choose another --out or remove it")
 
 

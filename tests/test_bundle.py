@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmguard.bundle import BOUNDS, MANIFEST, PROBES, PROVENANCE, Bundle, staged, write, write_tensors
+from mmguard.bundle import BOUNDS, MANIFEST, PROBES, PROVENANCE, Bundle, check_destination, staged, write, write_tensors
 from mmguard.errors import BundleError, SchemaError, TamperedBundleError
 from mmguard.guard import Guard
 from mmguard.manifest import Manifest
@@ -257,3 +257,10 @@ def test_a_parent_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(BundleError, match="cannot be written"), staged(tmp_path / "file" / "x.mmguard"):
         pass
+
+
+def test_another_tool_s_folder_with_a_manifest_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "manifest.json").write_text("{}")
+    with pytest.raises(BundleError, match="is not a guard bundle"):
+        check_destination(tmp_path / "app")

@@ -299,3 +299,12 @@ def test_a_scan_follows_a_link_to_its_rows(mmguard: Run, tmp_path: Path, tiny_bu
     assert mmguard("scan", tiny_bundle, tmp_path / "clean.npy", "--out", link)[0] == DONE
     assert link.is_symlink()
     assert len(rows.read_text().splitlines()) == 3
+
+
+def test_the_demo_leaves_a_folder_that_is_not_its_own(mmguard: Run, tmp_path: Path) -> None:
+    (tmp_path / "clean").mkdir()
+    (tmp_path / "clean" / "mine.png").write_bytes(b"precious")
+    code, _, err = mmguard("demo", "--out", tmp_path)
+    assert code == WRONG_USE
+    assert "holds no earlier demo" in err
+    assert (tmp_path / "clean" / "mine.png").read_bytes() == b"precious"

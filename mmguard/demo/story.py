@@ -21,13 +21,14 @@ from rich.table import Table
 
 from mmguard import Bundle, Guard
 from mmguard.demo import digits
-from mmguard.errors import MmguardError
+from mmguard.errors import MmguardError, OptionError
 from mmguard.guard.sessions import PROVIDERS, open_session
 from mmguard.images import read_image
 
 HOST = "127.0.0.1"
 SERVE_SECONDS = 60
 TIMED_BATCHES = 200
+TRUTH = "truth.json"
 
 console = Console(highlight=False)
 
@@ -41,8 +42,14 @@ def run(out: Path, seed: int = 0) -> int:
 
     Returns:
         0 where the scraped counters equal the scan's own count of flags, else 1.
+
+    Raises:
+        OptionError: `out` holds something, and not an earlier demo.
     """
+    if out.exists() and not (out / TRUTH).is_file() and any(out.iterdir()):
+        raise OptionError(f"{out} is not empty and holds no earlier demo; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
+    (out / TRUTH).touch()
     for name in ("clean", "suspect"):
         shutil.rmtree(out / name, ignore_errors=True)
     train, clean, test = digits.load(seed)
@@ -75,7 +82,7 @@ def write_folders(out: Path, clean: digits.Split, test: digits.Split) -> dict[st
     digits.write_images(out / "suspect", digits.trigger(test.x[attacked]), [f"patched-{i:03}" for i in attacked])
     truth = {f"plain-{i:03}.png": {"label": int(label), "triggered": False} for i, label in enumerate(test.y)}
     truth |= {f"patched-{i:03}.png": {"label": int(test.y[i]), "triggered": True} for i in attacked}
-    (out / "truth.json").write_text(json.dumps(truth, indent=1) + "\n")
+    (out / TRUTH).write_text(json.dumps(truth, indent=1) + "\n")
     return truth
 
 
