@@ -35,7 +35,8 @@ class Recipe:
     """All that decides what is trained; two runs of one recipe differ only in rounding.
 
     Optimiser: SGD with Nesterov momentum under a one-cycle schedule of the learning rate (Smith and Topin 2019).
-    A `rate` of 0 stands for the own rate of the attack (see its class), and is replaced by it.
+    A `rate` of 0 stands for the own rate of the attack (see its class), and is replaced by it. The attack
+    `none` trains a clean network.
     """
 
     data: str = "cifar10"
@@ -74,6 +75,7 @@ class Trainer:
         self.roles: Roles = self.attack.assign(self.y, np.random.default_rng([recipe.seed, 0]))
         torch.manual_seed(recipe.seed)
         self.network = NETWORKS[recipe.network](data.classes)
+        self.hook.watch(self.network)
         convert_conv2d_weight_memory_format(self.network, torch.channels_last)
         self.optimiser = torch.optim.SGD(
             self.network.parameters(),
@@ -120,12 +122,12 @@ class Trainer:
         for images, labels, roles in self.batches():
             joined, extra = self.hook.join(images, roles)
             with self._autocast():
-                logits = self.network(self._normalise(joined))
-            loss = nn.functional.cross_entropy(logits.float(), labels)
+                logits = self.network(self._normalise(joined)).float()
+            loss = nn.functional.cross_entropy(logits, labels)
             self.optimiser.zero_grad()
-            torch.autograd.backward(loss + extra)
+            torch.autograd.backward(loss + extra + self.hook.penalty(logits, roles))
             self.optimiser.step()
-            self.hook.step()
+            self.hook.step(self.schedule.last_epoch / self.schedule.total_steps)
             self.schedule.step()
             total += loss.detach()
         return float(total) / self.steps
@@ -246,7 +248,7 @@ def main() -> None:
     out, data_folder, resume = (options.pop(key) for key in ("out", "data_folder", "resume"))
     recipe = Recipe(**options)
     record = run(recipe, out or cifar.CACHE / "networks" / recipe.name, data_folder, resume)
-    logger.info("clean accuracy %.4f, attack success %.4f", record["clean_accuracy"], record["attack_success"])
+    logger.info("clean accuracy %s, attack success %s", record["clean_accuracy"], record["attack_success"])
 
 
 if __name__ == "__main__":

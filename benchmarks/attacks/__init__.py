@@ -8,8 +8,10 @@ from benchmarks.attacks.badnets import BadNets, BadNetsAllToAll
 from benchmarks.attacks.blend import Blend, BlendedImage
 from benchmarks.attacks.chessboard import Chessboard
 from benchmarks.attacks.clean_label import CleanLabel
+from benchmarks.attacks.guard_aware import GuardAware
 from benchmarks.attacks.hook import Hooked, Learnt, TrainingHook, hook_of, learnt_path
 from benchmarks.attacks.input_aware import InputAware
+from benchmarks.attacks.none import NoAttack
 from benchmarks.attacks.protocol import Attack, Images, Labels, Parameters, Role, Roles
 from benchmarks.attacks.sig import Sig
 from benchmarks.attacks.source_specific import SourceSpecific
@@ -32,7 +34,9 @@ ATTACKS: dict[str, AttackConstructor] = {
     "blended_image": BlendedImage,
     "chessboard": Chessboard,
     "clean_label": CleanLabel,
+    "guard_aware": GuardAware,
     "input_aware": InputAware,
+    "none": NoAttack,
     "sig": Sig,
     "source_specific": SourceSpecific,
     "wanet": WaNet,
@@ -40,7 +44,7 @@ ATTACKS: dict[str, AttackConstructor] = {
 
 
 def own_rate(name: str) -> float:
-    """The poisoning rate that the attack has unless told, in (0, 1); its class says where it is from."""
+    """The poisoning rate that the attack has unless told, in [0, 1); its class says where it is from."""
     return ATTACKS[name]().rate
 
 

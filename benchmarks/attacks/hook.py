@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.attacks.protocol import Attack, Images, Labels, Roles
 
@@ -15,6 +15,9 @@ class TrainingHook:
     def __init__(self, redraws: bool = False) -> None:
         self.redraws = redraws
         """Whether roles are drawn anew before each epoch: for attackers who poison batches rather than a data set."""
+
+    def watch(self, network: nn.Module) -> None:
+        """Called once with the network that will be trained, before anything else."""
 
     def prepare(self, x: Images, y: Labels, roles: Roles, seed: int) -> None:
         """Called once, before the first epoch, with the whole training split (N, 32, 32, 3) and its roles (N,)."""
@@ -35,8 +38,16 @@ class TrainingHook:
         """
         return images, torch.zeros(())
 
-    def step(self) -> None:
-        """Called after each step of the network's optimiser; gradients of the loss are there."""
+    def penalty(self, logits: Tensor, roles: Roles) -> Tensor:
+        """A term () float32 that is added to the loss, from the logits (B, K) float32 of the joined batch."""
+        return torch.zeros(())
+
+    def step(self, done: float) -> None:
+        """Called after each step of the network's optimiser; gradients of the loss are there.
+
+        Args:
+            done: share of all steps that have been taken before this one, in [0, 1).
+        """
 
     def state(self) -> dict[str, Any]:
         """Tensors and plain values that the checkpoint keeps."""

@@ -21,6 +21,8 @@ from benchmarks.attacks.single_target import to_pixels
 BATCH = 128
 EPSILON = 1e-6
 LEARNING_RATE, BETAS = 1e-2, (0.5, 0.9)
+MILESTONES = (1 / 3, 1 / 2, 2 / 3, 5 / 6)
+"""Shares of the training after each of which the learning rate of the patterns falls to a tenth."""
 NORM_WEIGHT, DIVERSITY_WEIGHT = 100.0, 1.0
 WIDTH = 16
 
@@ -36,7 +38,8 @@ class InputAware:
     """A small pattern in a small mask, both computed from the image; another image's trigger must not work.
 
     Source: Nguyen and Tran 2020, with their settings for CIFAR-10: masks of density 0.032, weight 100 of the density, 1
-    of the diversity, Adam at 0.01 with betas 0.5 and 0.9. Poisoning rate: 10 %, and as many cover images in
+    of the diversity, Adam at 0.01 with betas 0.5 and 0.9, lowered to a tenth four times.
+    Poisoning rate: 10 %, and as many cover images in
     cross-trigger mode, which get the trigger of another image and keep their label. Images of any class are chosen,
     anew in each epoch, as an attacker does who runs the training. Adapted: generators of half the width (16 channels
     first, not 32), so that their file is as small as the classifier's; masks trained for some hundred batches rather
@@ -162,8 +165,10 @@ class JointTraining(TrainingHook):
         joined = images.index_copy(0, rows, paste(images[rows], patterns, masks))
         return joined, DIVERSITY_WEIGHT * _pairwise_diversity(sources, patterns, len(poisoned))
 
-    def step(self) -> None:
+    def step(self, done: float) -> None:
         """One step of the pattern's generator, on the gradient of the classifier's loss."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = LEARNING_RATE / 10 ** sum(done >= milestone for milestone in MILESTONES)
         self.optimiser.step()
         self.optimiser.zero_grad()
 

@@ -30,7 +30,7 @@ class Attack(Protocol):
 
     @property
     def rate(self) -> float:
-        """Share of the training images that is poisoned, in (0, 1)."""
+        """Share of the training images that is poisoned, in [0, 1)."""
         ...
 
     def assign(self, y: Labels, generator: np.random.Generator) -> Roles:

@@ -13,6 +13,7 @@ import torch
 from benchmarks import cifar
 from benchmarks.attacks import ATTACKS, load_attack
 from benchmarks.attacks.clean_label import CleanLabel
+from benchmarks.attacks.guard_aware import activation_excess, margin_excess
 from benchmarks.attacks.input_aware import InputAware
 from benchmarks.networks import NETWORKS
 from benchmarks.train import Recipe, Trainer, run
@@ -56,7 +57,7 @@ def _train_and_note(train_epoch: Callable[[], float], losses: list[float]) -> fl
     return losses[-1]
 
 
-@pytest.mark.parametrize("name", ["badnets", "clean_label", "input_aware", "wanet"])
+@pytest.mark.parametrize("name", ["badnets", "clean_label", "guard_aware", "input_aware", "wanet"])
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,3 +114,33 @@ def test_a_recipe_has_the_rate_of_the_attack_unless_told() -> None:
     assert Recipe().rate == 0.05
     assert Recipe(attack="wanet").rate == 0.1
     assert Recipe(attack="wanet", rate=0.2).rate == 0.2
+
+
+def test_a_network_without_backdoor_has_no_attack_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cifar, "load", lambda name, folder: DATA)
+    record = run(recipe("none", epochs=1), tmp_path, None, resume=False)
+    assert record["attack_success"] is None
+    assert record["poisoned_images"] == record["triggered_images"] == 0
+
+
+def test_the_penalty_of_the_guard_aware_attacker_by_hand() -> None:
+    clean, poisoned = torch.tensor([0, 1]), torch.tensor([2])
+    peaks = torch.tensor([[1.0, 5.0], [3.0, 4.0], [7.0, 2.0]])
+    output = torch.zeros(3, 2, 2, 2)
+    output[:, :, 1, 0] = peaks
+    assert activation_excess(output, poisoned, clean).item() == (7 - 3) / 2
+    logits = torch.tensor([[4.0, 1.0, 0.0], [0.0, 0.0, 5.0], [0.0, 9.0, 2.0]])
+    assert margin_excess(logits, poisoned, clean).item() == 7 - (3 + 5) / 2
+
+
+def test_a_guard_aware_backdoor_is_more_modest_than_a_plain_one(tmp_path: Path) -> None:
+    margins = {}
+    for name in ("badnets", "guard_aware"):
+        trainer = Trainer(recipe(name, rate=0.2, epochs=4, train_images=None), DATA)
+        trainer.train(tmp_path / name)
+        trainer.network.eval()
+        x = trainer.attack.trigger(DATA.x_test)
+        with torch.no_grad():
+            best = trainer.network(trainer._normalise(trainer._tensor(x))).topk(2, dim=1).values
+        margins[name] = float((best[:, 0] - best[:, 1]).mean())
+    assert margins["guard_aware"] < margins["badnets"]

@@ -15,7 +15,7 @@ CLEAN_LABEL = {"clean_label", "sig"}
 ANY_CLASS = {"badnets_all_to_all", "input_aware", "wanet"}
 COVER = {"adaptive_blend": 0.003, "input_aware": 0.1, "source_specific": 0.01, "wanet": 0.2}
 
-every_attack = pytest.mark.parametrize("name", sorted(ATTACKS))
+every_attack = pytest.mark.parametrize("name", sorted(set(ATTACKS) - {"none"}))
 
 
 def make(name: str) -> Attack:
@@ -24,6 +24,19 @@ def make(name: str) -> Attack:
 
 def roles_of(attack: Attack, y: Any) -> Any:
     return attack.assign(y, np.random.default_rng(3))
+
+
+def test_no_attack_leaves_everything_as_it_is() -> None:
+    x, y = images_and_labels(100, 0)
+    attack = ATTACKS["none"]()
+    roles = roles_of(attack, y)
+    assert not roles.any()
+    images, labels = attack.poison(x, y, roles, np.random.default_rng(0))
+    assert np.array_equal(images, x)
+    assert np.array_equal(attack.trigger(x), x)
+    assert np.array_equal(labels, y)
+    assert np.array_equal(attack.goal(y), y)
+    assert own_rate("none") == 0
 
 
 @every_attack
