@@ -57,14 +57,15 @@ class Exported:
     def logits(self, x: Images) -> NDArray[np.float32]:
         """(N, K) float32 for images (N, 32, 32, 3) uint8."""
         batches = (x[start : start + BATCH] for start in range(0, len(x), BATCH))
-        return np.concatenate([self.session.run(["logits"], {"image": self._input(batch)})[0] for batch in batches])
+        return np.concatenate([self.session.run(["logits"], {"image": self.inputs(batch)})[0] for batch in batches])
 
     def labels(self, x: Images) -> Labels:
         """Decisions (N,) int64 for images (N, 32, 32, 3) uint8."""
         decisions: Labels = self.logits(x).argmax(axis=1)
         return decisions
 
-    def _input(self, x: Images) -> NDArray[np.float32]:
+    def inputs(self, x: Images) -> NDArray[np.float32]:
+        """What the network takes: (N, 3, 32, 32) float32, normalised."""
         return normalise(x, self.mean, self.deviation)
 
 
