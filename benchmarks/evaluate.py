@@ -69,9 +69,9 @@ class Exported:
         return normalise(x, self.mean, self.deviation)
 
 
-def clean_accuracy(network: Exported, x: Images, y: Labels) -> float:
-    """Share of clean images (N, 32, 32, 3) that get their label (N,)."""
-    return float((network.labels(x) == y).mean())
+def per_class_accuracy(decisions: Labels, y: Labels) -> NDArray[np.float64]:
+    """Share of the images of each class that are decided right, (K,), from decisions and labels (N,) int64."""
+    return np.bincount(y, weights=decisions == y) / np.bincount(y)
 
 
 def attack_success(network: Exported, attack: Attack, x: Images, y: Labels) -> tuple[float | None, int]:

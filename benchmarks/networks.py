@@ -1,6 +1,10 @@
-"""The networks that are attacked, by name. All take (N, 3, 32, 32) float32 and return logits (N, K) float32."""
+"""The networks that are attacked, by name. All take (N, 3, 32, 32) float32 and return logits (N, K) float32.
 
-from collections.abc import Callable
+Each has a `stem`, `blocks` (an `nn.Sequential` of residual blocks) and a `head` (an `nn.Linear`), and holds its batch
+normalisations in the order in which an image meets them.
+"""
+
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -8,10 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def _convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Sequential:
+def _convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
     conv = nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
+    return conv
+
+
+def _normalised(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(_convolution(inputs, outputs, size, stride), nn.BatchNorm2d(outputs))
 
 
 class Block(nn.Module):
@@ -19,10 +27,10 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.first = _convolution(inputs, outputs, 3, stride)
-        self.second = _convolution(outputs, outputs, 3)
+        self.first = _normalised(inputs, outputs, 3, stride)
+        self.second = _normalised(outputs, outputs, 3)
         same = stride == 1 and inputs == outputs
-        self.shortcut: nn.Module = nn.Identity() if same else _convolution(inputs, outputs, 1, stride)
+        self.shortcut: nn.Module = nn.Identity() if same else _normalised(inputs, outputs, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
@@ -30,43 +38,116 @@ class Block(nn.Module):
         return functional.relu(inner + self.shortcut(x))
 
 
-class ResNet(nn.Module):
-    """CIFAR ResNet of 6n + 2 layers (He et al. 2016, "Deep residual learning", section 4.2).
+class PreactivatedBlock(nn.Module):
+    """Batch normalisation and ReLU before each of two 3x3 convolutions (He et al. 2016, "Identity mappings").
 
-    Three stages of n blocks with 16, 32 and 64 channels. Where the shape changes, the shortcut is a 1x1 convolution
-    with batch normalisation (option B), as in most deployed ResNets; the paper's CIFAR networks use option A.
+    Where the shape changes, the shortcut is a 1x1 convolution of the activated input, else the input itself.
     """
 
-    def __init__(self, depth: int, classes: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        if depth < 8 or depth % 6 != 2:
-            raise ValueError(f"a CIFAR ResNet has 6n + 2 layers, n >= 1; {depth} is not of that form")
-        self.stem = _convolution(3, 16, 3)
-        blocks, width = [], 16
-        for stage, channels in enumerate((16, 32, 64)):
-            for place in range((depth - 2) // 6):
-                blocks.append(Block(width, channels, stride=2 if stage and not place else 1))
-                width = channels
-        self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Linear(width, classes)
+        self.norm1 = nn.BatchNorm2d(inputs)
+        self.conv1 = _convolution(inputs, outputs, 3, stride)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.conv2 = _convolution(outputs, outputs, 3)
+        same = stride == 1 and inputs == outputs
+        self.shortcut = None if same else _convolution(inputs, outputs, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
+        activated = functional.relu(self.norm1(x))
+        inner: Tensor = self.conv2(functional.relu(self.norm2(self.conv1(activated))))
+        return inner + (x if self.shortcut is None else self.shortcut(activated))
+
+
+def _stages(
+    block: Callable[[int, int, int], nn.Module], width: int, widths: Sequence[int], blocks: int
+) -> nn.Sequential:
+    """Stages of `blocks` blocks each; all but the first begin with a stride of 2. `width` channels come in."""
+    layers = []
+    for stage, channels in enumerate(widths):
+        for place in range(blocks):
+            layers.append(block(width, channels, 2 if stage and not place else 1))
+            width = channels
+    return nn.Sequential(*layers)
+
+
+def _pooled(features: Tensor) -> Tensor:
+    return torch.flatten(functional.adaptive_avg_pool2d(features, 1), 1)
+
+
+class ResNet(nn.Module):
+    """Residual network for images of 32x32 (He et al. 2016, "Deep residual learning", section 4.2).
+
+    Stages of `blocks` blocks with the channels of `widths`, after a 3x3 convolution with those of the first; no
+    max-pool. Where the shape changes, the shortcut is a 1x1 convolution with batch normalisation (option B), as in most
+    deployed ResNets; the paper's CIFAR networks use option A.
+    """
+
+    def __init__(self, widths: Sequence[int], blocks: int, classes: int) -> None:
+        super().__init__()
+        self.stem = _normalised(3, widths[0], 3)
+        self.blocks = _stages(Block, widths[0], widths, blocks)
+        self.head = nn.Linear(widths[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, 32, 32) normalised images -> (N, classes) logits."""
-        features = self.blocks(functional.relu(self.stem(x)))
-        logits: Tensor = self.head(torch.flatten(functional.adaptive_avg_pool2d(features, 1), 1))
+        logits: Tensor = self.head(_pooled(self.blocks(functional.relu(self.stem(x)))))
+        return logits
+
+
+class WideResNet(nn.Module):
+    """WRN-d-k of d = 6n + 4 layers (Zagoruyko and Komodakis 2016, "Wide residual networks", table 1).
+
+    Three stages of n pre-activated blocks with 16k, 32k and 64k channels after a 3x3 convolution with 16; `last`, a
+    batch normalisation and a ReLU, stands before the pooling.
+    """
+
+    def __init__(self, depth: int, factor: int, classes: int) -> None:
+        super().__init__()
+        if depth < 10 or depth % 6 != 4:
+            raise ValueError(f"a wide ResNet has 6n + 4 layers, n >= 1; {depth} is not of that form")
+        widths = [factor * channels for channels in (16, 32, 64)]
+        self.stem = _convolution(3, 16, 3)
+        self.blocks = _stages(PreactivatedBlock, 16, widths, (depth - 4) // 6)
+        self.last = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU())
+        self.head = nn.Linear(widths[-1], classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, 32, 32) normalised images -> (N, classes) logits."""
+        logits: Tensor = self.head(_pooled(self.last(self.blocks(self.stem(x)))))
         return logits
 
 
 def resnet(depth: int, classes: int = 10) -> nn.Module:
-    """A freshly initialised CIFAR ResNet of `depth` = 6n + 2 layers.
+    """A freshly initialised CIFAR ResNet of `depth` = 6n + 2 layers: 16, 32 and 64 channels.
 
     Raises:
         ValueError: depth is not 6n + 2.
     """
-    return ResNet(depth, classes)
+    if depth < 8 or depth % 6 != 2:
+        raise ValueError(f"a CIFAR ResNet has 6n + 2 layers, n >= 1; {depth} is not of that form")
+    return ResNet((16, 32, 64), (depth - 2) // 6, classes)
+
+
+def resnet18(classes: int = 10) -> nn.Module:
+    """A freshly initialised ResNet-18 (He et al. 2016, table 1) for small images: two blocks a stage, 64 to 512."""
+    return ResNet((64, 128, 256, 512), 2, classes)
+
+
+def wide_resnet(depth: int, factor: int, classes: int = 10) -> nn.Module:
+    """A freshly initialised WRN-`depth`-`factor`.
+
+    Raises:
+        ValueError: depth is not 6n + 4.
+    """
+    return WideResNet(depth, factor, classes)
 
 
 Constructor = Callable[[int], nn.Module]
 """Takes the number of classes and returns a freshly initialised network; draws from torch's global generator."""
 
-NETWORKS: dict[str, Constructor] = {f"resnet{depth}": partial(resnet, depth) for depth in (20, 32, 44, 56)}
+NETWORKS: dict[str, Constructor] = {f"resnet{depth}": partial(resnet, depth) for depth in (20, 32, 44, 56)} | {
+    "resnet18": resnet18,
+    "wrn16_1": partial(wide_resnet, 16, 1),
+}

@@ -1,0 +1,217 @@
+"""What a network is trained to minimise, by name: the CE, mixup and GCL of the paper's Table 2."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.cifar import Labels
+from benchmarks.imbalance import Sizes
+
+Targets = tuple[Tensor, ...]
+"""What the loss of a batch needs beside the logits; the first is always the labels (B,) int64."""
+
+
+class Objective(Protocol):
+    """A training objective. All of its randomness is drawn in `mix` and `draw`, from the generator of the batches.
+
+    Both are told whether the epoch is one of re-training.
+    """
+
+    @property
+    def retraining(self) -> int:
+        """Epochs after the others in which the head alone is trained again."""
+        ...
+
+    def mix(
+        self, images: Tensor, labels: Tensor, generator: np.random.Generator, retrains: bool
+    ) -> tuple[Tensor, Targets]:
+        """A batch (B, 3, H, W) float32 in [0, 1] with its labels (B,) int64, as the network is trained on it."""
+        ...
+
+    def logits(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Logits (B, K) float32 that the loss is of, for normalised images (B, 3, H, W)."""
+        ...
+
+    def loss(self, logits: Tensor, targets: Targets) -> Tensor:
+        """Mean loss (), from the logits (B, K) and the targets that `mix` gave, on one device."""
+        ...
+
+    def draw(self, y: Labels, count: int, generator: np.random.Generator, retrains: bool) -> NDArray[np.int64]:
+        """Rows of the training split that make one epoch, (count,) int64, from its labels (N,)."""
+        ...
+
+    def finish(self, network: nn.Module, images: Tensor) -> None:
+        """Called once after training, with some normalised images (N, 3, H, W), to make the network a plain one."""
+        ...
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Cross-entropy of the softmax, the paper's baseline.
+
+    Attributes:
+        sizes: training images of each class, K numbers.
+        retraining: epochs of it, after the others.
+    """
+
+    sizes: tuple[int, ...]
+    retraining: int = 0
+
+    def mix(
+        self, images: Tensor, labels: Tensor, generator: np.random.Generator, retrains: bool
+    ) -> tuple[Tensor, Targets]:
+        """The batch as it is."""
+        return images, (labels,)
+
+    def logits(self, network: nn.Module, images: Tensor) -> Tensor:
+        """The network's own."""
+        logits: Tensor = network(images).float()
+        return logits
+
+    def loss(self, logits: Tensor, targets: Targets) -> Tensor:
+        """Cross-entropy."""
+        return functional.cross_entropy(logits, targets[0])
+
+    def draw(self, y: Labels, count: int, generator: np.random.Generator, retrains: bool) -> NDArray[np.int64]:
+        """Without repetition, all images alike."""
+        return generator.permutation(len(y))[:count]
+
+    def finish(self, network: nn.Module, images: Tensor) -> None:
+        """Nothing: the network is a plain one."""
+
+
+@dataclass(frozen=True)
+class Mixup(CrossEntropy):
+    """Pairs of images and of their one-hot labels, mixed.
+
+    Source: Zhang et al. 2018, "mixup: Beyond empirical risk minimization", section 2:
+
+        x = λ xᵢ + (1 − λ) xⱼ,  y = λ yᵢ + (1 − λ) yⱼ,  λ ~ Beta(α, α)
+
+    As there, a batch is mixed with a permutation of itself, with one λ. Images are mixed after augmentation.
+
+    Attributes:
+        alpha: α; 1 draws λ uniformly, the setting of that paper's CIFAR networks.
+    """
+
+    alpha: float = 1.0
+
+    def mix(
+        self, images: Tensor, labels: Tensor, generator: np.random.Generator, retrains: bool
+    ) -> tuple[Tensor, Targets]:
+        """Targets: labels of xᵢ and of xⱼ, (B,) int64 each, and λ, () float32."""
+        share = generator.beta(self.alpha, self.alpha)
+        partners = torch.from_numpy(generator.permutation(len(labels)))
+        mixed = share * images + (1 - share) * images[partners]
+        return mixed, (labels, labels[partners], torch.tensor(share, dtype=torch.float32))
+
+    def loss(self, logits: Tensor, targets: Targets) -> Tensor:
+        """Cross-entropy with the mixed label, which is linear in it."""
+        first, second, share = targets
+        return share * functional.cross_entropy(logits, first) + (1 - share) * functional.cross_entropy(logits, second)
+
+
+@dataclass(frozen=True)
+class GaussianCloud(CrossEntropy):
+    """Gaussian clouded logits (GCL): rare classes are lowered by noise, so that their images stay active for longer.
+
+    Source: Li, Cheung and Lu 2022, "Long-tailed visual recognition via Gaussian clouded logit adjustment", in two
+    stages. First all weights are trained on the cross-entropy of
+
+        s (cos θⱼ − a δⱼ / δ_max |εⱼ|),  δⱼ = log n_max − log nⱼ,  εⱼ ~ N(0, σ²) clamped to [−1, 1]
+
+    where θⱼ is the angle between the features and the weights of class j. Then the classifier alone is trained again,
+    on images drawn by the effective number of their class, E = (1 − βⁿ) / (1 − β) (Cui et al. 2019, equation 2).
+
+    The paper was not at hand when this was written: equation and constants are from memory. Adapted, besides: β is
+    one number, where theirs depends on the class; re-training goes on from the first stage's weights, as long as Kang
+    et al. 2020 do, and without noise, which would favour rare classes a second time. The head stays a linear layer, as
+    deployed networks have: `finish` writes weights into it that give each image the cosine classifier's decision.
+
+    Attributes:
+        scale: s. amplitude: a, the largest perturbation of a cosine. deviation: σ. beta: β.
+    """
+
+    retraining: int = 10
+    scale: float = 30.0
+    amplitude: float = 0.5
+    deviation: float = 1 / 3
+    beta: float = 0.9999
+
+    @property
+    def cloud_sizes(self) -> NDArray[np.float64]:
+        """Largest perturbation of each class's cosine, a δ / δ_max, (K,); 0 where all classes are as frequent."""
+        spread: NDArray[np.float64] = np.log(max(self.sizes)) - np.log(self.sizes)
+        return self.amplitude * spread / max(float(spread.max()), np.finfo(float).tiny)
+
+    def mix(
+        self, images: Tensor, labels: Tensor, generator: np.random.Generator, retrains: bool
+    ) -> tuple[Tensor, Targets]:
+        """Targets: labels (B,) int64, and the perturbations of the cosines, (B, K) float32."""
+        if retrains:
+            return images, (labels, torch.zeros(len(labels), len(self.sizes)))
+        noise = np.abs(generator.normal(0, self.deviation, (len(labels), len(self.sizes)))).clip(max=1)
+        return images, (labels, torch.from_numpy((self.cloud_sizes * noise).astype(np.float32)))
+
+    def logits(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Cosines between the features and the weights of the head, in place of logits."""
+        features = features_of(network, images)
+        with torch.autocast(features.device.type, enabled=False):  # bfloat16 times s would be off by a tenth
+            return functional.linear(functional.normalize(features.float()), functional.normalize(head_of(network)))
+
+    def loss(self, logits: Tensor, targets: Targets) -> Tensor:
+        """Cross-entropy of the clouded, scaled cosines."""
+        labels, cloud = targets
+        return functional.cross_entropy(self.scale * (logits - cloud), labels)
+
+    def draw(self, y: Labels, count: int, generator: np.random.Generator, retrains: bool) -> NDArray[np.int64]:
+        """For re-training with repetition, each image in inverse proportion to the effective number of its class."""
+        if not retrains:
+            return super().draw(y, count, generator, retrains)
+        effective = (1 - self.beta ** np.asarray(self.sizes)) / (1 - self.beta)
+        weights = (1 / effective)[y]
+        return generator.choice(len(y), count, p=weights / weights.sum())
+
+    @torch.no_grad()
+    def finish(self, network: nn.Module, images: Tensor) -> None:
+        """Write the cosine classifier into the head, scaled so that a logit of features of mean length is s cos θ."""
+        length = features_of(network.eval(), images).float().norm(dim=1).mean()
+        head = network.get_submodule("head")
+        weight = head_of(network)
+        weight.copy_(functional.normalize(weight) * self.scale / length)
+        if isinstance(head.bias, Tensor):
+            head.bias.zero_()
+
+
+def features_of(network: nn.Module, images: Tensor) -> Tensor:
+    """What enters the head, (B, F), differentiable."""
+    caught: list[Tensor] = []
+    handle = network.get_submodule("head").register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0]))
+    try:
+        network(images)
+    finally:
+        handle.remove()
+    return caught[0]
+
+
+def head_of(network: nn.Module) -> Tensor:
+    """Weights of the head, (K, F)."""
+    return network.get_parameter("head.weight")
+
+
+OBJECTIVES: dict[str, Callable[[tuple[int, ...]], Objective]] = {
+    "CE": CrossEntropy,
+    "GCL": GaussianCloud,
+    "mixup": Mixup,
+}
+
+
+def objective_of(name: str, sizes: Sizes) -> Objective:
+    """The objective of that name for a training set with so many images of each class, (K,) int64."""
+    return OBJECTIVES[name](tuple(sizes.tolist()))

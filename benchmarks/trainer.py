@@ -1,0 +1,186 @@
+"""The training loop of a recipe: batches, epochs, checkpoints."""
+
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
+
+from benchmarks import cifar
+from benchmarks.attacks import ATTACKS, Attack, Roles, hook_of
+from benchmarks.augment import crop_and_flip
+from benchmarks.imbalance import training_rows
+from benchmarks.networks import NETWORKS
+from benchmarks.objectives import Targets, objective_of
+from benchmarks.recipe import Recipe, optimiser_of
+
+logger = logging.getLogger(__name__)
+
+PLAIN_IMAGES = 500
+"""Training images that an objective sees when it makes the trained network a plain one."""
+
+
+class OutOfTimeError(Exception):
+    """The minutes given have passed; the checkpoint is there to go on from."""
+
+
+class Trainer:
+    """Trains one recipe epoch by epoch; its state between epochs is a checkpoint file.
+
+    Args:
+        device: `cpu` or `cuda`, of the network and of its batches; images are augmented and poisoned on the CPU.
+    """
+
+    def __init__(self, recipe: Recipe, data: cifar.Cifar, device: str = "cpu") -> None:
+        self.recipe, self.device = recipe, torch.device(device)
+        rows = training_rows(
+            recipe.profile, data.y_train[: recipe.train_images], np.random.default_rng([recipe.seed, 2])
+        )
+        self.x, self.y = data.x_train[rows], data.y_train[rows]
+        self.mean, self.deviation = data.statistics()
+        self.objective = objective_of(recipe.objective, np.bincount(self.y, minlength=data.classes))
+        self.attack: Attack = ATTACKS[recipe.attack](recipe.target, recipe.rate)
+        self.hook = hook_of(self.attack)
+        self.roles: Roles = self.attack.assign(self.y, np.random.default_rng([recipe.seed, 0]))
+        torch.manual_seed(recipe.seed)
+        self.network = NETWORKS[recipe.network](data.classes)
+        self.hook.watch(self.network)
+        convert_conv2d_weight_memory_format(self.network, torch.channels_last)
+        self.network.to(self.device)
+        self._optimise(self.network, recipe.epochs)
+        self.epoch, self.seconds = 0, 0.0
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch; the last, smaller one is left out."""
+        return len(self.x) // self.recipe.batch_size
+
+    @property
+    def epochs(self) -> int:
+        """All epochs, those in which the head is trained again included."""
+        return self.recipe.epochs + self.objective.retraining
+
+    @property
+    def retrains(self) -> bool:
+        """Whether the epoch at hand trains the head alone."""
+        return self.epoch >= self.recipe.epochs
+
+    def train(self, checkpoint: Path, deadline: float = math.inf) -> None:
+        """Run the epochs that are left, writing the checkpoint after each.
+
+        Raises:
+            OutOfTimeError: `deadline`, in seconds of `time.monotonic`, has passed before the last epoch.
+        """
+        start = time.perf_counter()
+        if self.epoch == 0:
+            self.hook.prepare(self.x, self.y, self.roles, self.recipe.seed)
+        self.x = self.hook.images(self.x, self.roles)
+        self.seconds += time.perf_counter() - start
+        while self.epoch < self.epochs:
+            start = time.perf_counter()
+            if self.epoch == self.recipe.epochs:
+                self._optimise_head()
+            if self.hook.redraws:
+                self.roles = self.attack.assign(self.y, np.random.default_rng([self.recipe.seed, 0, self.epoch]))
+            loss = self.train_epoch()
+            self.epoch += 1
+            self.seconds += time.perf_counter() - start
+            self.save(checkpoint)
+            logger.info("epoch %d of %d: loss %.3f, %.0f s in all", self.epoch, self.epochs, loss, self.seconds)
+            if self.epoch < self.epochs and time.monotonic() > deadline:
+                raise OutOfTimeError(f"{self.recipe.name}: {self.epoch} of {self.epochs} epochs; run again to go on")
+
+    def train_epoch(self) -> float:
+        """One pass over the training images; the mean loss."""
+        self.network.train(not self.retrains)
+        total = torch.zeros((), device=self.device)
+        for images, targets, roles in self.batches():
+            joined, extra = self.hook.join(images, roles)
+            with self._autocast():
+                logits = self.objective.logits(self.network, self._moved(self._normalise(joined)))
+            loss = self.objective.loss(logits, tuple(map(self._moved, targets)))
+            self.optimiser.zero_grad()
+            torch.autograd.backward(loss + extra + self.hook.penalty(logits, roles))
+            self.optimiser.step()
+            self.hook.step(self.schedule.last_epoch / self.schedule.total_steps)
+            self.schedule.step()
+            total += loss.detach()
+        return float(total) / self.steps
+
+    def batches(self) -> Iterator[tuple[Tensor, Targets, Roles]]:
+        """Augmented, poisoned, mixed batches: (B, 3, 32, 32) float32 in [0, 1], channels last, targets, roles (B,)."""
+        # A generator for each epoch: a resumed run draws what an uninterrupted one would.
+        generator = np.random.default_rng([self.recipe.seed, 1, self.epoch])
+        count = self.steps * self.recipe.batch_size
+        order = self.objective.draw(self.y, count, generator, self.retrains)
+        for rows in np.split(order, self.steps):
+            images = crop_and_flip(self.x[rows], generator)
+            images, labels = self.attack.poison(images, self.y[rows], self.roles[rows], generator)
+            batch = self._tensor(images), torch.from_numpy(labels)
+            yield *self.objective.mix(*batch, generator, self.retrains), self.roles[rows]
+
+    def finish(self) -> nn.Module:
+        """The trained network as a plain one, on the CPU."""
+        network = self.network.cpu()
+        self.objective.finish(network, self._normalise(self._tensor(self.x[:PLAIN_IMAGES])))
+        return network
+
+    def _optimise(self, module: nn.Module, epochs: int) -> None:
+        self.optimiser, self.schedule = optimiser_of(self.recipe, module, epochs * self.steps)
+
+    def _optimise_head(self) -> None:
+        head = self.network.requires_grad_(False).get_submodule("head").requires_grad_(True)
+        self._optimise(head, self.objective.retraining)
+
+    def _tensor(self, images: NDArray[np.uint8]) -> Tensor:
+        scaled = torch.from_numpy(images).float() / 255
+        return scaled.permute(0, 3, 1, 2)  # NHWC in memory is what channels last means: no copy
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        mean, deviation = (torch.from_numpy(each).view(3, 1, 1) for each in (self.mean, self.deviation))
+        return (images - mean) / deviation
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=True)  # the next batch is made while the device works on this one
+
+    def _autocast(self) -> torch.autocast | nullcontext[None]:
+        low = self.recipe.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16) if low else nullcontext()
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint, whole or not at all."""
+        state = {
+            "recipe": asdict(self.recipe),
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "hook": self.hook.state(),
+        }
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        torch.save(state, partial)
+        partial.replace(path)
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint; raises ValueError where it is of another recipe."""
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if Recipe(**state["recipe"]) != self.recipe:  # a checkpoint from before a field was added has its default
+            raise ValueError(f"{path} is of another recipe: {state['recipe']}; give another --out or --no-resume")
+        if state["epoch"] > self.recipe.epochs:
+            self._optimise_head()
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.hook.restore(state["hook"])
+        self.epoch, self.seconds = state["epoch"], state["seconds"]
+        logger.info("resumed after epoch %d", self.epoch)
