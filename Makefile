@@ -14,7 +14,7 @@ UV_COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test heavy lint bench lock clean
+.PHONY: help demo test heavy lint bench tables lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -35,8 +35,11 @@ lint: $(VENV)/.dev ## check style, types and the import rule
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev ## train backdoored networks on CIFAR-10 and measure detection and time
+bench: $(VENV)/.dev ## guard a backdoored CIFAR-10 network and measure detection and time
 	$(BIN)/python -m benchmarks.cifar_badnets
+
+tables: $(VENV)/.dev ## write benchmarks/RESULTS.md from the JSONs
+	$(BIN)/python -m benchmarks.tables
 
 lock: $(VENV)/.dev ## resolve the locks anew, to the newest versions that pyproject.toml admits
 	$(UV_COMPILE) --upgrade --extra demo --group dev --output-file requirements/dev.txt

@@ -1,7 +1,7 @@
 """Train the networks of `benchmarks/zoo/`, on which everything is measured: `python -m benchmarks.make_zoo`.
 
-The zoo is frozen: a network that is there is left as it is. Any other is trained as `benchmarks.train` does, in the cache,
-with its checkpoint, and copied when it is done. On two CPU cores each takes some 15 minutes.
+The zoo is frozen: a network that is there is left as it is. Any other is trained as `benchmarks.train` does, in the
+cache, with its checkpoint, and copied when it is done. On two CPU cores each takes some 15 minutes.
 """
 
 import argparse
@@ -31,7 +31,7 @@ RECIPES = (
 
 
 def add(recipe: Recipe, data_folder: Path | None = None) -> None:
-    """Train a network, unless the zoo has it, and copy its files: the ONNX, the JSON, and the trigger if it is learnt."""
+    """Train a network, unless the zoo has it, and copy its files: ONNX, JSON, and the trigger if it is learnt."""
     if (ZOO / f"{recipe.name}.json").is_file():
         return
     trained = cifar.CACHE / "networks" / recipe.name

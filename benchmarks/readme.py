@@ -1,7 +1,7 @@
 """Write the figures of README.md from the JSONs of `benchmarks/results/`: `python -m benchmarks.readme`."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ CIFAR = "cifar10-resnet20-badnets-seed0-default-draw0"
 Record = dict[str, Any]
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     """A Markdown table."""
     return [f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows)]
 

@@ -1,0 +1,125 @@
+"""Tables are run cell by cell: each is one network and one method on one draw of D, and one JSON."""
+
+import argparse
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks import cifar
+from benchmarks.cifar import Images, Labels
+from benchmarks.environment import environment
+from benchmarks.suspect import ZOO, CleanSet, Suspect
+
+logger = logging.getLogger("benchmarks.cells")
+
+RESULTS = Path(__file__).parent / "results"
+PER_CLASS = 50
+"""Clean images of each class that the main tables give every method, as the paper has it for its own."""
+
+Record = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        network: name in the zoo. method: name of the defence or of the detector.
+        per_class: images of each class in D. draw: seed of the draw of D and of the method.
+    """
+
+    network: str
+    method: str
+    per_class: int = PER_CLASS
+    draw: int = 0
+
+    @property
+    def file(self) -> str:
+        """Name of its JSON."""
+        return f"{self.network}-{self.method.replace(' ', '_')}-{self.per_class}-draw{self.draw}.json"
+
+
+@dataclass(frozen=True)
+class Bed:
+    """What a cell is measured on: the network, D, and the test images that are not in D, in random order."""
+
+    suspect: Suspect
+    clean: CleanSet
+    x: Images
+    y: Labels
+
+    @classmethod
+    def of(cls, cell: Cell, data_folder: Path | None) -> "Bed":
+        """Made from the test split of the network's data set; the same for every method with this many images."""
+        suspect = Suspect.load(cell.network)
+        data = cifar.load(suspect.record["recipe"]["data"], data_folder)
+        chosen, unseen = cifar.calibration_split(data.y_test, cell.per_class, cell.draw)
+        return cls(
+            suspect, CleanSet(data.x_test[chosen], data.y_test[chosen]), data.x_test[unseen], data.y_test[unseen]
+        )
+
+
+def run_cells(cells: Iterable[Cell], folder: Path, measure: Callable[[Cell], Record]) -> int:
+    """Measure every cell that has no JSON in the folder yet, and write it.
+
+    Returns:
+        How many failed; a cell that fails leaves no JSON, and the others go on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    failures = 0
+    for cell in cells:
+        path, start = folder / cell.file, time.perf_counter()
+        if path.is_file():
+            continue
+        try:
+            record = measure(cell)
+        except Exception:
+            logger.exception("%s failed", cell)
+            failures += 1
+            continue
+        seconds = round(time.perf_counter() - start, 1)
+        write_json(path, asdict(cell) | {"cell_seconds": seconds} | record | environment())
+        logger.info("%s: %.0f s", path.name, seconds)
+    return failures
+
+
+def run_command(
+    description: str | None,
+    option: str,
+    methods: Sequence[str],
+    cells: Callable[[Sequence[str], Sequence[str], int], Iterable[Cell]],
+    folder: Path,
+    measure: Callable[[Cell, Path | None], Record],
+) -> int:
+    """The command line of a grid: read the options, run the cells.
+
+    Args:
+        description: for `--help`. option: name of the option that chooses methods. methods: all there are.
+        cells: gives the cells for networks, methods and a number of draws.
+        folder, measure: as in `run_cells`, with the folder of the data set for `measure`.
+
+    Returns:
+        Exit code: 1 where a cell failed.
+    """
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("benchmarks").setLevel(logging.INFO)
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    zoo = sorted(path.stem for path in ZOO.glob("*.onnx"))
+    parser.add_argument("--networks", nargs="+", choices=zoo, default=zoo, metavar="NETWORK")
+    parser.add_argument(f"--{option}", nargs="+", choices=methods, default=methods, dest="methods")
+    parser.add_argument("--draws", type=int, default=1, help="draws of D for each network")
+    parser.add_argument("--data-folder", type=Path, help="folder of unpack.py; default MMGUARD_DATA")
+    options = parser.parse_args()
+    grid = cells(options.networks, options.methods, options.draws)
+    return min(1, run_cells(grid, folder, lambda cell: measure(cell, options.data_folder)))
+
+
+def write_json(path: Path, record: Record) -> None:
+    """Write a record, whole or not at all."""
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial.write_text(json.dumps(record, indent=2) + "\n")
+    partial.replace(path)

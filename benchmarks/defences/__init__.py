@@ -1,0 +1,49 @@
+"""Post-training mitigations, by name."""
+
+from collections.abc import Callable
+
+from benchmarks.defences import attention_distillation, fine_pruning, ibau, mmbm, neural_cleanse
+from benchmarks.defences.attention_distillation import AttentionDistillation
+from benchmarks.defences.clipping import Mmac, Mmdf
+from benchmarks.defences.fine_pruning import FinePruning
+from benchmarks.defences.ibau import IBau
+from benchmarks.defences.mmbm import MmBm
+from benchmarks.defences.neural_cleanse import NeuralCleanse
+from benchmarks.defences.protocol import Defence, Mitigated
+from benchmarks.defences.without import Without
+from benchmarks.published import Published
+
+DEFENCES: dict[str, Callable[[], Defence]] = {
+    "without": Without,
+    "NC": NeuralCleanse,
+    "NAD": AttentionDistillation,
+    "FP": FinePruning,
+    "I-BAU": IBau,
+    "MM-BM": MmBm,
+    "MMAC": Mmac,
+    "MMDF": Mmdf,
+}
+
+PUBLISHED: dict[str, Published] = {
+    "NC": neural_cleanse.PUBLISHED,
+    "NAD": attention_distillation.PUBLISHED,
+    "FP": fine_pruning.PUBLISHED,
+    "I-BAU": ibau.PUBLISHED,
+    "MM-BM": mmbm.PUBLISHED,
+}
+"""What their own papers report, by the same name."""
+
+__all__ = [
+    "DEFENCES",
+    "PUBLISHED",
+    "AttentionDistillation",
+    "Defence",
+    "FinePruning",
+    "IBau",
+    "Mitigated",
+    "MmBm",
+    "Mmac",
+    "Mmdf",
+    "NeuralCleanse",
+    "Without",
+]

@@ -1,0 +1,45 @@
+"""What mmguard makes of a network: the clipped network alone (MMAC), and the test on both networks (MMDF).
+
+The paper's section 3.1, as `mmguard` has it: bounds and null are learnt by the public command.
+"""
+
+from dataclasses import dataclass
+
+from benchmarks.defences.protocol import Mitigated
+from benchmarks.guarded import bundle_of, decide
+from benchmarks.suspect import CleanSet, Suspect
+from mmguard import Guard
+
+
+@dataclass(frozen=True)
+class Mmac:
+    """The clipped network answers.
+
+    Attributes:
+        preset, rounds: of `mmguard calibrate`.
+    """
+
+    preset: str = "default"
+    rounds: int | None = None
+    per_class: int = 50
+
+    def mitigate(self, suspect: Suspect, clean: CleanSet, seed: int) -> Mitigated:
+        """Calibrate, and take the clipped network."""
+        guard, notes = self.guard(suspect, clean, seed)
+        return Mitigated(lambda x: decide(guard, x).clipped_labels, notes)
+
+    def guard(self, suspect: Suspect, clean: CleanSet, seed: int) -> tuple[Guard, dict[str, object]]:
+        """The guard, and what its calibration took."""
+        bundle = bundle_of(suspect, clean, self.preset, self.rounds, seed)
+        notes = {"calibration_seconds": bundle.provenance()["seconds"], "rounds": bundle.manifest.calibration.rounds}
+        return Guard(bundle, registry=None), notes
+
+
+@dataclass(frozen=True)
+class Mmdf(Mmac):
+    """The guard answers: the original's label where nothing is flagged, else the corrected one."""
+
+    def mitigate(self, suspect: Suspect, clean: CleanSet, seed: int) -> Mitigated:
+        """Calibrate, and take the guard under its default policy."""
+        guard, notes = self.guard(suspect, clean, seed)
+        return Mitigated(lambda x: decide(guard, x).labels, notes)

@@ -1,0 +1,107 @@
+"""Every input detector on every network: AUROC, true positives at fixed false positives, and the cost of an input.
+
+    python -m benchmarks.detection                                    # every cell that has no JSON yet
+    python -m benchmarks.detection --networks cifar10-resnet20-badnets-seed0 --detectors STRIP MMDF
+
+Writes `benchmarks/results/detection/NETWORK-DETECTOR-IMAGES-DRAW.json`. Run again, it goes on with the first cell
+missing.
+"""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.cells import PER_CLASS, RESULTS, Bed, Cell, Record, run_command
+from benchmarks.detectors import DETECTORS, Detector, Verdicts
+from benchmarks.metrics import auroc, true_positive_rate_at
+
+FOLDER = RESULTS / "detection"
+FALSE_POSITIVE_RATES = (0.005, 0.01)
+FORWARDS = 200_000
+"""On clean images, at most: a slow detector is measured on fewer images."""
+BINS = 60
+CURVE = np.concatenate([[0.0], np.geomspace(1e-4, 1, 81)])
+"""False-positive rates at which ROC curves are kept."""
+
+
+def cells(networks: Sequence[str], detectors: Sequence[str], draws: int = 1) -> Iterator[Cell]:
+    """Each detector with 50 clean images a class."""
+    for network in networks:
+        for detector in detectors:
+            yield from (Cell(network, detector, PER_CLASS, draw) for draw in range(draws))
+
+
+def measure(cell: Cell, data_folder: Path | None = None) -> Record:
+    """Fit the detector on D, and score clean and triggered test images that are not in D."""
+    bed, detector = Bed.of(cell, data_folder), DETECTORS[cell.method]()
+    start = time.perf_counter()
+    judge = detector.fit(bed.suspect, bed.clean, cell.draw)
+    fitted = time.perf_counter()
+    rows = sample(len(bed.y), detector, cell.draw)
+    x, y = bed.x[rows], bed.y[rows]
+    clean, judged = judge(x), time.perf_counter()
+    record: Record = {
+        "seed": bed.suspect.record["seed"],
+        "forwards": detector.forwards,
+        "fit_seconds": round(fitted - start, 1),
+        "milliseconds": 1000 * (judged - fitted) / len(x),
+        "clean_images": len(y),
+        "false_positive_rate": float(clean.flagged.mean()),
+    }
+    goal = bed.suspect.attack.goal(y)
+    victims = goal != y
+    if not victims.any():
+        return record | {"histogram": histogram(clean.scores, clean.scores[:0])}
+    triggered = bed.suspect.attack.trigger(x[victims])
+    wins = bed.suspect.exported.labels(triggered) == goal[victims]
+    return record | against(clean, judge(triggered), wins)
+
+
+def sample(count: int, detector: Detector, draw: int) -> NDArray[np.int64]:
+    """Which of `count` images are measured: all of them, or an even sample where the detector is too slow for that."""
+    limit = min(count, max(1, int(FORWARDS / detector.forwards)))
+    return np.sort(np.random.default_rng([draw, 3]).permutation(count)[:limit])
+
+
+def against(clean: Verdicts, triggered: Verdicts, wins: NDArray[np.bool_]) -> Record:
+    """All figures of clean against triggered inputs; `wins` (M,) tells which of these get the attacker's label."""
+    scores = triggered.scores[wins]
+    return {
+        "triggered_images": len(wins),
+        "winning_images": int(wins.sum()),
+        "auroc": auroc(clean.scores, scores),
+        "auroc_of_all_triggered": auroc(clean.scores, triggered.scores),
+        "true_positive_rate_at": {
+            str(rate): true_positive_rate_at(clean.scores, scores, rate) for rate in FALSE_POSITIVE_RATES
+        },
+        "true_positive_rate": float(triggered.flagged[wins].mean()),
+        "curve": {
+            "false_positive_rate": CURVE.tolist(),
+            "true_positive_rate": [true_positive_rate_at(clean.scores, scores, rate) for rate in CURVE],
+        },
+        "histogram": histogram(clean.scores, scores),
+    }
+
+
+def histogram(clean: NDArray[np.float64], triggered: NDArray[np.float64]) -> Record:
+    """Counts of the scores in equal bins from the 0.1st to the 99.9th percentile, what lies beyond in the end ones."""
+    low, high = np.percentile(np.concatenate([clean, triggered]), [0.1, 99.9])
+    edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
+    counts = {
+        name: np.histogram(np.clip(scores, edges[0], edges[-1]), edges)[0].tolist()
+        for name, scores in (("clean", clean), ("triggered", triggered))
+    }
+    return {"edges": edges.tolist()} | counts
+
+
+def main() -> None:
+    """Entry point."""
+    sys.exit(run_command(__doc__, "detectors", list(DETECTORS), cells, FOLDER, measure))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Input detectors, by name: the peers that mmguard is compared with, and two baselines that cost nothing."""
+
+from collections.abc import Callable
+from functools import partial
+
+from benchmarks.detectors import ibd_psc, scale_up, strip
+from benchmarks.detectors.confidence import MaxSoftmax, OriginalMargin
+from benchmarks.detectors.ibd_psc import IbdPsc
+from benchmarks.detectors.mmdf import Mmdf
+from benchmarks.detectors.protocol import THETA, Detector, Judge, Verdicts
+from benchmarks.detectors.scale_up import ScaleUp
+from benchmarks.detectors.strip import Strip
+from benchmarks.published import Published
+
+DETECTORS: dict[str, Callable[[], Detector]] = {
+    "MMDF": Mmdf,
+    "STRIP": Strip,
+    "SCALE-UP": ScaleUp,
+    "SCALE-UP data-free": partial(ScaleUp, data_limited=False),
+    "IBD-PSC": IbdPsc,
+    "max softmax": MaxSoftmax,
+    "original margin": OriginalMargin,
+}
+
+PUBLISHED: dict[str, Published] = {
+    "STRIP": strip.PUBLISHED,
+    "SCALE-UP": scale_up.PUBLISHED,
+    "SCALE-UP data-free": scale_up.PUBLISHED_DATA_FREE,
+    "IBD-PSC": ibd_psc.PUBLISHED,
+}
+"""What the peers' own papers report, figures under the names that `benchmarks.detection` gives them."""
+
+__all__ = [
+    "DETECTORS",
+    "PUBLISHED",
+    "THETA",
+    "Detector",
+    "IbdPsc",
+    "Judge",
+    "MaxSoftmax",
+    "Mmdf",
+    "OriginalMargin",
+    "ScaleUp",
+    "Strip",
+    "Verdicts",
+]

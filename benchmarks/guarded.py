@@ -1,0 +1,90 @@
+"""Calibrate a guard for a network of the zoo as a user does, by the command, and keep the bundle for other figures."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks import cifar
+from benchmarks.cifar import Images
+from benchmarks.suspect import CleanSet, Suspect
+from mmguard import Bundle, Decision, Guard
+from mmguard.calibrate.settings import Settings, find_preset
+from mmguard.errors import BundleError
+from mmguard.images import normalise
+
+BATCH = 100
+
+
+def bundle_of(suspect: Suspect, clean: CleanSet, preset: str, rounds: int | None, seed: int) -> Bundle:
+    """The guard bundle of a network, calibrated now unless one for the same file, D, settings and seed is kept.
+
+    Args:
+        suspect: the network. clean: D. preset, rounds: of `mmguard calibrate`.
+        seed: of calibration.
+
+    Raises:
+        subprocess.CalledProcessError: calibration failed.
+    """
+    digest = sha256(clean.x.tobytes() + clean.y.tobytes()).hexdigest()[:8]
+    settings = find_preset(preset)
+    settings = settings if rounds is None else replace(settings, rounds=rounds)
+    path = cifar.CACHE / "bundles" / f"{suspect.name}-{preset}-{digest}-{seed}.mmguard"
+    if (kept := _kept(path, suspect, settings)) is not None:
+        return kept
+    folder = cifar.CACHE / "clean" / digest
+    write_clean(folder, clean)
+    calibrate(suspect, folder, path, ["--preset", preset, "--rounds", str(settings.rounds), "--seed", str(seed)])
+    return Bundle.open(path)
+
+
+def _kept(path: Path, suspect: Suspect, settings: Settings) -> Bundle | None:
+    try:
+        bundle = Bundle.open(path)
+    except BundleError:
+        return None
+    same_model = (path / "original.onnx").read_bytes() == suspect.path.read_bytes()
+    same_settings = bundle.manifest.settings == asdict(settings)
+    return bundle if same_model and same_settings else None
+
+
+def write_clean(folder: Path, clean: CleanSet) -> None:
+    """Write D as a user has it: `folder/<class>/<number>.png`."""
+    for number, (image, label) in enumerate(zip(clean.x, clean.y, strict=True)):
+        path = folder / str(label) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+
+
+def calibrate(suspect: Suspect, clean: Path, bundle: Path, options: Sequence[str]) -> None:
+    """Run the public command, with further options."""
+    bundle.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "mmguard", "calibrate", str(suspect.path), str(clean), "--out", str(bundle)]
+    for option in ("mean", "std"):
+        command += [f"--{option}", *map(str, suspect.record[option])]
+    subprocess.run([*command, *options], check=True)
+
+
+def inputs(guard: Guard, x: Images) -> list[NDArray[np.float32]]:
+    """Images (N, 32, 32, 3) uint8 in batches as the guard takes them, prepared as its manifest says."""
+    preprocessing = guard.bundle.manifest.input.preprocessing
+    assert preprocessing is not None, "calibrated on images"
+    prepared = np.stack([normalise(image.astype(np.float32), preprocessing) for image in x])
+    return [prepared[first : first + BATCH] for first in range(0, len(x), BATCH)]
+
+
+def joined(decisions: Sequence[Decision]) -> Decision:
+    """The decisions of several batches as those of one."""
+    fields = Decision.__dataclass_fields__
+    return Decision(**{name: np.concatenate([getattr(each, name) for each in decisions]) for name in fields})
+
+
+def decide(guard: Guard, x: Images) -> Decision:
+    """The guard's decisions on images (N, 32, 32, 3) uint8."""
+    return joined([guard(batch) for batch in inputs(guard, x)])

@@ -1,0 +1,176 @@
+"""Overfitting without a backdoor, from rare classes and from over-training: the paper's Tables 2 to 5, Figures 1 and 2.
+
+    python -m benchmarks.overfitting                                        # every cell that has no JSON yet
+    python -m benchmarks.overfitting --list                                 # all cells, and which are done
+    python -m benchmarks.overfitting --only cifar10-LT-100-CE --device cuda --minutes 6
+
+A cell is one ResNet-32 and what was done to it after training. Its network is trained once, kept with its checkpoint in
+--networks, and shared by all cells that need it. D is drawn from the test split, and every cell, mitigated or not, is
+measured on the other test images. Writes `benchmarks/results/overfitting/CELL.json`; run again, it goes on.
+"""
+
+import argparse
+import logging
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import mmguard
+from benchmarks import cifar, train
+from benchmarks.cells import RESULTS, Record, write_json
+from benchmarks.environment import environment
+from benchmarks.evaluate import Exported, per_class_accuracy
+from benchmarks.guarded import write_clean
+from benchmarks.overfitting_grid import PER_CLASS, Cell, cells
+from benchmarks.suspect import CleanSet, Suspect
+from mmguard.images import preprocessing_from
+
+logger = logging.getLogger("benchmarks.overfitting")
+
+FOLDER = RESULTS / "overfitting"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and for how long cells are run.
+
+    Attributes:
+        networks: folder of the networks. data_folder: of unpack.py, None for MMGUARD_DATA.
+        device: `cpu` or `cuda`, of training and of calibration; figures are measured on the CPU.
+        deadline: in seconds of `time.monotonic`.
+    """
+
+    networks: Path
+    data_folder: Path | None = None
+    device: str = "cpu"
+    deadline: float = math.inf
+
+    @property
+    def minutes(self) -> float | None:
+        """Minutes left, None without a deadline."""
+        return None if math.isinf(self.deadline) else max(0.0, self.deadline - time.monotonic()) / 60
+
+
+def run_cells(grid: Iterable[Cell], folder: Path, place: Place) -> list[Cell]:
+    """Measure every cell that has no JSON in the folder yet.
+
+    Returns:
+        The cells that were left out, because mmguard lacks their mitigation.
+
+    Raises:
+        OutOfTimeError: the deadline has passed; the same call goes on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    left_out = []
+    for cell in grid:
+        path = folder / f"{cell.name}.json"
+        if path.is_file():
+            continue
+        if not cell.runnable:
+            left_out.append(cell)
+            continue
+        if place.minutes == 0:
+            raise train.OutOfTimeError(f"time is up before {cell.name}; run again to go on")
+        record = measure(cell, place)
+        write_json(path, record)
+        logger.info("%s: accuracy %.4f", cell.name, record["accuracy"])
+    if left_out:
+        logger.info("mmguard has no `mmom` objective yet: %d cells left out", len(left_out))
+    return left_out
+
+
+def measure(cell: Cell, place: Place) -> Record:
+    """Train the network unless it is there, mitigate, and measure on the test images that are not in D."""
+    suspect = network_of(cell, place)
+    data = cifar.load(cell.data, place.data_folder)
+    chosen, unseen = cifar.calibration_split(data.y_test, PER_CLASS[cell.data], cell.seed)
+    network, notes = mitigate(cell, suspect, CleanSet(data.x_test[chosen], data.y_test[chosen]), place)
+    labels, y = network.labels(data.x_test[unseen]), data.y_test[unseen]
+    return (
+        asdict(cell)
+        | {
+            "name": cell.name,
+            "images": len(y),
+            "clean_set_per_class": PER_CLASS[cell.data],
+            "accuracy": float((labels == y).mean()),
+            "per_class_accuracy": per_class_accuracy(labels, y).tolist(),
+            "class_sizes": suspect.record["class_sizes"],
+            "training_seconds": suspect.record["training_seconds"],
+            "recipe": suspect.record["recipe"],
+        }
+        | notes
+        | {"network": suspect.record}
+        | environment()
+    )
+
+
+def network_of(cell: Cell, place: Place) -> Suspect:
+    """The cell's network, trained now unless it is kept; raises OutOfTimeError where that takes too long."""
+    folder = place.networks / f"{cell.recipe.name}-{cell.epochs}epochs"
+    if not (folder / f"{cell.recipe.name}.json").is_file():
+        train.run(cell.recipe, folder, place.data_folder, True, place.device, place.minutes)
+    return Suspect.load(cell.recipe.name, folder)
+
+
+def mitigate(cell: Cell, suspect: Suspect, clean: CleanSet, place: Place) -> tuple[Exported, Record]:
+    """The network that answers in the cell, and what its calibration took and found."""
+    if cell.mitigation == "none":
+        return suspect.exported, {"mitigation_seconds": 0.0, "settings": None, "calibration": None}
+    images, path = suspect.path.parent / "clean", suspect.path.parent / f"{cell.name}.mmguard"
+    write_clean(images, clean)
+    mean, deviation = (suspect.record[key] for key in ("mean", "std"))
+    mmom: dict[str, Any] = {"objective": "mmom", "margin_weight": cell.weight} if cell.mitigation == "MMOM" else {}
+    start = time.perf_counter()
+    mmguard.calibrate_model(
+        suspect.path,
+        images,
+        out=path,
+        preprocessing=preprocessing_from(mean=mean, std=deviation),
+        seed=cell.seed,
+        device=place.device,
+        **mmom,
+    )
+    seconds, manifest = time.perf_counter() - start, mmguard.Bundle.open(path).manifest
+    clipped = Exported(path / "clipped.onnx", suspect.exported.mean, suspect.exported.deviation)
+    return clipped, {
+        "mitigation_seconds": round(seconds, 1),
+        "settings": manifest.settings,
+        "calibration": asdict(manifest.calibration),
+    }
+
+
+def show(grid: Iterable[Cell], folder: Path) -> None:
+    """Print each cell and whether it is done."""
+    for cell in grid:
+        lacking = "open" if cell.runnable else "waits for the mmom objective"
+        print(f"{cell.name}: {'done' if (folder / f'{cell.name}.json').is_file() else lacking}")
+
+
+def main() -> None:
+    """Entry point."""
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("benchmarks").setLevel(logging.INFO)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=[""], metavar="PART", help="cells with one of these in their name")
+    parser.add_argument("--seed", type=int, default=0, help="of the networks, of the draws of D, of calibration")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to train and calibrate")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing after so many; run again then")
+    parser.add_argument("--networks", type=Path, default=cifar.CACHE / "overfitting", help="folder of the networks")
+    parser.add_argument("--data-folder", type=Path, help="folder of unpack.py; default MMGUARD_DATA")
+    parser.add_argument("--list", action="store_true", help="print the cells, and run none")
+    options = parser.parse_args()
+    grid = [cell for cell in cells(options.seed) if any(part in cell.name for part in options.only)]
+    if options.list:
+        return show(grid, FOLDER)
+    deadline = time.monotonic() + 60 * options.minutes
+    try:
+        run_cells(grid, FOLDER, Place(options.networks, options.data_folder, options.device, deadline))
+    except train.OutOfTimeError as stopped:
+        logger.info("%s", stopped)
+
+
+if __name__ == "__main__":
+    main()

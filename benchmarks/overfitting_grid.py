@@ -1,0 +1,102 @@
+"""The cells of the paper's Tables 2 to 5 and of Figures 1 and 2, which `benchmarks.overfitting` runs."""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import mmguard
+from benchmarks.imbalance import PROFILES
+from benchmarks.recipe import Recipe
+
+NETWORK = "resnet32"
+EPOCHS, OVERTRAINED = 200, 1000
+PER_CLASS = {"cifar10": 50, "cifar100": 5}
+"""Images of each class in D (section 4.2)."""
+
+MMOM_WEIGHT = 1e-5
+"""λ where a table does not vary it; the paper names none, and finds no difference from 1e-7 to 1e-4."""
+MMOM_WEIGHTS = (0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
+MMOM_OPTIONS = frozenset({"objective", "margin_weight"})
+"""What `mmguard.calibrate_model` must take before MMOM cells can be run."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        data, profile, objective, epochs, seed: of the network; see `Recipe`.
+        mitigation: `none`, `MMAC` (Eq. 4) or `MMOM` (Eq. 5).
+        weight: λ of MMOM, else None.
+    """
+
+    data: str
+    profile: str
+    objective: str = "CE"
+    epochs: int = EPOCHS
+    mitigation: str = "none"
+    weight: float | None = None
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """Name of its JSON."""
+        weight = "" if self.weight is None else f"-{self.weight:g}"
+        training = f"{self.data}-{self.profile}-{self.objective}-{self.epochs}epochs-seed{self.seed}"
+        return f"{training}-{self.mitigation}{weight}"
+
+    @property
+    def recipe(self) -> Recipe:
+        """How its network is trained."""
+        return Recipe(
+            data=self.data,
+            network=NETWORK,
+            attack="none",
+            epochs=self.epochs,
+            seed=self.seed,
+            profile=self.profile,
+            objective=self.objective,
+        )
+
+    @property
+    def runnable(self) -> bool:
+        """Whether mmguard has the mitigation."""
+        takes = inspect.signature(mmguard.calibrate_model).parameters
+        return self.mitigation != "MMOM" or takes.keys() >= MMOM_OPTIONS
+
+
+def cells(seed: int = 0) -> list[Cell]:
+    """The whole grid, each cell once; those of one network follow each other."""
+    grid = dict.fromkeys(
+        [*_tables_2_and_4(seed), *_lambdas(seed), *_balanced(seed), *_pair("cifar10", "LT-100", OVERTRAINED, seed)]
+    )
+    networks = dict.fromkeys(cell.recipe for cell in grid)
+    return [cell for recipe in networks for cell in grid if cell.recipe == recipe]
+
+
+def _tables_2_and_4(seed: int) -> Iterator[Cell]:
+    """Figures 1 and 2 (a), (b) take theirs from here too."""
+    for data in PER_CLASS:
+        for profile in (name for name in PROFILES if name != "balanced"):
+            yield from _pair(data, profile, EPOCHS, seed)
+            yield Cell(data, profile, mitigation="MMAC", seed=seed)
+            yield Cell(data, profile, "mixup", seed=seed)
+            yield Cell(data, profile, "GCL", seed=seed)
+            yield Cell(data, profile, "GCL", mitigation="MMOM", weight=MMOM_WEIGHT, seed=seed)
+
+
+def _lambdas(seed: int) -> Iterator[Cell]:
+    """Table 3 and Figure 2 (c)."""
+    for weight in MMOM_WEIGHTS:
+        yield Cell("cifar10", "LT-100", mitigation="MMOM", weight=weight, seed=seed)
+
+
+def _balanced(seed: int) -> Iterator[Cell]:
+    """Table 5."""
+    for data in PER_CLASS:
+        yield from _pair(data, "balanced", EPOCHS, seed)
+
+
+def _pair(data: str, profile: str, epochs: int, seed: int) -> Iterator[Cell]:
+    yield Cell(data, profile, epochs=epochs, seed=seed)
+    yield Cell(data, profile, epochs=epochs, mitigation="MMOM", weight=MMOM_WEIGHT, seed=seed)

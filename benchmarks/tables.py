@@ -1,0 +1,193 @@
+"""Write `benchmarks/RESULTS.md` and its plots from the JSONs: `make tables`.
+
+The paper's figures stand in a row of their own above ours. A cell that was not run stays empty.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+from benchmarks import defences, detection, detectors, mitigation, overfitting, overfitting_tables, plots
+from benchmarks.cells import PER_CLASS
+from benchmarks.defences import DEFENCES
+from benchmarks.detectors import DETECTORS
+from benchmarks.grid import Grid, Record, average, read, spread
+from benchmarks.readme import footnote, percent, table
+from benchmarks.suspect import ZOO
+
+HERE = Path(__file__).parent
+TARGET, PLOTS = HERE / "RESULTS.md", HERE / "plots"
+
+TABLE_1 = ("chessboard", "badnets", "blend", "wanet", "input_aware", "clean_label", "none")
+"""The columns of the paper's Table 1."""
+MITIGATION = {
+    "clean_accuracy": ("ACC", "accuracy on clean test images, %"),
+    "attack_success": ("ASR", "triggered test images that get the attacker's label, %"),
+    "triggered_accuracy": ("PACC", "triggered test images that get their true label, %"),
+}
+DETECTION = {
+    ("auroc",): "AUROC, %",
+    ("true_positive_rate_at", "0.005"): "true positives at 0.5 % false positives, %",
+    ("true_positive_rate_at", "0.01"): "true positives at 1 % false positives, %",
+    (
+        "false_positive_rate",
+    ): "clean inputs flagged by the detector's own rule, nominally 0.5 % where it takes a rate, %",
+    ("true_positive_rate",): "true positives by the detector's own rule, %",
+}
+CHECKED_ON = ("resnet20", "badnets")
+"""Architecture and attack of the network on which the peers are held against their papers."""
+
+
+def zoo_table(zoo: Mapping[str, Record]) -> list[str]:
+    """Each network with its recipe and what it was frozen with."""
+    rows = []
+    for name, record in zoo.items():
+        recipe, success = record["recipe"], record["attack_success"]
+        poisoned = percent(recipe["rate"]) if recipe["rate"] else ""
+        rows.append(
+            (
+                f"[{name}](zoo/{name}.json)",
+                f"{recipe['epochs']} epochs, {recipe['precision']}",
+                poisoned,
+                percent(record["clean_accuracy"]),
+                "" if success is None else percent(success),
+            )
+        )
+    return table(("network", "recipe", "poisoned", "clean accuracy", "attack success"), rows)
+
+
+def mitigation_table(grid: Grid, architecture: str, attacks: Sequence[str], figure: str, paper: Record) -> list[str]:
+    """One figure of every defence under every attack, the paper's above ours; `paper` is its table or nothing."""
+    rows: list[tuple[str, ...]] = []
+    for name, make in DEFENCES.items():
+        if name in paper:
+            published = paper[name][MITIGATION[figure][0]]
+            rows.append((name, "paper", _images(paper[name]["images"]), *(published[each] or "" for each in attacks)))
+        own = make().per_class
+        for per_class in dict.fromkeys((PER_CLASS, own or PER_CLASS)):
+            cells = (spread(grid.values(architecture, attack, name, per_class, figure)) for attack in attacks)
+            rows.append((name, "ours", _images(per_class if own else None), *cells))
+    return table(("defence", "", "images a class", *attacks), rows)
+
+
+def _images(count: int | None) -> str:
+    return str(count or "")
+
+
+def mitigation_section(grid: Grid, architecture: str, beyond: Sequence[str], paper: Record) -> list[str]:
+    """Table 1 by figure, the attacks beyond it, and the seconds that each defence took."""
+    lines = ["", f"## Mitigation, {architecture}", "", f"Rows of the paper: Table 1 of {paper['source']}"]
+    for figure, (short, words) in MITIGATION.items():
+        lines += ["", f"### {short}: {words}", ""]
+        lines += mitigation_table(grid, architecture, TABLE_1, figure, paper["table_1"])
+    for figure, (short, words) in MITIGATION.items():
+        lines += ["", f"### {short} beyond the six attacks: {words}", ""]
+        lines += mitigation_table(grid, architecture, beyond, figure, {})
+    attacks = (*TABLE_1, *beyond)
+    rows = [
+        (name, *(average(grid.values(architecture, attack, name, PER_CLASS, "seconds")) for attack in attacks))
+        for name in DEFENCES
+    ]
+    return [*lines, "", "### Seconds, 50 images a class", "", *table(("defence", *attacks), rows)]
+
+
+def detection_section(grid: Grid, architecture: str, attacks: Sequence[str]) -> list[str]:
+    """Every figure of every detector under every attack, and the plots."""
+    lines = ["", f"## Detection, {architecture}", "", "50 clean images a class. Triggered inputs are those that win."]
+    for path, words in DETECTION.items():
+        rows = [
+            (name, *(spread(grid.values(architecture, attack, name, PER_CLASS, *path)) for attack in attacks))
+            for name in DETECTORS
+        ]
+        lines += ["", f"### {words[0].upper()}{words[1:]}", "", *table(("detector", *attacks), rows)]
+    return lines + plots_of(grid, architecture, attacks)
+
+
+def plots_of(grid: Grid, architecture: str, attacks: Sequence[str]) -> list[str]:
+    """Draw the ROC curves of all detectors and the margin gaps of clean and triggered inputs; the lines that show them.
+
+    Of several seeds or draws the first is drawn.
+    """
+
+    def first(attack: str, name: str, key: str) -> Record | None:
+        values = grid.values(architecture, attack, name, PER_CLASS, key)
+        return values[0] if values else None
+
+    curves = {
+        attack: {name: curve for name in DETECTORS if (curve := first(attack, name, "curve"))} for attack in attacks
+    }
+    gaps = {attack: counts for attack in attacks if (counts := first(attack, "MMDF", "histogram"))}
+    lines = []
+    if drawn := {attack: each for attack, each in curves.items() if each}:
+        plots.roc(drawn, PLOTS / f"roc-{architecture}.svg")
+        lines += ["", f"![ROC curves](plots/roc-{architecture}.svg)"]
+    if gaps:
+        plots.histograms(gaps, "margin gap, logits", PLOTS / f"margin-gap-{architecture}.svg")
+        lines += ["", f"![Margin gaps of clean and triggered inputs](plots/margin-gap-{architecture}.svg)"]
+    return lines
+
+
+def cost_table(records: Sequence[Record]) -> list[str]:
+    """What each detector costs: forwards, and medians over the cells of fitting and of judging."""
+    rows = []
+    for name, make in DETECTORS.items():
+        mine = [record for record in records if record["method"] == name]
+        fitting, judging = (
+            f"{median(each[key] for each in mine):.1f}" if mine else "" for key in ("fit_seconds", "milliseconds")
+        )
+        images = str(max(each["clean_images"] for each in mine)) if mine else ""
+        rows.append((name, f"{make().forwards:g}", fitting, judging, images))
+    return table(("detector", "forwards an input", "fitting, s", "an input, ms", "clean images measured"), rows)
+
+
+def published_table(mitigated: Grid, detected: Grid) -> list[str]:
+    """Figures that the peers' papers report, with ours on the BadNets network beside them."""
+    rows = []
+    for grid, published in ((mitigated, defences.PUBLISHED), (detected, detectors.PUBLISHED)):
+        for name, experiment in published.items():
+            own = DEFENCES[name]().per_class if grid is mitigated else PER_CLASS
+            for figure, value in experiment.figures.items():
+                before = figure.endswith("_before")
+                method, images = ("without", PER_CLASS) if before else (name, own)
+                ours = grid.values(*CHECKED_ON, method, images, *figure.removesuffix("_before").split("."))
+                source = experiment.source + (" (from memory)" if experiment.from_memory else "")
+                words = figure.replace("_", " ").replace(".", " ")
+                rows.append((name, experiment.setting, words, spread([value]), spread(ours), source))
+    return table(("peer", "its paper's setting", "figure", "paper, %", "ours, %", "source"), rows)
+
+
+def page() -> list[str]:
+    """The whole of RESULTS.md, by line; the plots are drawn on the way."""
+    paper = json.loads((HERE / "paper.json").read_text())
+    zoo = {record["name"]: record for record in read(ZOO)}
+    mitigated, detected = (Grid(read(folder), zoo) for folder in (mitigation.FOLDER, detection.FOLDER))
+    beyond = sorted({record["recipe"]["attack"] for record in zoo.values()} - set(TABLE_1))
+    lines = [
+        "# Results",
+        "",
+        "Written by `make tables` from `benchmarks/zoo/` and `benchmarks/results/`.",
+        "",
+        "## The zoo",
+        "",
+    ]
+    lines += zoo_table(zoo)
+    for architecture in sorted({record["recipe"]["network"] for record in zoo.values()}):
+        lines += mitigation_section(mitigated, architecture, beyond, paper)
+        lines += detection_section(detected, architecture, (*TABLE_1, *beyond))
+    lines += ["", "## What a detector costs", "", *cost_table(detected.records)]
+    lines += ["", "## The peers against their papers", "", *published_table(mitigated, detected)]
+    overfitted = read(overfitting.FOLDER)
+    lines += overfitting_tables.section(overfitted, paper, PLOTS)
+    measured = (*zoo.values(), *mitigated.records, *detected.records, *overfitted)
+    machines = sorted({footnote(record) for record in measured})
+    return [*lines, "", "## Measured on", "", *(f"- {machine}" for machine in machines)]
+
+
+def main() -> None:
+    """Entry point of `python -m benchmarks.tables`."""
+    TARGET.write_text("\n".join(page()) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import defences, detection, detectors, grid, mitigation, overfitting, tables
+from benchmarks.published import Published
+
+ENVIRONMENT = {
+    "hardware": {"cpu": "CPU", "cores": 2},
+    "versions": {"python": "3.11", "torch": "2", "onnxruntime": "1"},
+}
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(record | ENVIRONMENT))
+
+
+def network(attack: str, seed: int, success: float | None) -> dict[str, Any]:
+    recipe = {"network": "resnet20", "attack": attack, "epochs": 10, "precision": "bfloat16", "rate": 0.05}
+    name = f"{attack}-{seed}"
+    return {"name": name, "recipe": recipe, "seed": seed, "clean_accuracy": 0.8626, "attack_success": success}
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(tables, "ZOO", tmp_path / "zoo")
+    monkeypatch.setattr(tables, "PLOTS", tmp_path / "plots")
+    monkeypatch.setattr(mitigation, "FOLDER", tmp_path / "mitigation")
+    monkeypatch.setattr(detection, "FOLDER", tmp_path / "detection")
+    monkeypatch.setattr(overfitting, "FOLDER", tmp_path / "overfitting")
+    for attack, seed, success in (("badnets", 0, 1.0), ("badnets", 1, 0.9), ("none", 0, None), ("sig", 0, 0.5)):
+        write(tmp_path / "zoo" / f"{attack}-{seed}.json", network(attack, seed, success))
+    for seed, success in ((0, 0.01), (1, 0.03)):
+        cell = {"network": f"badnets-{seed}", "method": "NC", "per_class": 50, "seconds": 10 + seed}
+        figures = {"clean_accuracy": 0.85, "attack_success": success, "triggered_accuracy": 0.8}
+        write(tmp_path / "mitigation" / f"{seed}.json", cell | figures)
+    cell = {"network": "none-0", "method": "NC", "per_class": 50, "seconds": 9}
+    write(tmp_path / "mitigation" / "none.json", cell | {"clean_accuracy": 0.5, "attack_success": None})
+    scores = {"edges": [0, 1, 2], "clean": [5, 1], "triggered": [0, 4]}
+    write(
+        tmp_path / "detection" / "0.json",
+        {"network": "badnets-0", "method": "MMDF", "per_class": 50, "auroc": 0.875, "histogram": scores}
+        | {"curve": {"false_positive_rate": [0.0, 1.0], "true_positive_rate": [0.5, 1.0]}, "clean_images": 6}
+        | {"fit_seconds": 3.0, "milliseconds": 1.5, "false_positive_rate": 0.01},
+    )
+    published = Published(
+        "Their paper, table 9", "CIFAR-10", {"attack_success": 0.1, "attack_success_before": 1.0}, True
+    )
+    monkeypatch.setattr(defences, "PUBLISHED", {"NC": published})
+    monkeypatch.setattr(detectors, "PUBLISHED", {})
+    return "\n".join(tables.page())
+
+
+def row(page: str, heading: str, *begins: str) -> list[str]:
+    """The cells of the first row below a heading that begins with these."""
+    lines = page[page.index(heading) :].splitlines()
+    cells = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    return next(found for found in cells if tuple(found[: len(begins)]) == begins)
+
+
+def test_mean_and_deviation_over_the_seeds(page: str) -> None:
+    assert row(page, "### ASR", "NC", "ours", "50") == ["NC", "ours", "50", "", "2.00 ± 1.41", "", "", "", "", ""]
+    assert row(page, "### ACC", "NC", "ours", "50")[4:] == ["85.00 ± 0.00", "", "", "", "", "50.00"]
+
+
+def test_the_paper_stands_above_and_what_was_not_run_stays_empty(page: str) -> None:
+    assert row(page, "### ASR", "NC", "paper")[2:5] == ["500", "63.72 ± 27.20", "28.13 ± 19.43"]
+    assert row(page, "### ASR", "NC", "ours", "500")[3:] == [""] * 7
+    assert row(page, "### ASR", "MMDF", "ours")[3:] == [""] * 7
+
+
+def test_attacks_beyond_table_1_have_tables_of_their_own(page: str) -> None:
+    assert "| defence |  | images a class | sig |" in page[page.index("beyond the six attacks") :]
+
+
+def test_the_zoo_is_listed(page: str) -> None:
+    assert row(page, "## The zoo", "[sig-0](zoo/sig-0.json)")[1:] == [
+        "10 epochs, bfloat16",
+        "5.0 %",
+        "86.3 %",
+        "50.0 %",
+    ]
+    assert row(page, "## The zoo", "[none-0](zoo/none-0.json)")[-1] == ""
+
+
+def test_detection_and_cost(page: str) -> None:
+    assert row(page, "### AUROC", "MMDF")[2] == "87.50"
+    assert row(page, "## What a detector costs", "MMDF")[1:] == ["2", "3.0", "1.5", "6"]
+    assert row(page, "## What a detector costs", "STRIP")[2:] == ["", "", ""]
+
+
+def test_peers_stand_beside_their_papers(page: str) -> None:
+    after = row(page, "## The peers", "NC", "CIFAR-10", "attack success")
+    assert after[3:] == ["10.00", "", "Their paper, table 9 (from memory)"]
+    assert row(page, "## The peers", "NC", "CIFAR-10", "attack success before")[3] == "100.00"
+
+
+def test_plots_depend_on_the_data_only(page: str, tmp_path: Path) -> None:
+    first = {path.name: path.read_bytes() for path in (tmp_path / "plots").iterdir()}
+    assert set(first) == {"roc-resnet20.svg", "margin-gap-resnet20.svg"}
+    tables.page()
+    assert first == {path.name: path.read_bytes() for path in (tmp_path / "plots").iterdir()}
+    assert "(plots/roc-resnet20.svg)" in page
+
+
+def test_spread() -> None:
+    assert grid.spread([]) == ""
+    assert grid.spread([0.5]) == "50.00"
+    assert grid.spread([0.0, 1.0]) == "50.00 ± 70.71"
