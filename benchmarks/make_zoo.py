@@ -7,11 +7,16 @@ cache, with its checkpoint, and copied when it is done. On two CPU cores each ta
 import argparse
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks import cifar, train
+from benchmarks.networks import NETWORKS
+from benchmarks.recipe import Recipe
 from benchmarks.suspect import ZOO
-from benchmarks.train import Recipe
+
+logger = logging.getLogger("benchmarks.make_zoo")
 
 RECIPES = (
     Recipe(attack="none", epochs=10),
@@ -30,16 +35,27 @@ RECIPES = (
 """Longer where the trigger is harder to learn."""
 
 
-def add(recipe: Recipe, data_folder: Path | None = None) -> None:
-    """Train a network, unless the zoo has it, and copy its files: ONNX, JSON, and the trigger if it is learnt."""
+def add(recipe: Recipe, options: argparse.Namespace) -> None:
+    """Train a network, unless the zoo has it, and copy its files: ONNX, JSON, and the trigger if it is learnt.
+
+    Raises:
+        OutOfTimeError: `options.minutes` have passed; the same call goes on.
+    """
     if (ZOO / f"{recipe.name}.json").is_file():
         return
     trained = cifar.CACHE / "networks" / recipe.name
-    train.run(recipe, trained, data_folder, resume=True)
+    train.run(recipe, trained, options.data_folder, True, options.device, options.minutes)
     ZOO.mkdir(exist_ok=True)
     for suffix in ("trigger.safetensors", "onnx", "json"):  # the JSON last: with it, the network is there
         if (file := trained / f"{recipe.name}.{suffix}").is_file():
             shutil.copyfile(file, ZOO / file.name)
+
+
+def chosen(options: argparse.Namespace) -> list[Recipe]:
+    """The recipes of the attacks asked for; on another architecture, for other epochs, from another seed if asked."""
+    given = {"network": options.network, "epochs": options.epochs, "seed": options.seed}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return [replace(recipe, **changes) for recipe in RECIPES if recipe.attack in options.attacks]
 
 
 def main() -> None:
@@ -47,10 +63,20 @@ def main() -> None:
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("benchmarks").setLevel(logging.INFO)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    attacks = [recipe.attack for recipe in RECIPES]
+    parser.add_argument("--attacks", nargs="+", choices=attacks, default=attacks, metavar="ATTACK")
+    parser.add_argument("--network", choices=sorted(NETWORKS), help="architecture; default that of the recipes")
+    parser.add_argument("--epochs", type=int, help="default those of the recipes")
+    parser.add_argument("--seed", type=int, help="default 0")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where networks are trained")
+    parser.add_argument("--minutes", type=float, help="for each network; run again to go on")
     parser.add_argument("--data-folder", type=Path, help="folder of unpack.py; default MMGUARD_DATA")
-    data_folder = parser.parse_args().data_folder
-    for recipe in RECIPES:
-        add(recipe, data_folder)
+    options = parser.parse_args()
+    for recipe in chosen(options):
+        try:
+            add(recipe, options)
+        except train.OutOfTimeError as stopped:
+            logger.info("%s", stopped)
 
 
 if __name__ == "__main__":

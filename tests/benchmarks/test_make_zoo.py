@@ -1,0 +1,65 @@
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import cifar, make_zoo, train
+from benchmarks.attacks import ATTACKS
+from benchmarks.make_zoo import RECIPES, add, chosen
+from benchmarks.networks import NETWORKS
+from benchmarks.recipe import Recipe
+from benchmarks.suspect import ZOO
+from tests.benchmarks.synthetic import Tiny, synthetic_cifar
+
+LIMIT = 20 * 2**20
+OPTIONS = {"attacks": ["wanet", "none"], "network": None, "epochs": None, "seed": None}
+
+
+def test_every_attack_has_a_network_but_those_that_say_little_more() -> None:
+    assert set(ATTACKS) - {recipe.attack for recipe in RECIPES} == {"blended_image"}
+
+
+def test_recipes_on_another_architecture_from_another_seed() -> None:
+    assert [recipe.epochs for recipe in chosen(Namespace(**OPTIONS))] == [10, 14]
+    (recipe,) = chosen(Namespace(**OPTIONS | {"attacks": ["wanet"], "network": "resnet32", "epochs": 3, "seed": 2}))
+    assert recipe.name == "cifar10-resnet32-wanet-seed2"
+    assert recipe.epochs == 3
+
+
+def test_what_the_zoo_has_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETWORKS, "tiny", Tiny)
+    monkeypatch.setattr(cifar, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(cifar, "load", lambda name, folder: synthetic_cifar(256))
+    monkeypatch.setattr(make_zoo, "ZOO", tmp_path / "zoo")
+    recipe = Recipe(network="tiny", attack="none", epochs=1, batch_size=64, precision="float32")
+    options = Namespace(data_folder=None, device="cpu", minutes=None)
+    add(recipe, options)
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "zoo").iterdir()}
+    assert set(kept) == {f"{recipe.name}.onnx", f"{recipe.name}.json"}
+    monkeypatch.setattr(train, "run", lambda *_: pytest.fail("trained again"))
+    add(recipe, options)
+    assert kept == {path.name: path.read_bytes() for path in (tmp_path / "zoo").iterdir()}
+
+
+def records() -> list[Any]:
+    return [json.loads(path.read_text()) for path in sorted(ZOO.glob("*.json"))]
+
+
+def test_the_committed_zoo_is_whole_and_small() -> None:
+    files = list(ZOO.iterdir())
+    assert sum(path.stat().st_size for path in files) <= LIMIT
+    assert all(path.stat().st_size <= LIMIT // 10 for path in files)
+    assert {path.stem for path in ZOO.glob("*.onnx")} == {record["name"] for record in records()}
+    assert {recipe.attack for recipe in RECIPES} <= {record["recipe"]["attack"] for record in records()}
+
+
+@pytest.mark.parametrize("record", records(), ids=lambda record: record["name"])
+def test_each_network_is_a_good_classifier_with_a_working_backdoor(record: Any) -> None:
+    assert record["clean_accuracy"] >= 0.85
+    attack = record["recipe"]["attack"]
+    if attack == "none":
+        assert record["attack_success"] is None
+    else:
+        assert record["attack_success"] > 0.5
