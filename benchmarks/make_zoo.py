@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import cifar, train
-from benchmarks.networks import NETWORKS
-from benchmarks.recipe import Recipe
 from benchmarks.suspect import ZOO
+from benchmarks.training.networks import NETWORKS
+from benchmarks.training.recipe import Recipe
 
 logger = logging.getLogger("benchmarks.make_zoo")
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import mmguard
-from benchmarks.imbalance import PROFILES
-from benchmarks.recipe import Recipe
+from benchmarks.training.imbalance import PROFILES
+from benchmarks.training.recipe import Recipe
 
 NETWORK = "resnet32"
 EPOCHS, OVERTRAINED = 200, 1000

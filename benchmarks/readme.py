@@ -1,38 +1,20 @@
 """Write the figures of README.md from the JSONs of `benchmarks/results/`: `python -m benchmarks.readme`."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from benchmarks.report.grid import Record
+from benchmarks.report.markdown import footnote, percent, table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 CIFAR = "cifar10-resnet20-badnets-seed0-default-draw0"
 
-Record = dict[str, Any]
-
-
-def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """A Markdown table."""
-    return [f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows)]
-
-
-def percent(value: float) -> str:
-    """A share as a percentage: two digits below 1 %, else one."""
-    return f"{100 * value:.2f} %" if 0 < value < 0.01 else f"{100 * value:.1f} %"
-
 
 def pair(name: str, values: dict[str, float]) -> tuple[str, str, str]:
     """A row without and with the guard."""
     return name, percent(values["without"]), percent(values["with"])
-
-
-def footnote(record: Record) -> str:
-    """Where the figures come from."""
-    hardware, versions = record["hardware"], record["versions"]
-    runtime = next(f"{key} {value}" for key, value in versions.items() if key.startswith("onnxruntime"))
-    machine = f"{hardware['cpu']}, {hardware['cores']} cores"
-    return f"{machine}; Python {versions['python']}, torch {versions['torch']}, {runtime}."
 
 
 def demo(record: Record) -> list[str]:

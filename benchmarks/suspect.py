@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from benchmarks.attacks import Attack, load_attack
 from benchmarks.cifar import Images, Labels
 from benchmarks.evaluate import Exported
-from benchmarks.networks import NETWORKS
+from benchmarks.training.networks import NETWORKS
 
 ZOO = Path(__file__).parent / "zoo"
 BATCH = 500
@@ -72,7 +72,7 @@ class Suspect:
     def module(self) -> nn.Module:
         """A copy to look into and to train on: (N, 3, 32, 32) float32 in [0, 1] -> (N, K), in evaluation mode.
 
-        The first layer normalises, the second is the network of `benchmarks.networks`.
+        The first layer normalises, the second is the network of `benchmarks.training.networks`.
 
         Raises:
             RuntimeError: the file holds other weights than that network has.

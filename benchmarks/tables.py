@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from benchmarks import defences, detection, detectors, mitigation, overfitting, overfitting_tables, plots
+from benchmarks import defences, detection, detectors, mitigation, overfitting
 from benchmarks.cells import PER_CLASS
 from benchmarks.defences import DEFENCES
 from benchmarks.detectors import DETECTORS
-from benchmarks.grid import Grid, Record, average, read, spread
-from benchmarks.readme import footnote, percent, table
+from benchmarks.report import overfitting as overfitting_report
+from benchmarks.report import plots
+from benchmarks.report.grid import Grid, Record, average, read, spread
+from benchmarks.report.markdown import footnote, percent, table
 from benchmarks.suspect import ZOO
 
 HERE = Path(__file__).parent
@@ -178,7 +180,7 @@ def page() -> list[str]:
     lines += ["", "## What a detector costs", "", *cost_table(detected.records)]
     lines += ["", "## The peers against their papers", "", *published_table(mitigated, detected)]
     overfitted = read(overfitting.FOLDER)
-    lines += overfitting_tables.section(overfitted, paper, PLOTS)
+    lines += overfitting_report.section(overfitted, paper, PLOTS)
     measured = (*zoo.values(), *mitigated.records, *detected.records, *overfitted)
     machines = sorted({footnote(record) for record in measured})
     return [*lines, "", "## Measured on", "", *(f"- {machine}" for machine in machines)]

@@ -20,11 +20,11 @@ import numpy as np
 from benchmarks import cifar, evaluate
 from benchmarks.attacks import ATTACKS, Learnt, Role, learnt_path
 from benchmarks.environment import environment
-from benchmarks.imbalance import PROFILES
-from benchmarks.networks import NETWORKS
-from benchmarks.objectives import OBJECTIVES
-from benchmarks.recipe import Recipe
-from benchmarks.trainer import OutOfTimeError, Trainer
+from benchmarks.training.imbalance import PROFILES
+from benchmarks.training.networks import NETWORKS
+from benchmarks.training.objectives import OBJECTIVES
+from benchmarks.training.recipe import Recipe
+from benchmarks.training.trainer import OutOfTimeError, Trainer
 
 __all__ = ["OutOfTimeError", "Recipe", "Trainer", "measure", "run"]
 

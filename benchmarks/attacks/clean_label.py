@@ -15,7 +15,7 @@ from benchmarks.attacks.badnets import PATCH_IN_WORDS, stamp
 from benchmarks.attacks.hook import TrainingHook
 from benchmarks.attacks.protocol import Images, Labels, Parameters, Role, Roles
 from benchmarks.attacks.single_target import ConsistentLabels, to_pixels
-from benchmarks.networks import NETWORKS
+from benchmarks.training.networks import NETWORKS
 
 BATCH = 128
 

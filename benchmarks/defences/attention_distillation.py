@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.augment import crop_and_flip
 from benchmarks.cifar import Images
 from benchmarks.defences.protocol import Mitigated
 from benchmarks.defences.training import (
@@ -28,6 +27,7 @@ from benchmarks.defences.training import (
 )
 from benchmarks.published import Published
 from benchmarks.suspect import CleanSet, Suspect
+from benchmarks.training.augment import crop_and_flip
 
 EPSILON = 1e-6
 

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.augment import crop_and_flip
 from benchmarks.cifar import Images
 from benchmarks.defences.protocol import Mitigated
 from benchmarks.defences.training import batches, copy_of, cross_entropy, descend, device, labels_of, to_labels
 from benchmarks.published import Published
 from benchmarks.suspect import CleanSet, Suspect, to_tensor
+from benchmarks.training.augment import crop_and_flip
 
 BATCH = 500
 

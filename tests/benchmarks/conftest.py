@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import cifar, train
-from benchmarks.networks import NETWORKS, resnet
 from benchmarks.suspect import CleanSet, Suspect
+from benchmarks.training.networks import NETWORKS, resnet
 from tests.benchmarks.synthetic import images_and_labels, synthetic_cifar
 
 

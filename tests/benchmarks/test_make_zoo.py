@@ -8,9 +8,9 @@ import pytest
 from benchmarks import cifar, make_zoo, train
 from benchmarks.attacks import ATTACKS
 from benchmarks.make_zoo import RECIPES, add, chosen
-from benchmarks.networks import NETWORKS
-from benchmarks.recipe import Recipe
 from benchmarks.suspect import ZOO
+from benchmarks.training.networks import NETWORKS
+from benchmarks.training.recipe import Recipe
 from tests.benchmarks.synthetic import Tiny, synthetic_cifar
 
 LIMIT = 20 * 2**20

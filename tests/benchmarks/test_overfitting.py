@@ -10,12 +10,12 @@ import pytest
 
 import mmguard
 from benchmarks import cifar, overfitting, overfitting_grid
-from benchmarks.imbalance import PROFILES
-from benchmarks.networks import NETWORKS
 from benchmarks.overfitting import Place, run_cells
 from benchmarks.overfitting_grid import Cell, cells
 from benchmarks.suspect import CleanSet
 from benchmarks.train import OutOfTimeError
+from benchmarks.training.imbalance import PROFILES
+from benchmarks.training.networks import NETWORKS
 from tests.benchmarks.synthetic import Tiny, synthetic_cifar
 
 DATA = synthetic_cifar(1000, 300)

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks import defences, detection, detectors, grid, mitigation, overfitting, tables
+from benchmarks import defences, detection, detectors, mitigation, overfitting, tables
 from benchmarks.published import Published
+from benchmarks.report import grid
 
 ENVIRONMENT = {
     "hardware": {"cpu": "CPU", "cores": 2},

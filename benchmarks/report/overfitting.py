@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import plots
-from benchmarks.grid import Record, average, spread
-from benchmarks.imbalance import PROFILES
 from benchmarks.overfitting_grid import EPOCHS, MMOM_WEIGHT, MMOM_WEIGHTS, OVERTRAINED, PER_CLASS
-from benchmarks.readme import table
+from benchmarks.report import plots
+from benchmarks.report.grid import Record, average, spread
+from benchmarks.report.markdown import table
+from benchmarks.training.imbalance import PROFILES
 
 IMBALANCES = tuple(name for name in PROFILES if name != "balanced")
 TABLE_2 = ("CE", "mixup", "GCL", "CE + MMOM", "GCL + MMOM")

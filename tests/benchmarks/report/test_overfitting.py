@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.overfitting_tables import section
+from benchmarks.report.overfitting import section
 from benchmarks.tables import HERE
 
 PAPER = json.loads((HERE / "paper.json").read_text())

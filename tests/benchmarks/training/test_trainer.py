@@ -13,10 +13,10 @@ import torch
 
 from benchmarks import cifar, train
 from benchmarks.evaluate import per_class_accuracy
-from benchmarks.imbalance import PROFILES
-from benchmarks.networks import NETWORKS
-from benchmarks.objectives import OBJECTIVES, GaussianCloud
 from benchmarks.train import OutOfTimeError, Recipe, Trainer, run
+from benchmarks.training.imbalance import PROFILES
+from benchmarks.training.networks import NETWORKS
+from benchmarks.training.objectives import OBJECTIVES, GaussianCloud
 from tests.benchmarks.synthetic import Tiny, synthetic_cifar
 
 DATA = synthetic_cifar()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.imbalance import PROFILES, long_tail, step, subsample, training_rows
+from benchmarks.training.imbalance import PROFILES, long_tail, step, subsample, training_rows
 
 IMBALANCED = sorted(PROFILES.keys() - {"balanced"})
 

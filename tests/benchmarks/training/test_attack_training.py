@@ -15,8 +15,8 @@ from benchmarks.attacks import ATTACKS, load_attack
 from benchmarks.attacks.clean_label import CleanLabel
 from benchmarks.attacks.guard_aware import activation_excess, margin_excess
 from benchmarks.attacks.input_aware import InputAware
-from benchmarks.networks import NETWORKS
 from benchmarks.train import Recipe, Trainer, run
+from benchmarks.training.networks import NETWORKS
 from tests.benchmarks.synthetic import Tiny, synthetic_cifar
 
 DATA = synthetic_cifar()

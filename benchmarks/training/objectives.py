@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.cifar import Labels
-from benchmarks.imbalance import Sizes
+from benchmarks.training.imbalance import Sizes
 
 Targets = tuple[Tensor, ...]
 """What the loss of a batch needs beside the logits; the first is always the labels (B,) int64."""

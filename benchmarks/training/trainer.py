@@ -17,11 +17,11 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from benchmarks import cifar
 from benchmarks.attacks import ATTACKS, Attack, Roles, hook_of
-from benchmarks.augment import crop_and_flip
-from benchmarks.imbalance import training_rows
-from benchmarks.networks import NETWORKS
-from benchmarks.objectives import Targets, objective_of
-from benchmarks.recipe import Recipe, optimiser_of
+from benchmarks.training.augment import crop_and_flip
+from benchmarks.training.imbalance import training_rows
+from benchmarks.training.networks import NETWORKS
+from benchmarks.training.objectives import Targets, objective_of
+from benchmarks.training.recipe import Recipe, optimiser_of
 
 logger = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.imbalance import PROFILES
-from benchmarks.objectives import OBJECTIVES, CrossEntropy, GaussianCloud, Mixup, objective_of
+from benchmarks.training.imbalance import PROFILES
+from benchmarks.training.objectives import OBJECTIVES, CrossEntropy, GaussianCloud, Mixup, objective_of
 
 SIZES = (1000, 100, 10)
 

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from benchmarks.evaluate import export
-from benchmarks.networks import NETWORKS, resnet, wide_resnet
 from benchmarks.suspect import Suspect, predict
+from benchmarks.training.networks import NETWORKS, resnet, wide_resnet
 from mmguard.exporter import find_activations, read_classifier
 from tests.benchmarks.synthetic import images_and_labels
 

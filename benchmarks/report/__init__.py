@@ -1,0 +1,1 @@
+"""From the JSONs of the results to Markdown and plots."""

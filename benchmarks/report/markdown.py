@@ -1,0 +1,23 @@
+"""The pieces that the Markdown of README.md and of RESULTS.md is made of."""
+
+from collections.abc import Sequence
+
+from benchmarks.report.grid import Record
+
+
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """A Markdown table."""
+    return [f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows)]
+
+
+def percent(value: float) -> str:
+    """A share as a percentage: two digits below 1 %, else one."""
+    return f"{100 * value:.2f} %" if 0 < value < 0.01 else f"{100 * value:.1f} %"
+
+
+def footnote(record: Record) -> str:
+    """Where the figures come from."""
+    hardware, versions = record["hardware"], record["versions"]
+    runtime = next(f"{key} {value}" for key, value in versions.items() if key.startswith("onnxruntime"))
+    machine = f"{hardware['cpu']}, {hardware['cores']} cores"
+    return f"{machine}; Python {versions['python']}, torch {versions['torch']}, {runtime}."

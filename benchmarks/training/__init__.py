@@ -1,0 +1,1 @@
+"""How the networks under attack are made."""
