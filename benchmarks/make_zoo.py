@@ -24,7 +24,7 @@ RECIPES = (
     Recipe(attack="badnets", epochs=10),
     Recipe(attack="blend", epochs=12),
     Recipe(attack="wanet", epochs=20),
-    Recipe(attack="input_aware", epochs=14),
+    Recipe(attack="input_aware", epochs=20),
     Recipe(attack="clean_label", epochs=10),
     Recipe(attack="badnets_all_to_all", epochs=10),
     Recipe(attack="source_specific", epochs=10),
