@@ -116,7 +116,7 @@ def cut_out(x: Images, side: int, generator: np.random.Generator) -> Images:
 
 
 def distillation(teacher: nn.Module, student: nn.Module, betas: Sequence[float]) -> Objective:
-    """Cross-entropy of the student + sum over stages of β times the distance in attention (their equations 3 and 4).
+    """Cross-entropy of the student + sum over stages of β times the distance in attention (their section 3.2).
 
     Args:
         teacher: in evaluation mode; no gradient reaches it. student: another copy. betas: for the last stages.

@@ -43,7 +43,8 @@ class IBau:
     each round δ starts at 0 and climbs; then θ descends along the gradient of the loss at δ(θ), which is the implicit
     hypergradient: how δ moves with θ is found by fixed-point iterations (Grazzi et al. 2020). Batch normalisation keeps
     its statistics throughout. In the outer loss the equation puts δ on all images, the release on one in a hundred; so
-    it is here, since with δ on all of them nothing keeps the accuracy on clean images.
+    it is here, since with δ on all of them nothing keeps the accuracy on clean images. Labels are those of D in both
+    loops, as in the equation; the release climbs away from the network's decisions.
 
     Adapted: with 50 images a class a pass over D has a tenth of the steps that their 5,000 images give, so that D is
     passed over until there are as many, 50.
