@@ -43,11 +43,12 @@ def measure(cell: Cell, data_folder: Path | None = None) -> Record:
     fitted = time.perf_counter()
     rows = sample(len(bed.y), detector, cell.draw)
     x, y = bed.x[rows], bed.y[rows]
-    clean, judged = judge(x), time.perf_counter()
+    clean, judged = judge.verdicts(x), time.perf_counter()
     record: Record = {
         "seed": bed.suspect.record["seed"],
         "forwards": detector.forwards,
-        "fit_seconds": round(fitted - start, 1),
+        "fit_seconds": judge.notes.get("calibration_seconds", round(fitted - start, 1)),
+        "notes": judge.notes,
         "milliseconds": 1000 * (judged - fitted) / len(x),
         "clean_images": len(y),
         "false_positive_rate": float(clean.flagged.mean()),
@@ -58,7 +59,7 @@ def measure(cell: Cell, data_folder: Path | None = None) -> Record:
         return record | {"histogram": histogram(clean.scores, clean.scores[:0])}
     triggered = bed.suspect.attack.trigger(x[victims])
     wins = bed.suspect.exported.labels(triggered) == goal[victims]
-    return record | against(clean, judge(triggered), wins)
+    return record | against(clean, judge.verdicts(triggered), wins)
 
 
 def sample(count: int, detector: Detector, draw: int) -> NDArray[np.int64]:

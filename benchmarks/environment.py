@@ -16,7 +16,7 @@ def environment(distributions: Sequence[str] = DISTRIBUTIONS) -> dict[str, objec
     Returns:
         date: of the call, ISO 8601, UTC, to the day.
         hardware: cpu (model name), cores (that this process may use), memory_gib, machine (architecture), system and,
-            where PyTorch is installed and sees one, gpu.
+            where PyTorch is installed, threads (that it computes with) and gpu, if it sees one.
         versions: python and each of `distributions` that is installed.
     """
     return {
@@ -34,8 +34,7 @@ def _hardware() -> dict[str, object]:
         "machine": platform.machine(),
         "system": platform.system(),
     }
-    gpu = _gpu_model()
-    return hardware | ({"gpu": gpu} if gpu else {})
+    return hardware | _as_torch_sees_it()
 
 
 def _cpu_model() -> str:
@@ -57,12 +56,13 @@ def _memory_gib() -> float | None:
     return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
 
 
-def _gpu_model() -> str | None:
+def _as_torch_sees_it() -> dict[str, object]:
     try:
         import torch
     except ImportError:
-        return None
-    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+        return {}
+    threads: dict[str, object] = {"threads": torch.get_num_threads()}
+    return threads | ({"gpu": torch.cuda.get_device_name(0)} if torch.cuda.is_available() else {})
 
 
 def _versions(distributions: Sequence[str]) -> dict[str, str]:

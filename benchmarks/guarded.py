@@ -44,6 +44,15 @@ def bundle_of(suspect: Suspect, clean: CleanSet, preset: str, rounds: int | None
     return Bundle.open(path)
 
 
+def calibrated(
+    suspect: Suspect, clean: CleanSet, preset: str, rounds: int | None, seed: int
+) -> tuple[Guard, dict[str, object]]:
+    """The guard of such a bundle, and what its calibration took; arguments and errors as for `bundle_of`."""
+    bundle = bundle_of(suspect, clean, preset, rounds, seed)
+    notes = {"calibration_seconds": bundle.provenance()["seconds"], "rounds": bundle.manifest.calibration.rounds}
+    return Guard(bundle, registry=None), notes
+
+
 def _kept(path: Path, suspect: Suspect, settings: Settings) -> Bundle | None:
     try:
         bundle = Bundle.open(path)

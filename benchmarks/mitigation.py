@@ -10,6 +10,7 @@ missing.
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 
 from benchmarks.attacks import Attack
@@ -21,11 +22,12 @@ FOLDER = RESULTS / "mitigation"
 
 
 def cells(networks: Sequence[str], defences: Sequence[str], draws: int = 1) -> Iterator[Cell]:
-    """Each defence with 50 clean images a class, and with as many as its paper had where that is another number."""
-    for network in networks:
-        for defence in defences:
-            for per_class in dict.fromkeys((PER_CLASS, DEFENCES[defence]().per_class or PER_CLASS)):
-                yield from (Cell(network, defence, per_class, draw) for draw in range(draws))
+    """Each defence with 50 clean images a class, then with as many as its paper had where that is another number."""
+    own = {defence: DEFENCES[defence]().per_class or PER_CLASS for defence in defences}
+    rows = [(defence, PER_CLASS) for defence in defences]
+    rows += [(defence, per_class) for defence, per_class in own.items() if per_class != PER_CLASS]
+    for (defence, per_class), network in product(rows, networks):
+        yield from (Cell(network, defence, per_class, draw) for draw in range(draws))
 
 
 def measure(cell: Cell, data_folder: Path | None = None) -> Record:

@@ -6,9 +6,8 @@ The paper's section 3.1, as `mmguard` has it: bounds and null are learnt by the 
 from dataclasses import dataclass
 
 from benchmarks.defences.protocol import Mitigated
-from benchmarks.guarded import bundle_of, decide
+from benchmarks.guarded import calibrated, decide
 from benchmarks.suspect import CleanSet, Suspect
-from mmguard import Guard
 
 
 @dataclass(frozen=True)
@@ -25,14 +24,8 @@ class Mmac:
 
     def mitigate(self, suspect: Suspect, clean: CleanSet, seed: int) -> Mitigated:
         """Calibrate, and take the clipped network."""
-        guard, notes = self.guard(suspect, clean, seed)
+        guard, notes = calibrated(suspect, clean, self.preset, self.rounds, seed)
         return Mitigated(lambda x: decide(guard, x).clipped_labels, notes)
-
-    def guard(self, suspect: Suspect, clean: CleanSet, seed: int) -> tuple[Guard, dict[str, object]]:
-        """The guard, and what its calibration took."""
-        bundle = bundle_of(suspect, clean, self.preset, self.rounds, seed)
-        notes = {"calibration_seconds": bundle.provenance()["seconds"], "rounds": bundle.manifest.calibration.rounds}
-        return Guard(bundle, registry=None), notes
 
 
 @dataclass(frozen=True)
@@ -41,5 +34,5 @@ class Mmdf(Mmac):
 
     def mitigate(self, suspect: Suspect, clean: CleanSet, seed: int) -> Mitigated:
         """Calibrate, and take the guard under its default policy."""
-        guard, notes = self.guard(suspect, clean, seed)
+        guard, notes = calibrated(suspect, clean, self.preset, self.rounds, seed)
         return Mitigated(lambda x: decide(guard, x).labels, notes)

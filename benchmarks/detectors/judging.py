@@ -27,8 +27,8 @@ def in_batches(score: Score, x: Images) -> Scores:
 def flag_above(score: Score, threshold: float) -> Judge:
     """A judge that flags every image whose score is greater than the threshold."""
 
-    def judge(x: Images) -> Verdicts:
+    def verdicts(x: Images) -> Verdicts:
         scores = in_batches(score, x)
         return Verdicts(scores, scores > threshold)
 
-    return judge
+    return Judge(verdicts)

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from benchmarks.cifar import Images
 from benchmarks.detectors.protocol import Judge, Verdicts
-from benchmarks.guarded import bundle_of, decide
+from benchmarks.guarded import calibrated, decide
 from benchmarks.suspect import CleanSet, Suspect
-from mmguard import Guard
 
 
 @dataclass(frozen=True)
@@ -25,10 +24,10 @@ class Mmdf:
 
     def fit(self, suspect: Suspect, clean: CleanSet, seed: int) -> Judge:
         """Calibrate a guard; scores are margin gaps in logits, larger is more suspicious."""
-        guard = Guard(bundle_of(suspect, clean, self.preset, self.rounds, seed), registry=None)
+        guard, notes = calibrated(suspect, clean, self.preset, self.rounds, seed)
 
-        def judge(x: Images) -> Verdicts:
+        def verdicts(x: Images) -> Verdicts:
             decision = decide(guard, x)
             return Verdicts(decision.margin_gaps, decision.flagged)
 
-        return judge
+        return Judge(verdicts, notes)

@@ -1,7 +1,7 @@
 """What an input detector is to the tables: fitted on a few clean images, it scores inputs one by one."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -27,8 +27,17 @@ class Verdicts:
     flagged: NDArray[np.bool_]
 
 
-Judge = Callable[[Images], Verdicts]
-"""Takes images (N, 32, 32, 3) uint8."""
+@dataclass(frozen=True)
+class Judge:
+    """A fitted detector.
+
+    Attributes:
+        verdicts: takes images (N, 32, 32, 3) uint8.
+        notes: what fitting found on its way, ready for JSON.
+    """
+
+    verdicts: Callable[[Images], Verdicts]
+    notes: dict[str, object] = field(default_factory=dict)
 
 
 class Detector(Protocol):

@@ -71,7 +71,7 @@ def test_verdicts_have_their_form(name: str, suspect: Suspect, clean: CleanSet, 
     detector = make(name)
     assert detector.per_class >= 0
     assert detector.forwards >= 1
-    verdicts = detector.fit(suspect, clean, 0)(inputs)
+    verdicts = detector.fit(suspect, clean, 0).verdicts(inputs)
     assert verdicts.scores.shape == verdicts.flagged.shape == (16,)
     assert verdicts.scores.dtype == np.float64
     assert verdicts.flagged.dtype == np.bool_
@@ -82,7 +82,7 @@ def test_verdicts_have_their_form(name: str, suspect: Suspect, clean: CleanSet, 
 
 @every_detector
 def test_a_seed_settles_everything(name: str, suspect: Suspect, clean: CleanSet, inputs: Images) -> None:
-    first, second = (make(name).fit(suspect, clean, 3)(inputs) for _ in range(2))
+    first, second = (make(name).fit(suspect, clean, 3).verdicts(inputs) for _ in range(2))
     np.testing.assert_allclose(first.scores, second.scores, atol=ROUNDING)
     assert np.array_equal(first.flagged, second.flagged)
 
@@ -90,15 +90,15 @@ def test_a_seed_settles_everything(name: str, suspect: Suspect, clean: CleanSet,
 @every_detector
 def test_each_image_is_scored_on_its_own(name: str, suspect: Suspect, clean: CleanSet, inputs: Images) -> None:
     judge = make(name).fit(suspect, clean, 0)
-    together = judge(inputs).scores
-    alone = np.concatenate([judge(image[None]).scores for image in inputs])
+    together = judge.verdicts(inputs).scores
+    alone = np.concatenate([judge.verdicts(image[None]).scores for image in inputs])
     np.testing.assert_allclose(alone, together, atol=ROUNDING)
-    np.testing.assert_allclose(judge(inputs[::-1]).scores[::-1], together, atol=ROUNDING)
+    np.testing.assert_allclose(judge.verdicts(inputs[::-1]).scores[::-1], together, atol=ROUNDING)
 
 
 @every_detector
 def test_no_images_get_no_verdicts(name: str, suspect: Suspect, clean: CleanSet) -> None:
-    verdicts = make(name).fit(suspect, clean, 0)(clean.x[:0])
+    verdicts = make(name).fit(suspect, clean, 0).verdicts(clean.x[:0])
     assert verdicts.scores.shape == verdicts.flagged.shape == (0,)
     assert verdicts.scores.dtype == np.float64
     assert verdicts.flagged.dtype == np.bool_
@@ -107,7 +107,7 @@ def test_no_images_get_no_verdicts(name: str, suspect: Suspect, clean: CleanSet)
 @every_detector
 def test_suspect_and_images_stay_as_they_are(name: str, suspect: Suspect, clean: CleanSet, inputs: Images) -> None:
     file, logits, images, kept = suspect.path.read_bytes(), suspect.logits(inputs), clean.x.copy(), inputs.copy()
-    make(name).fit(suspect, clean, 0)(inputs)
+    make(name).fit(suspect, clean, 0).verdicts(inputs)
     assert suspect.path.read_bytes() == file
     assert np.array_equal(suspect.logits(inputs), logits)
     assert np.array_equal(clean.x, images)
@@ -149,7 +149,9 @@ def test_images_are_added_and_not_clipped() -> None:
 def test_strip_scores_minus_the_mean_entropy() -> None:
     judge = Strip(overlays=3).fit(Fake(bits), CleanSet(plain(0, 100, 200), np.arange(3)), 0)
     # 50 becomes 50, 150 and 250; 120 becomes 120, 220 and 320; 200 becomes 200, 300 and 400.
-    np.testing.assert_allclose(judge(plain(50, 120, 200)).scores, [-(2 + 1 + 0) / 3, -(1 + 0 + 0) / 3, 0], atol=1e-12)
+    np.testing.assert_allclose(
+        judge.verdicts(plain(50, 120, 200)).scores, [-(2 + 1 + 0) / 3, -(1 + 0 + 0) / 3, 0], atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("theta", [0.005, 0.3])
@@ -174,7 +176,7 @@ def test_strip_flags_below_the_boundary_of_d_without_itself(clean: CleanSet) -> 
     each = np.array([entropy(soft.logits(row)) for row in sums])
     without = (each.sum(axis=1) - each.diagonal()) / (len(d) - 1)
     limit = norm.ppf(theta, *norm.fit(without))
-    verdicts = Strip(overlays=100, theta=theta).fit(soft, CleanSet(d, clean.y[:12]), 5)(d)
+    verdicts = Strip(overlays=100, theta=theta).fit(soft, CleanSet(d, clean.y[:12]), 5).verdicts(d)
     np.testing.assert_allclose(verdicts.scores, -each.mean(axis=1), rtol=1e-6)
     assert np.array_equal(verdicts.flagged, each.mean(axis=1) < limit)
     assert 0 < verdicts.flagged.sum() < 12
@@ -188,7 +190,9 @@ def test_entropies_do_not_depend_on_how_sums_are_put_together(clean: CleanSet) -
 
 
 def test_overlays_are_drawn_by_the_seed(clean: CleanSet) -> None:
-    first, again, other = (Strip(overlays=3).fit(Fake(soft_logits), clean, seed)(clean.x).scores for seed in (0, 0, 1))
+    first, again, other = (
+        Strip(overlays=3).fit(Fake(soft_logits), clean, seed).verdicts(clean.x).scores for seed in (0, 0, 1)
+    )
     assert np.array_equal(first, again)
     assert not np.isclose(first, other).any()
 
@@ -219,16 +223,16 @@ def test_spc_is_the_share_of_copies_that_keep_the_decision() -> None:
 
 def test_scale_up_without_data_scores_by_spc() -> None:
     judge = ScaleUp(data_limited=False).fit(BRIGHT, CleanSet(LEVELS[:0], np.zeros(0, np.int64)), 0)
-    np.testing.assert_allclose(judge(LEVELS).scores, SPC)
-    assert np.array_equal(judge(LEVELS).flagged, [False, True, True, True])
+    np.testing.assert_allclose(judge.verdicts(LEVELS).scores, SPC)
+    assert np.array_equal(judge.verdicts(LEVELS).flagged, [False, True, True, True])
     assert ScaleUp(data_limited=False).per_class == 0
 
 
 def test_spc_is_standardised_by_the_class_that_is_decided_on() -> None:
     judge = ScaleUp().fit(BRIGHT, CleanSet(plain(20, 12, 200, 210), np.array([0, 0, 1, 1])), 0)
     # Class 0 has SPC 0.4 and 0.8; class 1 has 1 twice, and is divided by the deviation of all four.
-    np.testing.assert_allclose(judge(LEVELS).scores, [-1, 1, 2, 0], atol=1e-12)
-    assert np.array_equal(judge(LEVELS).flagged, [False, True, True, False])
+    np.testing.assert_allclose(judge.verdicts(LEVELS).scores, [-1, 1, 2, 0], atol=1e-12)
+    assert np.array_equal(judge.verdicts(LEVELS).flagged, [False, True, True, False])
 
 
 def test_statistics_of_classes() -> None:
@@ -307,7 +311,7 @@ def test_psc_is_the_mean_confidence_in_the_original_decision(
     labels = torch.from_numpy(suspect.logits(inputs).argmax(axis=1))
     logits = [torch.from_numpy(predict(by_hand(suspect, i, 3), inputs)) for i in range(first, min(first + 3, 10))]
     expected = torch.stack([each.softmax(dim=1)[torch.arange(16), labels] for each in logits]).mean(dim=0)
-    verdicts = detector.fit(suspect, clean, 0)(inputs)
+    verdicts = detector.fit(suspect, clean, 0).verdicts(inputs)
     np.testing.assert_allclose(verdicts.scores, expected.numpy(), atol=ROUNDING)
     assert np.array_equal(verdicts.flagged, verdicts.scores > 0.9)
 
@@ -318,14 +322,14 @@ def test_psc_is_the_mean_confidence_in_the_original_decision(
 def test_confidence_and_margin_by_hand(suspect: Suspect, clean: CleanSet, inputs: Images) -> None:
     logits = np.sort(suspect.logits(inputs).astype(np.float64), axis=1)
     confidence = 1 / np.exp(logits - logits[:, -1:]).sum(axis=1)
-    np.testing.assert_allclose(MaxSoftmax().fit(suspect, clean, 0)(inputs).scores, confidence, atol=ROUNDING)
+    np.testing.assert_allclose(MaxSoftmax().fit(suspect, clean, 0).verdicts(inputs).scores, confidence, atol=ROUNDING)
     expected = logits[:, -1] - logits[:, -2]
-    np.testing.assert_allclose(OriginalMargin().fit(suspect, clean, 0)(inputs).scores, expected, atol=ROUNDING)
+    np.testing.assert_allclose(OriginalMargin().fit(suspect, clean, 0).verdicts(inputs).scores, expected, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("detector", [MaxSoftmax(theta=0.1), OriginalMargin(theta=0.1)])
 def test_a_baseline_flags_the_share_of_d_that_it_may(detector: Detector, clean: CleanSet) -> None:
     confident = Fake(lambda x: np.outer(np.arange(len(x)), np.eye(10)[0]) / len(x))
-    assert np.array_equal(detector.fit(confident, clean, 0)(clean.x).flagged, np.arange(100) >= 90)
+    assert np.array_equal(detector.fit(confident, clean, 0).verdicts(clean.x).flagged, np.arange(100) >= 90)
     undecided = Fake(lambda x: np.zeros((len(x), 10)))
-    assert not detector.fit(undecided, clean, 0)(clean.x).flagged.any()
+    assert not detector.fit(undecided, clean, 0).verdicts(clean.x).flagged.any()

@@ -62,10 +62,12 @@ def test_mmdf_answers_and_flags_as_the_guard_does(bundle: Bundle, suspect: Suspe
     triggered = suspect.attack.trigger(clean.x)
     with Guard(bundle, registry=None) as guard:
         decision = guarded.decide(guard, triggered)
-    verdicts = MmdfDetector(rounds=2).fit(suspect, clean, 0)(triggered)
+    judge = MmdfDetector(rounds=2).fit(suspect, clean, 0)
+    verdicts = judge.verdicts(triggered)
     assert np.array_equal(Mmdf(rounds=2).mitigate(suspect, clean, 0).labels(triggered), decision.labels)
     assert np.array_equal(verdicts.flagged, decision.flagged)
     assert np.array_equal(verdicts.scores, decision.margin_gaps)
+    assert judge.notes["calibration_seconds"] == bundle.provenance()["seconds"] > 0
 
 
 def test_the_clean_set_is_written_as_a_user_has_it(clean: CleanSet, tmp_path: Path) -> None:
