@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -91,6 +91,7 @@ def run_command(
     description: str | None,
     option: str,
     methods: Sequence[str],
+    on_request: Collection[str],
     cells: Callable[[Sequence[str], Sequence[str], int], Iterable[Cell]],
     folder: Path,
     measure: Callable[[Cell, Path | None], Record],
@@ -99,6 +100,7 @@ def run_command(
 
     Args:
         description: for `--help`. option: name of the option that chooses methods. methods: all there are.
+        on_request: those that run only where they are named.
         cells: gives the cells for networks, methods and a number of draws.
         folder, measure: as in `run_cells`, with the folder of the data set for `measure`.
 
@@ -110,7 +112,8 @@ def run_command(
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     zoo = sorted(path.stem for path in ZOO.glob("*.onnx"))
     parser.add_argument("--networks", nargs="+", choices=zoo, default=zoo, metavar="NETWORK")
-    parser.add_argument(f"--{option}", nargs="+", choices=methods, default=methods, dest="methods")
+    usual = [method for method in methods if method not in on_request]
+    parser.add_argument(f"--{option}", nargs="+", choices=methods, default=usual, dest="methods")
     parser.add_argument("--draws", type=int, default=1, help="draws of D for each network")
     parser.add_argument("--data-folder", type=Path, help="folder of unpack.py; default MMGUARD_DATA")
     options = parser.parse_args()

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.cells import PER_CLASS, RESULTS, Bed, Cell, Record, run_command
-from benchmarks.detectors import DETECTORS, Detector, Verdicts
+from benchmarks.detectors import DETECTORS, ON_REQUEST, Detector, Verdicts
 from benchmarks.metrics import auroc, true_positive_rate_at
 
 FOLDER = RESULTS / "detection"
@@ -101,7 +101,7 @@ def histogram(clean: NDArray[np.float64], triggered: NDArray[np.float64]) -> Rec
 
 def main() -> None:
     """Entry point."""
-    sys.exit(run_command(__doc__, "detectors", list(DETECTORS), cells, FOLDER, measure))
+    sys.exit(run_command(__doc__, "detectors", list(DETECTORS), ON_REQUEST, cells, FOLDER, measure))
 
 
 if __name__ == "__main__":

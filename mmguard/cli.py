@@ -89,7 +89,7 @@ def calibrate(
     out
         Bundle folder to write; the default is MODEL's stem with .mmguard, in the current folder.
     preset
-        Settings of the calibration: default.
+        Settings of the calibration: default, paper (as its text says) or reference (as its authors' code does).
     theta
         Level of the confidence test.
     rounds

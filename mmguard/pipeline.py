@@ -58,7 +58,7 @@ def calibrate_model(
         clean: the clean set D: a folder per class, a flat folder, an `.npz` with `x` and perhaps `y`, or an `.npy`.
         out: folder to write; None is `<model's stem>.mmguard` in the current folder. An older bundle is replaced.
         name: the bundle's name in metrics and URLs; None is the model's stem.
-        preset: settings to start from. theta, rounds: override the preset's.
+        preset: settings to start from: `default`, `paper` or `reference`. theta, rounds: override the preset's.
         classes: class names in the order of the outputs.
         preprocessing: how image files become inputs, and with it the input box. None scales pixels to [0, 1], and
             takes the box of arrays from their own range.
@@ -152,16 +152,24 @@ def _prepare(
     spec = calibrate.with_box(spec, data.x)
     calibrate.assert_matches_onnxruntime(graph, model, data.x[:COMPARED], spec.name, logits)
     axes = {activation.value: activation.axis for activation in activations}
-    calibrator = calibrate.Calibrator(graph, axes, data.x, (spec.low, spec.high), settings, seed, device)
+
+    def learner(x: npt.NDArray[np.float32]) -> "Calibrator":
+        return calibrate.Calibrator(graph, axes, x, (spec.low, spec.high), settings, seed, device)
+
+    x, calibrator = data.x, learner(data.x)
     _check_scores(calibrator.original_logits, len(data.x))
     labels, names = calibrate.assign_classes(data, calibrator.original_logits.shape[1], classes)
     if labels is not None:
         calibrate.check_accuracy(calibrator.original_logits, labels)
+        right = calibrator.original_logits.argmax(axis=1) == labels
+        if settings.only_correct and not right.all():
+            check_null_samples(int(right.sum()))
+            x, labels, calibrator = x[right], labels[right], learner(x[right])
     logger.info(
         "%d clean inputs, %d skipped; %d classes; %d clip sites",
-        *(len(data.x), len(data.skipped), len(names), len(activations)),
+        *(len(x), len(data.skipped), len(names), len(activations)),
     )
-    return _Subject(classifier, activations, spec, data.x, labels, tuple(names), calibrator)
+    return _Subject(classifier, activations, spec, x, labels, tuple(names), calibrator)
 
 
 def _require_extra() -> None:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import mmguard
 from mmguard import Bundle, Guard, Policy
 from mmguard.bundle import PROVENANCE
+from mmguard.calibrate.settings import PRESETS
 from mmguard.demo import digits
 from mmguard.errors import GraphMismatchError, InputError
 from mmguard.exporter import run
@@ -22,7 +24,7 @@ from mmguard.images import preprocessing_from
 from mmguard.types import Preprocessing, Tail
 from tests.bundles import OUTPUT, TARGET, Array, add_trigger, clean_inputs, run_model, tiny_network
 from tests.networks import write_class_folders, write_clean, write_tiny
-from tests.quick import calibrate, files
+from tests.quick import QUICK, calibrate, files
 
 CLASSES = ("cat", "dog", "ship")
 
@@ -220,3 +222,16 @@ def test_what_the_bundle_holds_is_what_the_networks_give(tmp_path: Path) -> None
         np.testing.assert_allclose(getattr(probes, form), logits, rtol=1e-4, atol=1e-4)
     assert probes.x.min() >= bundle.manifest.input.low.min()
     assert set(bundle.provenance()) == {"started", "seconds", "device", "platform", "machine"}
+
+
+def test_a_preset_may_leave_out_what_the_model_decides_wrongly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "right", replace(QUICK, only_correct=True))
+    x = clean_inputs(60)
+    right = run_model(tiny_network().model(), x).argmax(axis=1)
+    wrong = np.where(np.arange(60) < 7, (right + 1) % 3, right)
+    np.savez(tmp_path / "labelled.npz", x=x, y=wrong)
+    np.savez(tmp_path / "unlabelled.npz", x=x)
+    model = write_tiny(tmp_path / "tiny.onnx")
+    for name, preset, n in (("labelled", "right", 53), ("labelled", "quick", 60), ("unlabelled", "right", 60)):
+        path = calibrate(tmp_path, model, tmp_path / f"{name}.npz", preset=preset)
+        assert Bundle.open(path).manifest.calibration.n == Bundle.open(path).manifest.null.n == n

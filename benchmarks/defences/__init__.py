@@ -1,6 +1,7 @@
 """Post-training mitigations, by name."""
 
 from collections.abc import Callable
+from functools import partial
 
 from benchmarks.defences import attention_distillation, fine_pruning, ibau, mmbm, neural_cleanse
 from benchmarks.defences.attention_distillation import AttentionDistillation
@@ -22,7 +23,13 @@ DEFENCES: dict[str, Callable[[], Defence]] = {
     "MM-BM": MmBm,
     "MMAC": Mmac,
     "MMDF": Mmdf,
+    "MMAC paper": partial(Mmac, preset="paper"),
+    "MMDF paper": partial(Mmdf, preset="paper"),
+    "MMAC reference": partial(Mmac, preset="reference"),
+    "MMDF reference": partial(Mmdf, preset="reference"),
 }
+ON_REQUEST = frozenset(name for name in DEFENCES if name.endswith((" paper", " reference")))
+"""Calibrations that take half an hour on two cores: these run where they are named."""
 
 PUBLISHED: dict[str, Published] = {
     "NC": neural_cleanse.PUBLISHED,
@@ -35,6 +42,7 @@ PUBLISHED: dict[str, Published] = {
 
 __all__ = [
     "DEFENCES",
+    "ON_REQUEST",
     "PUBLISHED",
     "AttentionDistillation",
     "Defence",

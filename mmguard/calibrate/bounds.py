@@ -1,4 +1,4 @@
-"""The bounds Z as parameters (paper, Eq. 2): one upper bound a channel, in units of the channel's range over D."""
+"""The bounds Z as parameters (paper, Eq. 2): one upper bound a channel, in units of where it starts."""
 
 from collections.abc import Iterator, Mapping
 
@@ -11,8 +11,9 @@ from mmguard.calibrate.graph import DifferentiableGraph
 class Bounds(torch.nn.Module):
     """Bounds `low + range * position`, where positions are learned.
 
-    Positions start at 1, each channel's largest activation over D, and never fall below 0, its smallest. A step of
-    the optimiser is thus of the same size for every channel, whatever its scale; a ReLU's bound never is negative.
+    Positions start at 1, where the bound is `high`, and never fall below 0. Over D, `high` is each channel's largest
+    activation and `low` its smallest: a step of the optimiser is then of the same size for every channel, whatever its
+    scale. A ReLU's bound never is negative.
     """
 
     def __init__(self, low: dict[str, Tensor], high: dict[str, Tensor]) -> None:
@@ -21,6 +22,18 @@ class Bounds(torch.nn.Module):
         self._low = low
         self._range = {value: high[value] - low[value] for value in low}
         self.positions = torch.nn.ParameterList([torch.ones_like(low[value]) for value in self.values])
+
+    @classmethod
+    def alike(cls, graph: DifferentiableGraph, axes: Mapping[str, int], x: Tensor, start: float) -> "Bounds":
+        """Start every bound at the same number, above a floor of 0.
+
+        Args:
+            graph: the original network. axes: channel axis by name of each activation. x: (N, ...) any inputs.
+            start: in units of activations, above 0.
+        """
+        shapes = cls.over(graph, axes, iter([x])).fixed()
+        low = {value: torch.zeros_like(bound) for value, bound in shapes.items()}
+        return cls(low, {value: torch.full_like(bound, start) for value, bound in shapes.items()})
 
     @classmethod
     def over(cls, graph: DifferentiableGraph, axes: Mapping[str, int], batches: Iterator[Tensor]) -> "Bounds":

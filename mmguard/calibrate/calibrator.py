@@ -79,19 +79,21 @@ class Calibrator:
         self._generator = torch.Generator().manual_seed(seed)
         self._original = self._logits(None)
         self.original_logits: npt.NDArray[np.float32] = self._original.cpu().numpy()
-        self._bounds = Bounds.over(self._graph, activations, self._batches())
+        if settings.bounds_start is None:
+            self._bounds = Bounds.over(self._graph, activations, self._batches())
+        else:
+            self._bounds = Bounds.alike(self._graph, activations, self._clean[:1], settings.bounds_start)
         self._optimiser = torch.optim.Adam(self._bounds.parameters(), lr=settings.learning_rate)
 
     def run(self, on_round: OnRound) -> Calibration:
         """Alternate margin search and descent until the objective no longer changes, or all rounds are run."""
         settings, weight = self._settings, self._settings.margin_weight
-        variance = float(self._original.var(dim=0).mean())
         search = MarginSearch(self._graph, self._clean, self._box, self._original.shape[1], settings, self._generator)
         search.ascend(None, settings.first_steps)
         original_margins = search.margins(None)
         start, previous, converged = time.perf_counter(), np.inf, False
         for number in range(1, settings.rounds + 1):
-            search.ascend(self._bounds.fixed(), settings.warm_steps)
+            self._search(search, number)
             fit, margin, agreement = self._descend(search, weight)
             seconds = time.perf_counter() - start
             remaining = seconds / number * (settings.rounds - number)
@@ -101,9 +103,26 @@ class Calibrator:
             if converged:
                 break
             previous = report.objective
-            kept = agreement >= settings.agreement and fit <= settings.change * variance
-            weight *= settings.margin_weight_factor if kept else 1 / settings.margin_weight_factor
+            weight *= self._weight_factor(report)
         return self._finish(report, converged, original_margins, search.margins(self._bounds.fixed()))
+
+    def _search(self, search: MarginSearch, number: int) -> None:
+        """The margin search of a round: it goes on from the round before, or starts anew."""
+        bounds, every = None if self._settings.search_original else self._bounds.fixed(), self._settings.renew_every
+        if every and number > 1 and (number - 1) % every == 0:
+            search.restart()
+            search.ascend(bounds, self._settings.first_steps)
+        search.ascend(bounds, self._settings.warm_steps)
+
+    def _weight_factor(self, report: Round) -> float:
+        """What λ is multiplied by after a round."""
+        settings = self._settings
+        waited = report.number - settings.margin_weight_from
+        if waited < 0 or waited % settings.margin_weight_every:
+            return 1.0
+        limit = torch.inf if settings.change is None else settings.change * float(self._original.var(dim=0).mean())
+        kept = report.agreement >= settings.agreement and report.fit_loss <= limit
+        return settings.margin_weight_factor if kept else 1 / settings.margin_weight_factor
 
     def _descend(self, search: MarginSearch, weight: float) -> tuple[float, float, float]:
         """One pass of gradient steps on the bounds over D, maximisers held fixed.

@@ -1,9 +1,9 @@
 """Margin search: for every class, inputs at which the network is most confident of it (paper, Eq. 6).
 
-Two scales are searched together. Half of a class's maximisers move each by itself through the input box: they find
-what a strong or local trigger exploits. The other half are clean inputs that share one small perturbation: it finds
-a faint global trigger, whose strength is that one perturbation works on every input. Ascent takes sign steps, and the
-maximisers stay warm from round to round.
+Two scales are searched together. Some of a class's maximisers move each by itself through the input box: they find
+what a strong or local trigger exploits. The others are clean inputs that share one small perturbation: it finds
+a faint global trigger, whose strength is that one perturbation works on every input. The maximisers stay warm from
+round to round.
 """
 
 from collections.abc import Mapping
@@ -67,17 +67,23 @@ class MarginSearch:
         self._generator = generator
         self._chunk = chunk_size(clean, settings)
         each = max(2, min(settings.maximisers, settings.search_budget // classes))
+        alone = int(each * (1 - settings.shared_share))
         every_class = torch.arange(classes, device=clean.device)
-        self._alone_classes = every_class.repeat_interleave(each // 2)
-        self._shared_classes = every_class.repeat_interleave(each - each // 2)
-        self._alone = self._start(len(self._alone_classes))
+        self._alone_classes = every_class.repeat_interleave(alone)
+        self._shared_classes = every_class.repeat_interleave(each - alone)
         self._perturbations = torch.zeros(classes, *clean.shape[1:], device=clean.device)
-        self._bases = self._draw(len(self._shared_classes))
+        self.restart()
 
     @property
     def classes(self) -> Tensor:
         """(M,) int64, the class whose margin each maximiser maximises; the class of row i never changes."""
         return torch.cat([self._alone_classes, self._shared_classes])
+
+    def restart(self) -> None:
+        """Forget all maximisers, and draw new starts."""
+        self._alone = self._start(len(self._alone_classes))
+        self._perturbations = torch.zeros_like(self._perturbations)
+        self._bases = self._draw(len(self._shared_classes))
 
     def maximisers(self) -> Tensor:
         """(M, ...) the feasible inputs found so far."""
@@ -88,14 +94,14 @@ class MarginSearch:
 
         Args:
             bounds: bounds by value name; None searches the original network.
-            steps: sign steps.
+            steps: of ascent.
         """
         self._bases = self._draw(len(self._shared_classes))
         for _ in range(steps):
-            alone = self._gradient(self._alone, self._alone_classes, bounds)
-            self._alone = self._box.clamp(self._alone + self._settings.sample_step * self._box.width * alone.sign())
-            shared = self._gradient(self._shared(), self._shared_classes, bounds)
-            self._move_perturbations(shared)
+            if len(self._alone):
+                self._move_alone(self._gradient(self._alone, self._alone_classes, bounds))
+            if len(self._bases):
+                self._move_perturbations(self._gradient(self._shared(), self._shared_classes, bounds))
 
     @torch.no_grad()
     def margins(self, bounds: Mapping[str, Tensor] | None) -> Tensor:
@@ -117,12 +123,20 @@ class MarginSearch:
     def _shared(self) -> Tensor:
         return self._box.clamp(self._bases + self._perturbations[self._shared_classes])
 
+    def _move_alone(self, gradient: Tensor) -> None:
+        step = self._settings.sample_step * self._box.width * self._direction(gradient)
+        self._alone = self._box.clamp(self._alone + step)
+
     def _move_perturbations(self, gradient: Tensor) -> None:
-        """One sign step on the mean gradient over the inputs that share a perturbation."""
+        """One step on the gradient of all inputs that share a perturbation."""
         total = torch.zeros_like(self._perturbations).index_add_(0, self._shared_classes, gradient)
-        moved = self._perturbations + self._settings.shared_step * self._box.width * total.sign()
+        moved = self._perturbations + self._settings.shared_step * self._box.width * self._direction(total)
         radius = self._settings.shared_radius * self._box.width
         self._perturbations = torch.maximum(torch.minimum(moved, radius), -radius)
+
+    def _direction(self, gradient: Tensor) -> Tensor:
+        """Where a gradient leads, with respect to a position in the box from 0 to 1."""
+        return gradient.sign() if self._settings.normalised else gradient * self._box.width
 
     def _gradient(self, x: Tensor, classes: Tensor, bounds: Mapping[str, Tensor] | None) -> Tensor:
         """(M, ...) gradient of each maximiser's margin, in batches that bound the memory."""

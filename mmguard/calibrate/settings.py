@@ -10,19 +10,31 @@ class Settings:
     """Constants of one calibration.
 
     Attributes:
+        only_correct: leave out of D what the original network decides wrongly; without labels nothing is left out.
         rounds: largest number of alternations of margin search and descent.
         tolerance: a change of the objective below this, from one round to the next, ends the rounds.
-        learning_rate: Adam's, on bounds measured in units of each channel's range over D.
+        bounds_start: the number at which every bound starts. None: each channel's largest activation over D.
+        learning_rate: Adam's, on bounds in units of where they start: of each channel's range over D, or of
+            `bounds_start`.
         batch: clean inputs a descent step. The descent step takes as many maximisers.
         margin_weight: λ of Eq. 4 at the start, on the mean margin.
-        margin_weight_factor: λ is multiplied by this after a round that kept the agreement, else divided.
+        margin_weight_factor: λ is multiplied by this where the agreement was kept, else divided; 1 leaves it constant.
+        margin_weight_from, margin_weight_every: first round after which λ may change, and rounds from then on until it
+            may again.
         agreement: share of D on which both networks must decide the same for λ to rise.
-        change: largest mean squared change of the logits on D, as a share of their variance, for λ to rise.
-        maximisers: J of Eq. 4, a class: half of them searched each by itself, half by one shared perturbation.
+        change: largest mean squared change of the logits on D, as a share of their variance, for λ to rise; None does
+            not limit it.
+        maximisers: J of Eq. 4, a class.
         search_budget: largest number of maximisers over all classes; a class keeps at least two.
-        first_steps, warm_steps: ascent steps of the first search, and of every later one, which starts warm.
-        sample_step: step of a maximiser that is searched by itself, as a share of the input box.
-        noise: share of uniform noise, the rest a clean input, where such a maximiser starts.
+        shared_share: share of a class's maximisers that one shared perturbation searches; the others are searched each
+            by itself.
+        search_original: search the original network, not the one that the bounds of the round before clip.
+        normalised: steps go by the sign of the gradient, else along the gradient.
+        first_steps, warm_steps: ascent steps of a search from the start, and of one that goes on from the round before.
+        renew_every: rounds after which the search starts anew; None never does.
+        noise: share of uniform noise, the rest a clean input, where a maximiser that is searched by itself starts.
+        sample_step: step of such a maximiser, as a share of the input box; along the gradient with respect to a
+            position in the box from 0 to 1, unless `normalised`.
         shared_step, shared_radius: step and largest size of the shared perturbation, as shares of the input box.
         hinge: penalise positive margins only. Unhinged, the penalty drives margins down that are negative already.
         null_power: exponent of the null's power transform; 1 is a plain Gaussian, None the most likely exponent.
@@ -33,20 +45,28 @@ class Settings:
         OptionError: no round, or a theta outside (0, 1].
     """
 
+    only_correct: bool = False
     rounds: int = 60
     tolerance: float = 1e-4
+    bounds_start: float | None = None
     learning_rate: float = 0.02
     batch: int = 100
     margin_weight: float = 0.1
     margin_weight_factor: float = 1.2
+    margin_weight_from: int = 1
+    margin_weight_every: int = 1
     agreement: float = 0.95
-    change: float = 0.03
+    change: float | None = 0.03
     maximisers: int = 20
     search_budget: int = 1000
+    shared_share: float = 0.5
+    search_original: bool = False
+    normalised: bool = True
     first_steps: int = 30
     warm_steps: int = 5
-    sample_step: float = 0.02
+    renew_every: int | None = None
     noise: float = 0.3
+    sample_step: float = 0.02
     shared_step: float = 2 / 255
     shared_radius: float = 6 / 255
     hinge: bool = True
@@ -61,7 +81,51 @@ class Settings:
             raise OptionError(f"theta must be above 0 and at most 1, got {self.theta}")
 
 
-PRESETS = {"default": Settings()}
+DEFAULT = Settings()
+
+PAPER = Settings(
+    rounds=300,
+    margin_weight_factor=1.0,
+    maximisers=50,
+    shared_share=0.0,
+    normalised=False,
+    noise=1.0,
+    first_steps=100,
+    sample_step=0.01,
+    hinge=False,
+    null_power=1.0,
+    disagreement_theta=1.0,
+)
+"""As section 3.1 of the paper has it: Eq. 4 with a constant λ, gradient ascent from random starts on the clipped
+network, a Gaussian null, and every disagreement flags. λ, the optimiser and all steps are ours: it names none."""
+
+REFERENCE = Settings(
+    only_correct=True,
+    rounds=300,
+    tolerance=0.0,
+    bounds_start=1.0,
+    learning_rate=0.1,
+    batch=200,
+    margin_weight=1.0,
+    margin_weight_from=30,
+    margin_weight_every=10,
+    change=None,
+    maximisers=50,
+    shared_share=0.0,
+    search_original=True,
+    normalised=False,
+    first_steps=300,
+    warm_steps=0,
+    renew_every=100,
+    noise=1.0,
+    sample_step=0.01,
+    hinge=False,
+    null_power=1.0,
+    disagreement_theta=0.0,
+)
+"""As the code has it that the paper's authors released. Its λ, 0.002, is on the sum of 500 margins, not on the mean."""
+
+PRESETS = {"default": DEFAULT, "paper": PAPER, "reference": REFERENCE}
 
 
 def find_preset(name: str) -> Settings:

@@ -1,10 +1,12 @@
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from benchmarks import cifar
-from benchmarks.cells import Bed, Cell, Record, run_cells
+from benchmarks.cells import Bed, Cell, Record, run_cells, run_command
 from benchmarks.suspect import Suspect
 from tests.benchmarks.synthetic import synthetic_cifar
 
@@ -55,3 +57,18 @@ def test_calibration_images_are_never_measured_on(suspect: Suspect, monkeypatch:
     seen = {image.tobytes() for image in bed.clean.x}
     assert not seen & {image.tobytes() for image in bed.x}
     assert seen != {image.tobytes() for image in other.clean.x}
+
+
+@pytest.mark.parametrize(("words", "run"), [([], ["NC", "FP"]), (["--defences", "slow", "FP"], ["slow", "FP"])])
+def test_what_is_slow_runs_where_it_is_named(
+    words: list[str], run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def grid(networks: Sequence[str], methods: Sequence[str], draws: int) -> list[Cell]:
+        asked.extend(methods)
+        return []
+
+    monkeypatch.setattr(sys, "argv", ["grid", *words])
+    assert run_command("", "defences", ["NC", "slow", "FP"], {"slow"}, grid, tmp_path, lambda cell, folder: {}) == 0
+    assert asked == run

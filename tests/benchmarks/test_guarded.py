@@ -7,8 +7,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from benchmarks import cifar, guarded
+from benchmarks import cifar, defences, detectors, guarded
+from benchmarks.defences import DEFENCES
 from benchmarks.defences.clipping import Mmac, Mmdf
+from benchmarks.detectors import DETECTORS
 from benchmarks.detectors.mmdf import Mmdf as MmdfDetector
 from benchmarks.guarded import bundle_of
 from benchmarks.suspect import CleanSet, Suspect
@@ -74,3 +76,13 @@ def test_the_clean_set_is_written_as_a_user_has_it(clean: CleanSet, tmp_path: Pa
     guarded.write_clean(tmp_path, clean)
     assert sorted(folder.name for folder in tmp_path.iterdir()) == [str(label) for label in range(10)]
     assert len(list(tmp_path.rglob("*.png"))) == len(clean.y)
+
+
+def test_rows_of_other_presets_calibrate_by_these() -> None:
+    rows: list[Mmac | MmdfDetector] = [
+        row
+        for registry, names in ((DEFENCES, defences.ON_REQUEST), (DETECTORS, detectors.ON_REQUEST))
+        for name in sorted(names)
+        if isinstance(row := registry[name](), Mmac | MmdfDetector) and row.preset == name.split()[-1]
+    ]
+    assert [row.preset for row in rows] == ["paper", "reference"] * 3

@@ -71,6 +71,18 @@ def test_gradients_reach_the_positions_and_fixed_bounds_have_none(graph: Differe
     assert not any(bound.requires_grad for bound in bounds.fixed().values())
 
 
+def test_all_bounds_may_start_at_one_number(graph: DifferentiableGraph) -> None:
+    alike = Bounds.alike(graph, dict.fromkeys(VALUES, 1), torch.from_numpy(X[:1]), 1.5)
+    over = Bounds.over(graph, dict.fromkeys(VALUES, 1), iter([torch.from_numpy(X)])).fixed()
+    for value, bound in alike.fixed().items():
+        assert bound.shape == over[value].shape
+        assert (bound == 1.5).all()
+    for position in alike.positions:
+        position.data.fill_(-5)
+    alike.project()
+    assert all((bound == 0).all() for bound in alike.fixed().values())
+
+
 def test_channels_may_be_the_last_axis(graph: DifferentiableGraph) -> None:
     last = Bounds.over(graph, dict.fromkeys(VALUES, -1), iter(torch.from_numpy(X).split(3))).fixed()
     for value, activation in activations(graph).items():

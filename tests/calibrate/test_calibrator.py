@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,7 +14,8 @@ from onnx import numpy_helper
 
 from mmguard.calibrate.calibrator import Calibrator, Round
 from mmguard.calibrate.graph import DifferentiableGraph
-from mmguard.calibrate.settings import Settings
+from mmguard.calibrate.search import MarginSearch
+from mmguard.calibrate.settings import PRESETS, Settings
 from mmguard.stats import margin_gap
 from mmguard.types import Calibration
 from tests.bundles import SITES, TARGET, TRIGGER_CHANNEL, Array, add_trigger, clean_inputs, tiny_network
@@ -132,9 +134,46 @@ def test_every_round_is_reported() -> None:
 def test_lambda_rises_after_a_round_that_kept_the_logits_and_falls_after_another() -> None:
     for agreement, factor in ((0.0, 1.2), (1.1, 1 / 1.2)):
         rounds: list[Round] = []
-        calibrate(replace(QUICK, agreement=agreement, change=np.inf, rounds=3), on_round=rounds.append)
+        calibrate(replace(QUICK, agreement=agreement, change=None, rounds=3), on_round=rounds.append)
         weights = [report.margin_weight for report in rounds]
         assert weights == pytest.approx([1, factor, factor**2])
+
+
+def test_lambda_may_wait_and_then_change_every_few_rounds() -> None:
+    rounds: list[Round] = []
+    waiting = replace(QUICK, agreement=0.0, change=None, margin_weight_from=2, margin_weight_every=3, rounds=6)
+    calibrate(waiting, on_round=rounds.append)
+    assert [report.margin_weight for report in rounds] == pytest.approx([1, 1, 1.2, 1.2, 1.2, 1.44])
+
+
+def test_the_search_may_start_anew_every_few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str | tuple[bool, int]] = []
+    ascend, restart = MarginSearch.ascend, MarginSearch.restart
+
+    def record(search: MarginSearch, bounds: Any, steps: int) -> None:
+        calls.append((bounds is None, steps))
+        ascend(search, bounds, steps)
+
+    def record_restart(search: MarginSearch) -> None:
+        calls.append("restart")
+        restart(search)
+
+    monkeypatch.setattr(MarginSearch, "ascend", record)
+    monkeypatch.setattr(MarginSearch, "restart", record_restart)
+    calibrate(replace(QUICK, rounds=3, renew_every=2, first_steps=4, warm_steps=1, search_original=True))
+    first = ["restart", (True, 4)]
+    assert calls == [*first, (True, 1), (True, 1), *first, (True, 1)]
+    calls.clear()
+    calibrate(replace(QUICK, rounds=2, first_steps=4, warm_steps=1))
+    assert calls == [*first, (False, 1), (False, 1)]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_lowers_the_margins_and_keeps_more_than_half_of_the_decisions(preset: str) -> None:
+    learned = calibrate(replace(PRESETS[preset], rounds=8, maximisers=8, first_steps=20))
+    assert learned.clipped_margins.max() < learned.original_margins.max()
+    same = learned.clipped_logits.argmax(axis=1) == learned.original_logits.argmax(axis=1)
+    assert same.mean() > 0.5
 
 
 def test_the_same_seed_gives_the_same_bytes_of_bounds(learned: Calibration) -> None:

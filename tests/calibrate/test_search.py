@@ -117,3 +117,36 @@ def test_two_classes_can_be_searched() -> None:
     before = search.margins(None)
     search.ascend(None, 10)
     assert np.all((search.margins(None) > before).numpy())
+
+
+def test_all_maximisers_may_be_searched_alone_or_all_together(graph: DifferentiableGraph) -> None:
+    for share in (0.0, 1.0):
+        search = search_of(graph, replace(SETTINGS, shared_share=share))
+        before = search.margins(None)
+        search.ascend(None, 10)
+        assert len(search.classes) == 18
+        assert (search.margins(None) > before).all()
+        inside = (search.maximisers()[:, None] - CLEAN).abs().amax(dim=(2, 3, 4)).amin(dim=1) < 0.05
+        assert inside.all() == (share == 1.0)
+
+
+def test_a_plain_step_goes_along_the_gradient_in_shares_of_the_box(graph: DifferentiableGraph) -> None:
+    box = Box(torch.zeros(1, 3, 1, 1), torch.full((1, 3, 1, 1), 2.0))
+    settings = replace(SETTINGS, shared_share=0.0, normalised=False, sample_step=1e-3)
+    search = search_of(graph, settings, box=box)
+    x = search.maximisers().requires_grad_()
+    logits = graph(x)
+    own = logits.gather(1, search.classes[:, None])[:, 0]
+    others = logits.scatter(1, search.classes[:, None], -torch.inf).amax(dim=1)
+    (gradient,) = torch.autograd.grad((own - others).sum(), x)
+    search.ascend(None, 1)
+    torch.testing.assert_close(search.maximisers(), box.clamp(x.detach() + 1e-3 * 2.0 * 2.0 * gradient))
+
+
+def test_a_search_that_starts_anew_forgets_what_it_found(graph: DifferentiableGraph) -> None:
+    search = search_of(graph)
+    search.ascend(None, 30)
+    found, best = search.maximisers(), search.margins(None)
+    search.restart()
+    assert not torch.equal(search.maximisers(), found)
+    assert (search.margins(None) < best).all()
