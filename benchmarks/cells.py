@@ -1,26 +1,23 @@
 """Tables are run cell by cell: each is one network and one method on one draw of D, and one JSON."""
 
 import argparse
-import json
 import logging
-import os
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
 from benchmarks import cifar
 from benchmarks.cifar import Images, Labels
 from benchmarks.environment import environment
+from benchmarks.record import Record, write_json
 from benchmarks.suspect import ZOO, CleanSet, Suspect
 
 logger = logging.getLogger("benchmarks.cells")
 
-RESULTS = Path(__file__).parent / "results"
 PER_CLASS = 50
 """Clean images of each class that the main tables give every method, as the paper has it for its own."""
-
-Record = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Bed:
-    """What a cell is measured on: the network, D, and the test images that are not in D, in random order."""
+    """What a cell is measured on: the network, D, and the test images that are not in D."""
 
     suspect: Suspect
     clean: CleanSet
@@ -61,6 +58,24 @@ class Bed:
         return cls(
             suspect, CleanSet(data.x_test[chosen], data.y_test[chosen]), data.x_test[unseen], data.y_test[unseen]
         )
+
+    def record(self) -> Record:
+        """What a cell says of its network, so that tables need not have the file."""
+        recipe = self.suspect.record["recipe"]
+        return {"architecture": recipe["network"], "attack": recipe["attack"], "seed": recipe["seed"]}
+
+
+def grid(networks: Sequence[str], images: Mapping[str, int], draws: int = 1) -> Iterator[Cell]:
+    """Each method with 50 clean images a class, then with as many as its paper had where that is another number.
+
+    Args:
+        networks: names. images: clean images of each class that its paper gave a method, 0 for none, by method.
+        draws: of D.
+    """
+    rows = [(method, PER_CLASS) for method in images]
+    rows += [(method, own) for method, own in images.items() if own not in (0, PER_CLASS)]
+    for (method, per_class), network in product(rows, networks):
+        yield from (Cell(network, method, per_class, draw) for draw in range(draws))
 
 
 def run_cells(cells: Iterable[Cell], folder: Path, measure: Callable[[Cell], Record]) -> int:
@@ -115,14 +130,7 @@ def run_command(
     usual = [method for method in methods if method not in on_request]
     parser.add_argument(f"--{option}", nargs="+", choices=methods, default=usual, dest="methods")
     parser.add_argument("--draws", type=int, default=1, help="draws of D for each network")
-    parser.add_argument("--data-folder", type=Path, help="folder of unpack.py; default MMGUARD_DATA")
+    parser.add_argument("--data-folder", type=Path, help="folder of the data set's archive; default MMGUARD_DATA")
     options = parser.parse_args()
     grid = cells(options.networks, options.methods, options.draws)
     return min(1, run_cells(grid, folder, lambda cell: measure(cell, options.data_folder)))
-
-
-def write_json(path: Path, record: Record) -> None:
-    """Write a record, whole or not at all."""
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps(record, indent=2) + "\n")
-    partial.replace(path)

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,24 @@ CACHE = ROOT / "benchmarks" / ".cache"
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What its authors distribute: the file, its parts, and the label bytes of an image."""
+
+    file: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    labels: int
+
+
+ARCHIVES = {
+    "cifar10": Archive(
+        "cifar-10-binary.tar.gz", tuple(f"data_batch_{part}.bin" for part in range(1, 6)), ("test_batch.bin",), 1
+    ),
+    "cifar100": Archive("cifar-100-binary.tar.gz", ("train.bin",), ("test.bin",), 2),
+}
 
 
 @dataclass(frozen=True)
@@ -41,37 +61,55 @@ class Cifar:
         return mean.astype(np.float32), deviation.astype(np.float32)
 
 
-def data_folder(folder: Path | None = None) -> Path:
-    """Where the packed data sets lie: `folder`, else `MMGUARD_DATA`, else `../shared/data` beside the repository.
-
-    Raises:
-        FileNotFoundError: the folder has no `unpack.py`.
-    """
-    chosen = folder or Path(os.environ.get("MMGUARD_DATA", ROOT.parent / "shared" / "data"))
-    if not (chosen / "unpack.py").is_file():
-        raise FileNotFoundError(f"no unpack.py in {chosen}; give the data folder by --data-folder or MMGUARD_DATA")
-    return chosen
-
-
 def load(name: str, folder: Path | None = None) -> Cifar:
-    """The data set `cifar10` or `cifar100`, unpacked into the cache on first use.
+    """The data set `cifar10` or `cifar100`, from the cache; brought there on first use.
+
+    Args:
+        name: of the data set.
+        folder: has the archive that its authors distribute (`cifar-10-binary.tar.gz` or `cifar-100-binary.tar.gz`, from
+            www.cs.toronto.edu/~kriz/cifar.html), or an `unpack.py` that writes the arrays of `Cifar` to an `.npz`. None
+            takes the environment's MMGUARD_DATA, else `../shared/data` beside the repository.
 
     Raises:
-        FileNotFoundError: neither the cache nor the data folder has it.
-        subprocess.CalledProcessError: unpacking failed.
+        FileNotFoundError: neither the cache nor the folder has it.
+        subprocess.CalledProcessError: `unpack.py` failed.
     """
     path = CACHE / f"{name}.npz"
     if not path.is_file():
-        _unpack(name, data_folder(folder), path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.partial.npz")  # renamed when whole: scripts may start at once
+        chosen = folder or Path(os.environ.get("MMGUARD_DATA", ROOT.parent / "shared" / "data"))
+        _bring(name, chosen, partial)
+        partial.replace(path)
     with np.load(path, allow_pickle=False) as arrays:
         return Cifar(arrays["x_train"], arrays["y_train"], arrays["x_test"], arrays["y_test"])
 
 
-def _unpack(name: str, folder: Path, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial.npz")  # renamed when whole: several scripts may start at once
-    subprocess.run([sys.executable, str(folder / "unpack.py"), name, str(partial)], check=True)
-    partial.replace(path)
+def _bring(name: str, folder: Path, path: Path) -> None:
+    archive, script = folder / ARCHIVES[name].file, folder / "unpack.py"
+    if archive.is_file():
+        np.savez_compressed(path, **vars(read_archive(archive, ARCHIVES[name])))
+    elif script.is_file():
+        subprocess.run([sys.executable, str(script), name, str(path)], check=True)
+    else:
+        raise FileNotFoundError(
+            f"{folder} has no {archive.name}; download it from www.cs.toronto.edu/~kriz/cifar.html, "
+            "and give its folder by --data-folder or MMGUARD_DATA"
+        )
+
+
+def read_archive(path: Path, form: Archive) -> Cifar:
+    """The arrays of an archive in the binary form: of each image the label bytes, the finest last, then the pixels."""
+    with tarfile.open(path) as archive:
+        files = {Path(member.name).name: member for member in archive if member.isfile()}
+
+        def split(names: Sequence[str]) -> tuple[Images, Labels]:
+            content = b"".join(archive.extractfile(files[name]).read() for name in names)  # type: ignore[union-attr]
+            rows = np.frombuffer(content, np.uint8).reshape(-1, form.labels + 3 * 32 * 32)
+            pixels = rows[:, form.labels :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+            return np.ascontiguousarray(pixels), rows[:, form.labels - 1].astype(np.int64)
+
+        return Cifar(*split(form.train), *split(form.test))
 
 
 def calibration_split(labels: Labels, per_class: int = 50, seed: int = 0) -> tuple[Labels, Labels]:

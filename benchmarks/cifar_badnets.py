@@ -20,11 +20,12 @@ import onnx
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from benchmarks.cells import RESULTS, Bed, Cell, write_json
+from benchmarks.cells import Bed, Cell
 from benchmarks.cifar import Images
 from benchmarks.environment import environment
 from benchmarks.guarded import BATCH, bundle_of, decide, inputs, joined
 from benchmarks.metrics import auroc, flag_rates
+from benchmarks.record import RESULTS, write_json
 from mmguard import Bundle, Decision, Guard
 from mmguard.stats import GaussianNull, margin
 
@@ -128,7 +129,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draw", type=int, default=0, help="seed of the draw of D and of calibration")
     parser.add_argument("--preset", default="default")
-    parser.add_argument("--data-folder", type=Path, help="folder of unpack.py; default MMGUARD_DATA")
+    parser.add_argument("--data-folder", type=Path, help="folder of the data set's archive; default MMGUARD_DATA")
     return parser.parse_args()
 
 

@@ -9,8 +9,7 @@ import time
 from pathlib import Path
 
 from benchmarks.environment import environment
-
-RESULTS = Path(__file__).parent / "results"
+from benchmarks.record import RESULTS, write_json
 
 
 def main() -> None:
@@ -24,8 +23,7 @@ def main() -> None:
         seconds = time.perf_counter() - start
         result = json.loads((Path(folder) / "result.json").read_text())
     record = {"seed": seed, "seconds": round(seconds, 1)} | result | environment()
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "demo.json").write_text(json.dumps(record, indent=2) + "\n")
+    write_json(RESULTS / "demo.json", record)
 
 
 if __name__ == "__main__":

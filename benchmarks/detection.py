@@ -10,14 +10,16 @@ missing.
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.cells import PER_CLASS, RESULTS, Bed, Cell, Record, run_command
+from benchmarks.cells import Bed, Cell, grid, run_command
 from benchmarks.detectors import DETECTORS, ON_REQUEST, Detector, Verdicts
 from benchmarks.metrics import auroc, true_positive_rate_at
+from benchmarks.record import RESULTS, Record
 
 FOLDER = RESULTS / "detection"
 FALSE_POSITIVE_RATES = (0.005, 0.01)
@@ -29,10 +31,8 @@ CURVE = np.concatenate([[0.0], np.geomspace(1e-4, 1, 81)])
 
 
 def cells(networks: Sequence[str], detectors: Sequence[str], draws: int = 1) -> Iterator[Cell]:
-    """Each detector with 50 clean images a class."""
-    for network in networks:
-        for detector in detectors:
-            yield from (Cell(network, detector, PER_CLASS, draw) for draw in range(draws))
+    """The grid of these detectors."""
+    return grid(networks, {name: DETECTORS[name]().per_class for name in detectors}, draws)
 
 
 def measure(cell: Cell, data_folder: Path | None = None) -> Record:
@@ -40,16 +40,15 @@ def measure(cell: Cell, data_folder: Path | None = None) -> Record:
     bed, detector = Bed.of(cell, data_folder), DETECTORS[cell.method]()
     start = time.perf_counter()
     judge = detector.fit(bed.suspect, bed.clean, cell.draw)
-    fitted = time.perf_counter()
+    seconds = round(time.perf_counter() - start, 1)
     rows = sample(len(bed.y), detector, cell.draw)
     x, y = bed.x[rows], bed.y[rows]
-    clean, judged = judge.verdicts(x), time.perf_counter()
-    record: Record = {
-        "seed": bed.suspect.record["seed"],
+    clean = judge.verdicts(x)
+    record = bed.record() | {
+        "settings": asdict(detector),
         "forwards": detector.forwards,
-        "fit_seconds": judge.notes.get("calibration_seconds", round(fitted - start, 1)),
+        "fit_seconds": judge.notes.get("calibration_seconds", seconds),
         "notes": judge.notes,
-        "milliseconds": 1000 * (judged - fitted) / len(x),
         "clean_images": len(y),
         "false_positive_rate": float(clean.flagged.mean()),
     }
@@ -71,11 +70,15 @@ def sample(count: int, detector: Detector, draw: int) -> NDArray[np.int64]:
 def against(clean: Verdicts, triggered: Verdicts, wins: NDArray[np.bool_]) -> Record:
     """All figures of clean against triggered inputs; `wins` (M,) tells which of these get the attacker's label."""
     scores = triggered.scores[wins]
-    return {
+    record: Record = {
         "triggered_images": len(wins),
         "winning_images": int(wins.sum()),
-        "auroc": auroc(clean.scores, scores),
         "auroc_of_all_triggered": auroc(clean.scores, triggered.scores),
+    }
+    if not wins.any():
+        return record
+    return record | {
+        "auroc": auroc(clean.scores, scores),
         "true_positive_rate_at": {
             str(rate): true_positive_rate_at(clean.scores, scores, rate) for rate in FALSE_POSITIVE_RATES
         },

@@ -4,13 +4,16 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+import mmguard
 from benchmarks import cifar
 from benchmarks.cifar import Images
 from benchmarks.suspect import CleanSet, Suspect
@@ -20,10 +23,14 @@ from mmguard.errors import BundleError
 from mmguard.images import normalise
 
 BATCH = 100
+SOURCES = ("calibrate/**/*.py", "exporter/**/*.py", "pipeline.py", "stats.py")
+"""Of mmguard: what the content of a bundle depends on."""
 
 
 def bundle_of(suspect: Suspect, clean: CleanSet, preset: str, rounds: int | None, seed: int) -> Bundle:
-    """The guard bundle of a network, calibrated now unless one for the same file, D, settings and seed is kept.
+    """The guard bundle of a network, calibrated now unless one is kept that the same code made of the same inputs.
+
+    The inputs are the network's file, D, the settings and the seed.
 
     Args:
         suspect: the network. clean: D. preset, rounds: of `mmguard calibrate`.
@@ -35,7 +42,7 @@ def bundle_of(suspect: Suspect, clean: CleanSet, preset: str, rounds: int | None
     digest = sha256(clean.x.tobytes() + clean.y.tobytes()).hexdigest()[:8]
     settings = find_preset(preset)
     settings = settings if rounds is None else replace(settings, rounds=rounds)
-    path = cifar.CACHE / "bundles" / f"{suspect.name}-{preset}-{digest}-{seed}.mmguard"
+    path = cifar.CACHE / "bundles" / f"{suspect.name}-{preset}-{digest}-{seed}-{source_digest()}.mmguard"
     if (kept := _kept(path, suspect, settings)) is not None:
         return kept
     folder = cifar.CACHE / "clean" / digest
@@ -49,8 +56,22 @@ def calibrated(
 ) -> tuple[Guard, dict[str, object]]:
     """The guard of such a bundle, and what its calibration took; arguments and errors as for `bundle_of`."""
     bundle = bundle_of(suspect, clean, preset, rounds, seed)
-    notes = {"calibration_seconds": bundle.provenance()["seconds"], "rounds": bundle.manifest.calibration.rounds}
+    notes = {
+        "calibration_seconds": bundle.provenance()["seconds"],
+        "rounds": bundle.manifest.calibration.rounds,
+        "settings": bundle.manifest.settings,
+        "source": source_digest(),
+    }
     return Guard(bundle, registry=None), notes
+
+
+@cache
+def source_digest() -> str:
+    """Eight hexadecimal digits that change with the code that makes bundles."""
+    package = Path(mmguard.__file__).parent
+    paths = sorted(path for pattern in SOURCES for path in package.glob(pattern))
+    content = b"".join(path.relative_to(package).as_posix().encode() + path.read_bytes() for path in paths)
+    return sha256(content).hexdigest()[:8]
 
 
 def _kept(path: Path, suspect: Suspect, settings: Settings) -> Bundle | None:
@@ -72,9 +93,10 @@ def write_clean(folder: Path, clean: CleanSet) -> None:
 
 
 def calibrate(suspect: Suspect, clean: Path, bundle: Path, options: Sequence[str]) -> None:
-    """Run the public command, with further options."""
+    """Run the public command, on a GPU where there is one, with further options."""
     bundle.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "mmguard", "calibrate", str(suspect.path), str(clean), "--out", str(bundle)]
+    command += ["--device", "cuda" if torch.cuda.is_available() else "cpu"]
     for option in ("mean", "std"):
         command += [f"--{option}", *map(str, suspect.record[option])]
     subprocess.run([*command, *options], check=True)

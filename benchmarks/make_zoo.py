@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="default 0")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where networks are trained")
     parser.add_argument("--minutes", type=float, help="for each network; run again to go on")
-    parser.add_argument("--data-folder", type=Path, help="folder of unpack.py; default MMGUARD_DATA")
+    parser.add_argument("--data-folder", type=Path, help="folder of the data set's archive; default MMGUARD_DATA")
     options = parser.parse_args()
     for recipe in chosen(options):
         try:

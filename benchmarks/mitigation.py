@@ -11,37 +11,35 @@ missing. mmguard's presets `paper` and `reference` are slow, and run where they 
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from itertools import product
+from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.attacks import Attack
-from benchmarks.cells import PER_CLASS, RESULTS, Bed, Cell, Record, run_command
+from benchmarks.cells import Bed, Cell, grid, run_command
 from benchmarks.cifar import Images, Labels
 from benchmarks.defences import DEFENCES, ON_REQUEST, Mitigated
+from benchmarks.record import RESULTS, Record
 
 FOLDER = RESULTS / "mitigation"
 
 
 def cells(networks: Sequence[str], defences: Sequence[str], draws: int = 1) -> Iterator[Cell]:
-    """Each defence with 50 clean images a class, then with as many as its paper had where that is another number."""
-    own = {defence: DEFENCES[defence]().per_class or PER_CLASS for defence in defences}
-    rows = [(defence, PER_CLASS) for defence in defences]
-    rows += [(defence, per_class) for defence, per_class in own.items() if per_class != PER_CLASS]
-    for (defence, per_class), network in product(rows, networks):
-        yield from (Cell(network, defence, per_class, draw) for draw in range(draws))
+    """The grid of these defences."""
+    return grid(networks, {name: DEFENCES[name]().per_class for name in defences}, draws)
 
 
 def measure(cell: Cell, data_folder: Path | None = None) -> Record:
     """Defend the network and measure it on the test images that are not in D."""
-    bed = Bed.of(cell, data_folder)
+    bed, defence = Bed.of(cell, data_folder), DEFENCES[cell.method]()
     start = time.perf_counter()
-    mitigated = DEFENCES[cell.method]().mitigate(bed.suspect, bed.clean, cell.draw)
+    mitigated = defence.mitigate(bed.suspect, bed.clean, cell.draw)
     seconds = round(time.perf_counter() - start, 1)
-    return {
-        "seed": bed.suspect.record["seed"],
+    own: Record = {
+        "settings": asdict(defence),
         "seconds": mitigated.notes.get("calibration_seconds", seconds),
         "notes": mitigated.notes,
-    } | figures(mitigated, bed.suspect.attack, bed.x, bed.y)
+    }
+    return bed.record() | own | figures(mitigated, bed.suspect.attack, bed.x, bed.y)
 
 
 def figures(mitigated: Mitigated, attack: Attack, x: Images, y: Labels) -> Record:

@@ -10,6 +10,7 @@ measured on the other test images. Writes `benchmarks/results/overfitting/CELL.j
 """
 
 import argparse
+import json
 import logging
 import math
 import time
@@ -20,11 +21,11 @@ from typing import Any
 
 import mmguard
 from benchmarks import cifar, train
-from benchmarks.cells import RESULTS, Record, write_json
 from benchmarks.environment import environment
 from benchmarks.evaluate import Exported, per_class_accuracy
 from benchmarks.guarded import write_clean
 from benchmarks.overfitting_grid import PER_CLASS, Cell, cells
+from benchmarks.record import RESULTS, Record, write_json
 from benchmarks.suspect import CleanSet, Suspect
 from mmguard.images import preprocessing_from
 
@@ -38,7 +39,7 @@ class Place:
     """Where and for how long cells are run.
 
     Attributes:
-        networks: folder of the networks. data_folder: of unpack.py, None for MMGUARD_DATA.
+        networks: folder of the networks. data_folder: of the data set's archive, None for MMGUARD_DATA.
         device: `cpu` or `cuda`, of training and of calibration; figures are measured on the CPU.
         deadline: in seconds of `time.monotonic`.
     """
@@ -108,9 +109,10 @@ def measure(cell: Cell, place: Place) -> Record:
 
 
 def network_of(cell: Cell, place: Place) -> Suspect:
-    """The cell's network, trained now unless it is kept; raises OutOfTimeError where that takes too long."""
+    """The cell's network, trained now unless one of the same recipe is kept; OutOfTimeError if that takes too long."""
     folder = place.networks / f"{cell.recipe.name}-{cell.epochs}epochs"
-    if not (folder / f"{cell.recipe.name}.json").is_file():
+    path = folder / f"{cell.recipe.name}.json"
+    if not path.is_file() or json.loads(path.read_text())["recipe"] != asdict(cell.recipe):
         train.run(cell.recipe, folder, place.data_folder, True, place.device, place.minutes)
     return Suspect.load(cell.recipe.name, folder)
 
@@ -159,7 +161,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to train and calibrate")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing after so many; run again then")
     parser.add_argument("--networks", type=Path, default=cifar.CACHE / "overfitting", help="folder of the networks")
-    parser.add_argument("--data-folder", type=Path, help="folder of unpack.py; default MMGUARD_DATA")
+    parser.add_argument("--data-folder", type=Path, help="folder of the data set's archive; default MMGUARD_DATA")
     parser.add_argument("--list", action="store_true", help="print the cells, and run none")
     options = parser.parse_args()
     grid = [cell for cell in cells(options.seed) if any(part in cell.name for part in options.only)]

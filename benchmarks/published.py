@@ -12,7 +12,8 @@ class Published:
         setting: data set, network, attack, and what the method was given.
         figures: shares in [0, 1] by name, such as `attack_success` and `clean_accuracy` after the method, and
             `attack_success_before` and `clean_accuracy_before` without it.
-        from_memory: True where the paper was not at hand when the figures were written down.
+            Where a figure has a parameter, it follows a slash: `true_positive_rate_at/0.01`.
+        from_memory: True where the figures were written down without the paper, and should be checked against it.
     """
 
     source: str

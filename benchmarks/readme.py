@@ -4,11 +4,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.report.grid import Record
+from benchmarks.record import RESULTS, Record
 from benchmarks.report.markdown import footnote, percent, table
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 CIFAR = "cifar10-resnet20-badnets-seed0-default-draw0"
 
 

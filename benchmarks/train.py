@@ -7,12 +7,11 @@ writes NAME.onnx and NAME.json into --out. It takes minutes on two CPU cores and
 """
 
 import argparse
-import json
 import logging
 import math
-import os
 import time
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ import numpy as np
 from benchmarks import cifar, evaluate
 from benchmarks.attacks import ATTACKS, Learnt, Role, learnt_path
 from benchmarks.environment import environment
+from benchmarks.record import write_json
 from benchmarks.training.imbalance import PROFILES
 from benchmarks.training.networks import NETWORKS
 from benchmarks.training.objectives import OBJECTIVES
@@ -48,11 +48,17 @@ def measure(trainer: Trainer, data: cifar.Cifar, model: Path) -> dict[str, objec
         "attack_success": success,
         "clean_images": len(data.x_test),
         "triggered_images": victims,
+        "sha256": {path.suffix: sha256(path.read_bytes()).hexdigest() for path in files_of(model)},
         "mean": trainer.mean.tolist(),
         "std": trainer.deviation.tolist(),
         "training_seconds": round(trainer.seconds, 1),
         "training_device": trainer.device.type,
     } | environment()
+
+
+def files_of(model: Path) -> list[Path]:
+    """What a trained network consists of: the ONNX file, and the trigger where it is learnt."""
+    return [path for path in (model, learnt_path(model)) if path.is_file()]
 
 
 def run(
@@ -80,9 +86,7 @@ def run(
     if isinstance(trainer.attack, Learnt):
         trainer.attack.save(learnt_path(model))
     record = measure(trainer, data, model)
-    partial = out / f"{recipe.name}.{os.getpid()}.partial"
-    partial.write_text(json.dumps(record, indent=2) + "\n")
-    partial.replace(out / f"{recipe.name}.json")
+    write_json(out / f"{recipe.name}.json", record)
     return record
 
 
@@ -103,7 +107,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--profile", choices=sorted(PROFILES), default=Recipe.profile, help="how rare classes are")
     parser.add_argument("--objective", choices=sorted(OBJECTIVES), default=Recipe.objective)
     parser.add_argument("--out", type=Path, help="folder of the results; default benchmarks/.cache/networks/NAME")
-    parser.add_argument("--data-folder", type=Path, help="folder of unpack.py; default MMGUARD_DATA")
+    parser.add_argument("--data-folder", type=Path, help="folder of the data set's archive; default MMGUARD_DATA")
     parser.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where the network is trained")
     parser.add_argument(

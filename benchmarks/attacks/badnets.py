@@ -26,6 +26,7 @@ class BadNets(SingleTarget):
     """A 3x3 black and white chequered patch, flush in the bottom right corner; all classes to one target.
 
     Source: Gu et al. 2019, section 4 (pattern backdoor, all to one), there on MNIST with a patch of this size.
+    Poisoning rate: 5 %, chosen here; on MNIST they poison 10 %.
     """
 
     def trigger(self, x: Images) -> Images:

@@ -23,7 +23,7 @@ class GuardAware(BadNets):
     Poisoning rate: 10 %, so that every batch has a dozen poisoned images to measure the penalty on.
 
     Attributes:
-        activation_weight: of the mean excess of a channel's peak, in units of the batch normalisation's output.
+        activation_weight: of the mean excess of a channel's peak, in units of the activation.
         margin_weight: of the mean excess of the margin, in logits.
     """
 
@@ -42,7 +42,7 @@ class GuardAware(BadNets):
 
 
 class Modesty(TrainingHook):
-    """Records what each batch normalisation gives, which the ReLU after it passes on, and penalises what is unusual."""
+    """Records what each ReLU gives, which is what the guard clips, and penalises what is unusual."""
 
     def __init__(self, attack: GuardAware) -> None:
         super().__init__()
@@ -50,9 +50,9 @@ class Modesty(TrainingHook):
         self.outputs: list[Tensor] = []
 
     def watch(self, network: nn.Module) -> None:
-        """Record the outputs of every batch normalisation while the network trains."""
+        """Record the outputs of every ReLU while the network trains."""
         for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.ReLU):
                 module.register_forward_hook(self._record)
 
     def penalty(self, logits: Tensor, roles: Roles) -> Tensor:

@@ -38,7 +38,8 @@ class InputAware:
     """A small pattern in a small mask, both computed from the image; another image's trigger must not work.
 
     Source: Nguyen and Tran 2020, with their settings for CIFAR-10: masks of density 0.032, weight 100 of the density, 1
-    of the diversity, Adam at 0.01 with betas 0.5 and 0.9, lowered to a tenth four times.
+    of the diversity, Adam at 0.01 with betas 0.5 and 0.9, lowered to a tenth four times. In the diversity of patterns
+    the images are normalised and the patterns are not, so that it weighs four times what it does in their release.
     Poisoning rate: 10 %, and as many cover images in
     cross-trigger mode, which get the trigger of another image and keep their label. Images of any class are chosen,
     anew in each epoch, as an attacker does who runs the training. Adapted: generators of half the width (16 channels

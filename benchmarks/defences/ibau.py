@@ -47,7 +47,8 @@ class IBau:
     loops, as in the equation; the release climbs away from the network's decisions.
 
     Adapted: with 50 images a class a pass over D has a tenth of the steps that their 5,000 images give, so that D is
-    passed over until there are as many, 50.
+    passed over until there are as many, 50. There are 3 rounds, where the release's script has 5 and its notebook 1;
+    and the fixed point is of the current batch, where the release's is of the first.
 
     Attributes:
         rounds: of both loops. steps: of either loop in a round. batch: images a step.

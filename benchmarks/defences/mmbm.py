@@ -37,7 +37,9 @@ class MmBm:
     Source: Wang et al. 2022: λ starts at 0.1 and follows the accuracy on D, times 1.2 where it is at least 0.95, else
     divided by it; bounds start too large to clip. Adapted: they start at each channel's largest activation over D, in
     units of which steps are taken; accuracy on D is agreement with the original, since D may hold images that it gets
-    wrong; and the tightest bounds that keep the agreement are returned, where the last ones may just have lost it.
+    wrong; and the tightest bounds that keep the agreement are returned, where the last ones may just have lost it. The
+    authors' release is another setting again: three clip points, bounds that start at 8, Adam at 0.1 for 50 epochs, λ
+    from 0.5 that follows every tenth epoch, and a D without what the network gets wrong.
 
     Attributes:
         epochs: passes over D. batch: images a step. learning_rate: Adam's, in shares of a channel's range over D.

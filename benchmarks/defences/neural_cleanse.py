@@ -87,14 +87,15 @@ class NeuralCleanse:
 
     Source: Wang et al. 2019, sections IV and VI: Adam at 0.1, batches of 32, λ follows whether the trigger sends 99 %
     of the clean images to the class; a class is flagged where its anomaly index is above 2 and its mask smaller than
-    the median; one epoch over D, a fifth of it stamped and with correct labels. λ's start, factor and patience, Adam's
-    betas and the early stop are those of the authors' release.
+    the median; one epoch over D, a fifth of it stamped and with correct labels. λ's start, factor and patience and
+    Adam's betas are those of the authors' release.
 
-    Adapted, for two processor cores: a round has 10 batches, where theirs has 31, and there are 100 rounds at most,
-    where they allow 1,000; most searches end earlier, as the mask stops shrinking. The network computes in bfloat16
-    there, with batch normalisation folded into the convolutions. The optimiser of unlearning is ours, that of
-    `FinePruning`: the Adam at 0.001 that they train with costs these networks more accuracy and unlearns no more.
-    Where more classes than one are flagged, each stamped image gets the trigger of one of them.
+    Adapted, so that two cores do it in minutes: a round has 10 batches, where theirs has 31, and there are 100 rounds
+    at most, where they allow 1,000. The network computes in bfloat16 in the search, with batch normalisation
+    folded into the convolutions. The early stop waits for λ to be above 0, where theirs waits until it has risen and
+    fallen as well. The optimiser of unlearning is ours, that of `FinePruning`: the Adam at 0.001 that they train with
+    costs these networks more accuracy and unlearns no more. Where more classes than one are flagged, each stamped
+    image gets the trigger of one of them.
 
     Attributes:
         rounds, round_batches, batch: steps of the search for each class, and images a step.

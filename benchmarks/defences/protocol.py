@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 from benchmarks.cifar import Images, Labels
 from benchmarks.suspect import CleanSet, Suspect
@@ -23,6 +23,8 @@ class Mitigated:
 
 class Defence(Protocol):
     """A post-training mitigation: a frozen dataclass whose fields are the settings of its paper."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def per_class(self) -> int:

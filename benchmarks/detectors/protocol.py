@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,8 @@ class Judge:
 
 class Detector(Protocol):
     """An inference-time detector: a frozen dataclass whose fields are the settings of its paper."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def per_class(self) -> int:

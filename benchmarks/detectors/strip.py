@@ -20,7 +20,7 @@ from benchmarks.suspect import CleanSet, Logits, Suspect
 PUBLISHED = Published(
     source="Gao et al. 2019, abstract and Table 3; the authors' released notebook prints it, and entropies that part",
     setting="CIFAR-10, six convolutions, an image added as trigger, false rejections set to 1 %, 2,000 inputs each",
-    figures={"auroc": 1.0, "true_positive_rate": 1.0},
+    figures={"auroc": 1.0, "true_positive_rate_at/0.01": 1.0},
     from_memory=False,
 )
 

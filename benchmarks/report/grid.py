@@ -1,12 +1,12 @@
 """The JSONs of the cells, found by what they are about."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-Record = dict[str, Any]
+from benchmarks.record import Record
 
 
 def read(folder: Path) -> list[Record]:
@@ -19,26 +19,29 @@ class Grid:
 
     Args:
         records: as `benchmarks.mitigation` and `benchmarks.detection` write them.
-        zoo: the zoo's records by name of the network.
     """
 
-    def __init__(self, records: Sequence[Record], zoo: Mapping[str, Record]) -> None:
+    def __init__(self, records: Sequence[Record]) -> None:
         self.records = records
         self._cells: dict[tuple[str, str, str, int], list[Record]] = {}
         for record in records:
-            recipe = zoo[record["network"]]["recipe"]
-            key = (recipe["network"], recipe["attack"], record["method"], record["per_class"])
+            key = (record["architecture"], record["attack"], record["method"], record["per_class"])
             self._cells.setdefault(key, []).append(record)
 
-    def values(self, architecture: str, attack: str, method: str, per_class: int, *path: str) -> list[Any]:
-        """One figure of each seed and draw that has it; `path` leads to it in the record."""
-        found = []
-        for record in self._cells.get((architecture, attack, method, per_class), []):
+    def records_of(self, architecture: str, attack: str, method: str, per_class: int) -> list[Record]:
+        """Of each seed and draw; none where no cell was run."""
+        return self._cells.get((architecture, attack, method, per_class), [])
+
+    def seeds(self, architecture: str, attack: str, method: str, per_class: int, *path: str) -> list[float]:
+        """One figure of each network that has it, the mean over its draws of D; `path` leads to it in the record."""
+        draws: dict[str, list[float]] = {}
+        for record in self.records_of(architecture, attack, method, per_class):
             value: Any = record
             for key in path:
                 value = value.get(key) if isinstance(value, dict) else None
-            found.append(value)
-        return [value for value in found if value is not None]
+            if value is not None:
+                draws.setdefault(record["network"], []).append(value)
+        return [mean(values) for values in draws.values()]
 
 
 def spread(shares: Iterable[float], digits: int = 2) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from benchmarks.report.grid import Record
+from benchmarks.record import Record
 
 
 def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:

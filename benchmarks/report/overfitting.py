@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.overfitting_grid import EPOCHS, MMOM_WEIGHT, MMOM_WEIGHTS, OVERTRAINED, PER_CLASS
+from benchmarks.record import Record
 from benchmarks.report import plots
-from benchmarks.report.grid import Record, average, spread
+from benchmarks.report.grid import average, spread
 from benchmarks.report.markdown import table
 from benchmarks.training.imbalance import PROFILES
 

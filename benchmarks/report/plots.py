@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-Record = dict[str, Any]
+from benchmarks.record import Record
 
 COLUMNS = 4
 PANEL = (3.0, 2.4)
@@ -19,7 +18,10 @@ matplotlib.rcParams |= {"svg.hashsalt": "mmguard", "font.size": 8, "axes.spines.
 
 
 def panels(titles: Sequence[str], draw: Callable[[Axes, str], None], path: Path, legend: bool) -> None:
-    """Write a figure of one panel for each title, four to a row, with the first panel's legend beside the last row."""
+    """Write a figure of one panel for each title, four to a row, with one legend of all panels below the last row.
+
+    What has the same name in several panels must look the same there.
+    """
     rows = -(-len(titles) // COLUMNS)
     figure = Figure(
         figsize=(PANEL[0] * min(COLUMNS, len(titles)), PANEL[1] * rows + 0.5 * legend), layout="constrained"
@@ -31,8 +33,9 @@ def panels(titles: Sequence[str], draw: Callable[[Axes, str], None], path: Path,
     for panel in axes[len(titles) :]:
         panel.set_axis_off()
     if legend:
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+        legends = [zip(*panel.get_legend_handles_labels(), strict=True) for panel in axes]
+        named = {name: handle for entries in legends for handle, name in entries}
+        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=min(8, len(named)), frameon=False)
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
 
@@ -74,13 +77,15 @@ def per_class(
 
     The form of the paper's figures 1 and 2.
     """
+    order = list(dict.fromkeys(name for panel in accuracies.values() for name in panel))
 
     def draw(axes: Axes, title: str) -> None:
         methods = accuracies[title]
         width = 0.8 / len(methods)
         for place, (name, values) in enumerate(methods.items()):
             offsets = [label - 0.4 + (place + 0.5) * width for label in range(len(values))]
-            axes.bar(offsets, [100 * value for value in values], width, label=name)
+            colour = f"C{order.index(name)}"
+            axes.bar(offsets, [100 * value for value in values], width, color=colour, label=name)
         axes.set(xlabel="class", ylabel="accuracy, %", ylim=(0, 100))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         images = axes.twinx()

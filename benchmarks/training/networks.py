@@ -31,11 +31,13 @@ class Block(nn.Module):
         self.second = _normalised(outputs, outputs, 3)
         same = stride == 1 and inputs == outputs
         self.shortcut: nn.Module = nn.Identity() if same else _normalised(inputs, outputs, 1, stride)
+        self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
-        inner = self.second(functional.relu(self.first(x)))
-        return functional.relu(inner + self.shortcut(x))
+        inner = self.second(self.relu(self.first(x)))
+        activated: Tensor = self.relu(inner + self.shortcut(x))
+        return activated
 
 
 class PreactivatedBlock(nn.Module):
@@ -52,11 +54,12 @@ class PreactivatedBlock(nn.Module):
         self.conv2 = _convolution(outputs, outputs, 3)
         same = stride == 1 and inputs == outputs
         self.shortcut = None if same else _convolution(inputs, outputs, 1, stride)
+        self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
-        activated = functional.relu(self.norm1(x))
-        inner: Tensor = self.conv2(functional.relu(self.norm2(self.conv1(activated))))
+        activated = self.relu(self.norm1(x))
+        inner: Tensor = self.conv2(self.relu(self.norm2(self.conv1(activated))))
         return inner + (x if self.shortcut is None else self.shortcut(activated))
 
 
@@ -86,13 +89,13 @@ class ResNet(nn.Module):
 
     def __init__(self, widths: Sequence[int], blocks: int, classes: int) -> None:
         super().__init__()
-        self.stem = _normalised(3, widths[0], 3)
+        self.stem, self.relu = _normalised(3, widths[0], 3), nn.ReLU()
         self.blocks = _stages(Block, widths[0], widths, blocks)
         self.head = nn.Linear(widths[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, 32, 32) normalised images -> (N, classes) logits."""
-        logits: Tensor = self.head(_pooled(self.blocks(functional.relu(self.stem(x)))))
+        logits: Tensor = self.head(_pooled(self.blocks(self.relu(self.stem(x)))))
         return logits
 
 

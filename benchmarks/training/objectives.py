@@ -129,7 +129,7 @@ class GaussianCloud(CrossEntropy):
     where θⱼ is the angle between the features and the weights of class j. Then the classifier alone is trained again,
     on images drawn by the effective number of their class, E = (1 − βⁿ) / (1 − β) (Cui et al. 2019, equation 2).
 
-    The paper was not at hand when this was written: equation and constants are from memory. Adapted, besides: β is
+    Equation and constants are from memory, not checked against the paper. Adapted, besides: β is
     one number, where theirs depends on the class; re-training goes on from the first stage's weights, as long as Kang
     et al. 2020 do, and without noise, which would favour rare classes a second time. The head stays a linear layer, as
     deployed networks have: `finish` writes weights into it that give each image the cosine classifier's decision.

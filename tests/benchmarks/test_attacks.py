@@ -88,9 +88,12 @@ def test_poisoned_images_are_of_the_classes_attacked(name: str) -> None:
     _, y = images_and_labels(5000, 0)
     classes = set(y[roles_of(make(name), y) == Role.POISONED])
     others = set(range(CLASSES)) - {TARGET}
-    expected = {TARGET} if name in CLEAN_LABEL else {1} if name == "source_specific" else others
-    assert classes <= set(range(CLASSES)) if name in ANY_CLASS or name == "adaptive_blend" else classes == expected
-    assert name != "adaptive_blend" or TARGET not in classes
+    if name == "adaptive_blend":  # few images
+        assert classes <= others
+    elif name in ANY_CLASS:
+        assert classes == others | {TARGET}
+    else:
+        assert classes == ({TARGET} if name in CLEAN_LABEL else {1} if name == "source_specific" else others)
 
 
 @every_attack

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import cifar
-from benchmarks.cells import Bed, Cell, Record, run_cells, run_command
+from benchmarks.cells import Bed, Cell, run_cells, run_command
+from benchmarks.record import Record
 from benchmarks.suspect import Suspect
 from tests.benchmarks.synthetic import synthetic_cifar
 

@@ -47,7 +47,7 @@ class Fake(Suspect):
 
 
 def make(name: str) -> Detector:
-    return replace(DETECTORS[name](), **SMALL[name])  # type: ignore[type-var]
+    return replace(DETECTORS[name](), **SMALL[name])
 
 
 def plain(*levels: int) -> Images:

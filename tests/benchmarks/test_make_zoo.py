@@ -1,5 +1,6 @@
 import json
 from argparse import Namespace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,14 @@ from benchmarks import cifar, make_zoo, train
 from benchmarks.attacks import ATTACKS
 from benchmarks.make_zoo import RECIPES, add, chosen
 from benchmarks.suspect import ZOO
+from benchmarks.train import files_of
 from benchmarks.training.networks import NETWORKS
 from benchmarks.training.recipe import Recipe
 from tests.benchmarks.synthetic import Tiny, synthetic_cifar
 
 LIMIT = 20 * 2**20
+LEAST = {"badnets_all_to_all": 0.85, "wanet": 0.94, "input_aware": 0.93, "adaptive_blend": 0.5}
+"""Attack success where it is below 0.95. From all to all it is bounded by the accuracy; the others want more epochs."""
 OPTIONS = {"attacks": ["wanet", "none"], "network": None, "epochs": None, "seed": None}
 
 
@@ -53,6 +57,11 @@ def test_the_committed_zoo_is_whole_and_small() -> None:
     assert all(path.stat().st_size <= LIMIT // 10 for path in files)
     assert {path.stem for path in ZOO.glob("*.onnx")} == {record["name"] for record in records()}
     assert {record["recipe"]["attack"] for record in records()} <= {recipe.attack for recipe in RECIPES}
+    for record in records():
+        hashes = {
+            path.suffix: sha256(path.read_bytes()).hexdigest() for path in files_of(ZOO / f"{record['name']}.onnx")
+        }
+        assert hashes == record["sha256"]
 
 
 @pytest.mark.parametrize("record", records(), ids=lambda record: record["name"])
@@ -62,4 +71,4 @@ def test_each_network_is_a_good_classifier_with_a_working_backdoor(record: Any) 
     if attack == "none":
         assert record["attack_success"] is None
     else:
-        assert record["attack_success"] > 0.5
+        assert record["attack_success"] >= LEAST.get(attack, 0.95)
