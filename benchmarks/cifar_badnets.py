@@ -95,8 +95,10 @@ def detection(guard: Guard, bed: Bed) -> dict[str, object]:
 def plain_gaussian_rate(guard: Guard, bed: Bed) -> float:
     """Share of unseen clean images that the paper's null, a Gaussian without the power transform, would flag."""
     fitted, clean = decide(guard, bed.clean.x), decide(guard, bed.x)
+    null = guard.bundle.manifest.null
+    assert null is not None, "MMAC"
     p_values = GaussianNull.fit(fitted.margin_gaps, power=1.0).p_values(clean.margin_gaps)
-    return share(p_values <= guard.bundle.manifest.null.theta)
+    return share(p_values <= null.theta)
 
 
 def artifact(bundle: Bundle, model: Path) -> dict[str, object]:
@@ -148,7 +150,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         "settings": bundle.manifest.settings,
         "calibration_seconds": bundle.provenance()["seconds"],
         "calibration": asdict(bundle.manifest.calibration),
-        "null": asdict(bundle.manifest.null),
+        "null": asdict(bundle.manifest)["null"],
         "detection": figures,
         "artifact": artifact(bundle, bed.suspect.path),
     } | environment()

@@ -1,10 +1,8 @@
 """The cells of the paper's Tables 2 to 5 and of Figures 1 and 2, which `benchmarks.overfitting` runs."""
 
-import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import mmguard
 from benchmarks.training.imbalance import PROFILES
 from benchmarks.training.recipe import Recipe
 
@@ -16,8 +14,6 @@ PER_CLASS = {"cifar10": 50, "cifar100": 5}
 MMOM_WEIGHT = 1e-5
 """λ where a table does not vary it; the paper names none, and finds no difference from 1e-7 to 1e-4."""
 MMOM_WEIGHTS = (0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
-MMOM_OPTIONS = frozenset({"objective", "margin_weight"})
-"""What `mmguard.calibrate_model` must take before MMOM cells can be run."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +53,6 @@ class Cell:
             profile=self.profile,
             objective=self.objective,
         )
-
-    @property
-    def runnable(self) -> bool:
-        """Whether mmguard has the mitigation."""
-        takes = inspect.signature(mmguard.calibrate_model).parameters
-        return self.mitigation != "MMOM" or takes.keys() >= MMOM_OPTIONS
 
 
 def cells(seed: int = 0) -> list[Cell]:

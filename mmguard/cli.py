@@ -65,8 +65,10 @@ def calibrate(
     *,
     out: Path | None = None,
     preset: str = "default",
+    objective: Literal["mmac", "mmom", "mmbm"] = "mmac",
     theta: float | None = None,
     rounds: int | None = None,
+    margin_weight: float | None = None,
     classes: Path | None = None,
     mean: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None,
     std: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None,
@@ -90,10 +92,15 @@ def calibrate(
         Bundle folder to write; the default is MODEL's stem with .mmguard, in the current folder.
     preset
         Settings of the calibration: default, paper (as its text says) or reference (as its authors' code does).
+    objective
+        What the bounds minimise: mmac for a guard; mmom, which needs labels, for a corrected model without a test,
+        where a model is overfitted but not backdoored; mmbm, a baseline, for a guard of small bounds.
     theta
         Level of the confidence test.
     rounds
         Largest number of rounds.
+    margin_weight
+        Weight λ of the margins, at the start.
     classes
         Text file with one class name a line, in the order of the model's outputs.
     mean
@@ -124,8 +131,10 @@ def calibrate(
             out=out,
             name=name,
             preset=preset,
+            objective=objective,
             theta=theta,
             rounds=rounds,
+            margin_weight=margin_weight,
             classes=_class_names(classes),
             preprocessing=preprocessing_from(mean=mean, std=std, scale=scale, layout=layout, size=size),
             seed=seed,

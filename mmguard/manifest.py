@@ -87,7 +87,10 @@ class CalibrationFigures:
 
 @dataclass(frozen=True)
 class Manifest:
-    """`manifest.json`. Two calibrations equal in model, inputs, options, versions and machine write the same bytes."""
+    """`manifest.json`. Two calibrations equal in model, inputs, options, versions and machine write the same bytes.
+
+    Without a null there is no test: the clipped network is a corrected model, and answers (MMOM).
+    """
 
     name: str
     versions: dict[str, str]
@@ -99,7 +102,7 @@ class Manifest:
     classes: tuple[str, ...]
     plans: dict[str, str]
     sites: tuple[ClipSite, ...]
-    null: NullSpec
+    null: NullSpec | None
     calibration: CalibrationFigures
     files: dict[str, FileEntry]
     schema_version: int = SCHEMA_VERSION
@@ -188,7 +191,9 @@ def _decode_input(raw: dict[str, Any]) -> InputSpec:
     )
 
 
-def _decode_null(raw: dict[str, Any]) -> NullSpec:
+def _decode_null(raw: dict[str, Any] | None) -> NullSpec | None:
+    if raw is None:
+        return None
     null = NullSpec(**_known(NullSpec, raw))
     if null.kind != "gaussian":
         raise ValueError(f"null distribution {null.kind!r} is unknown; this version knows gaussian")

@@ -25,7 +25,7 @@ from mmguard.stats import GaussianNull, check_null_samples, margin_gap
 from mmguard.types import Calibration, ClipSite, InputSpec, IntArray, Preprocessing
 
 if TYPE_CHECKING:
-    from mmguard.calibrate import Calibrator, OnRound, Settings
+    from mmguard.calibrate import Calibrator, Objective, OnRound, Settings
     from mmguard.exporter import Activation, Classifier
 
 logger = logging.getLogger(__name__)
@@ -42,8 +42,10 @@ def calibrate_model(
     out: str | Path | None = None,
     name: str | None = None,
     preset: str = "default",
+    objective: "Objective" = "mmac",
     theta: float | None = None,
     rounds: int | None = None,
+    margin_weight: float | None = None,
     classes: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
     seed: int = 0,
@@ -58,7 +60,11 @@ def calibrate_model(
         clean: the clean set D: a folder per class, a flat folder, an `.npz` with `x` and perhaps `y`, or an `.npy`.
         out: folder to write; None is `<model's stem>.mmguard` in the current folder. An older bundle is replaced.
         name: the bundle's name in metrics and URLs; None is the model's stem.
-        preset: settings to start from: `default`, `paper` or `reference`. theta, rounds: override the preset's.
+        preset: settings to start from: `default`, `paper` or `reference`.
+        objective: what the bounds minimise: `mmac` keeps the logits and gives a guard; `mmom` learns from labels, for a
+            model that is overfitted without a backdoor, and gives a corrected model without a test; `mmbm` is `mmac`
+            with the norm of the bounds in place of the margins.
+        theta, rounds, margin_weight: override the preset's; the last is λ.
         classes: class names in the order of the outputs.
         preprocessing: how image files become inputs, and with it the input box. None scales pixels to [0, 1], and
             takes the box of arrays from their own range.
@@ -73,7 +79,7 @@ def calibrate_model(
     Raises:
         ModelError: the model cannot be guarded.
         InputError: the clean set cannot be used, or the preprocessing does not fit the model.
-        OptionError: an unknown preset or device, or rounds, theta or seed out of range.
+        OptionError: an unknown preset, objective or device, or rounds, theta, λ or seed out of range.
         ProviderError: device is `cuda` and PyTorch has no GPU.
         BundleError: the destination cannot be written.
         MissingExtraError: mmguard was installed without the extra `calibrate`.
@@ -83,11 +89,13 @@ def calibrate_model(
     model = Path(model)
     out, name = Path(out or f"{model.stem}.mmguard"), _bundle_name(name or model.stem)
     bundle.check_destination(out)
-    settings = _settings(preset, theta, rounds)
+    settings = _settings(preset, objective, theta, rounds, margin_weight)
     subject = _prepare(model, Path(clean), settings, classes, preprocessing, seed, device, skip_bad)
-    learned = subject.calibrator.run(on_round or (lambda _: None))
-    _warn_of_blindness(learned)
-    null = _fit_null(learned, settings)
+    learned = subject.calibrator.run(on_round or (lambda _: None), subject.labels)
+    null = None
+    if settings.objective != "mmom":
+        _warn_of_blindness(learned)
+        null = _fit_null(learned, settings)
     with bundle.staged(out) as folder:
         plans, output = _export(folder, subject, learned, seed)
         manifest = Manifest(
@@ -180,14 +188,17 @@ def _require_extra() -> None:
         raise MissingExtraError(f"calibration needs {error.name}: pip install 'mmguard[calibrate]'") from error
 
 
-def _settings(preset: str, theta: float | None, rounds: int | None) -> "Settings":
+def _settings(
+    preset: str, objective: "Objective", theta: float | None, rounds: int | None, margin_weight: float | None
+) -> "Settings":
     from mmguard.calibrate import find_preset
 
-    settings = find_preset(preset)
+    settings = find_preset(preset, objective)
     return replace(
         settings,
         theta=settings.theta if theta is None else theta,
         rounds=settings.rounds if rounds is None else rounds,
+        margin_weight=settings.margin_weight if margin_weight is None else margin_weight,
     )
 
 
@@ -256,17 +267,20 @@ def _export(folder: Path, subject: _Subject, learned: Calibration, seed: int) ->
     return plans, output
 
 
-def _figures(learned: Calibration, labels: IntArray | None, null: NullSpec) -> CalibrationFigures:
+def _figures(learned: Calibration, labels: IntArray | None, null: NullSpec | None) -> CalibrationFigures:
     original, clipped = learned.original_logits.argmax(axis=1), learned.clipped_logits.argmax(axis=1)
     truth = original if labels is None else labels
-    _, _, disagreement, confidence = null.test()(learned.original_logits, learned.clipped_logits)
+    flagged = np.zeros(len(truth), np.bool_)
+    if null is not None:
+        _, _, disagreement, confidence = null.test()(learned.original_logits, learned.clipped_logits)
+        flagged = disagreement | confidence
     return CalibrationFigures(
         n=len(truth),
         labelled=labels is not None,
         original_accuracy=float((original == truth).mean()),
         clipped_accuracy=float((clipped == truth).mean()),
         agreement=float((original == clipped).mean()),
-        flagged_share=float((disagreement | confidence).mean()),
+        flagged_share=float(flagged.mean()),
         original_margins=tuple(learned.original_margins.tolist()),
         clipped_margins=tuple(learned.clipped_margins.tolist()),
         rounds=learned.rounds,

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmguard.bundle import Bundle
+from mmguard.manifest import NullSpec
 
 if TYPE_CHECKING:
     from mmguard.calibrate import Round
@@ -31,7 +32,7 @@ class ConsoleHandler(logging.Handler):
 def describe(report: "Round") -> str:
     """One round in words: both terms of the objective, λ and the agreement on D."""
     return (
-        f"logit change {report.fit_loss:.3f}, margin {report.margin_loss:.2f} × λ {report.margin_weight:.3f}, "
+        f"change {report.fit_loss:.3f}, penalty {report.penalty:.2f} × λ {report.margin_weight:.3g}, "
         f"agreement {report.agreement:.1%}"
     )
 
@@ -61,7 +62,7 @@ def _plain(report: "Round") -> None:
 def describe_bundle(bundle: Bundle) -> str:
     """What a bundle holds, in a dozen lines."""
     manifest = bundle.manifest
-    figures, null, spec = manifest.calibration, manifest.null, manifest.input
+    figures, spec = manifest.calibration, manifest.input
     shape = ", ".join("any" if size is None else str(size) for size in spec.shape[1:])
     against = "the labels" if figures.labelled else "the original's decisions"
     ended = "converged" if figures.converged else "all rounds run"
@@ -76,11 +77,19 @@ def describe_bundle(bundle: Bundle) -> str:
             f"clean set   {figures.n} inputs; {figures.rounds} rounds ({ended}), preset {manifest.preset}",
             f"accuracy    {figures.original_accuracy:.1%} original, {figures.clipped_accuracy:.1%} clipped, "
             f"against {against}; agreement {figures.agreement:.1%}",
-            f"null        gaussian, power {null.power:.2f}, mean {null.mean:.3f}, std {null.std:.3f}, n {null.n}",
-            f"test        p ≤ {null.theta} flags; a disagreement flags at p ≤ {null.disagreement_theta}; "
-            f"{figures.flagged_share:.1%} of the clean set flagged",
+            *_describe_test(manifest.null, figures.flagged_share),
             "margins     "
             + "; ".join(f"{name} {before:.1f} → {after:.1f}" for name, before, after in widest)
             + " (largest three classes, original → clipped)",
         )
+    )
+
+
+def _describe_test(null: NullSpec | None, flagged_share: float) -> tuple[str, ...]:
+    if null is None:
+        return ("test        none: the clipped network is a corrected model, and answers",)
+    return (
+        f"null        gaussian, power {null.power:.2f}, mean {null.mean:.3f}, std {null.std:.3f}, n {null.n}",
+        f"test        p ≤ {null.theta} flags; a disagreement flags at p ≤ {null.disagreement_theta}; "
+        f"{flagged_share:.1%} of the clean set flagged",
     )

@@ -10,15 +10,17 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from prometheus_client import CollectorRegistry
 
 import mmguard
 from mmguard import Bundle, Guard, Policy
 from mmguard.bundle import PROVENANCE
 from mmguard.calibrate.settings import PRESETS
 from mmguard.demo import digits
-from mmguard.errors import GraphMismatchError, InputError
+from mmguard.errors import CleanSetError, GraphMismatchError, InputError, OptionError
 from mmguard.exporter import run
-from mmguard.guard.scan import scan
+from mmguard.guard.scan import scan, summarise
+from mmguard.guard.sessions import PROVIDERS
 from mmguard.guard.verify import verify_bundle
 from mmguard.images import preprocessing_from
 from mmguard.types import Preprocessing, Tail
@@ -233,5 +235,50 @@ def test_a_preset_may_leave_out_what_the_model_decides_wrongly(tmp_path: Path, m
     np.savez(tmp_path / "unlabelled.npz", x=x)
     model = write_tiny(tmp_path / "tiny.onnx")
     for name, preset, n in (("labelled", "right", 53), ("labelled", "quick", 60), ("unlabelled", "right", 60)):
-        path = calibrate(tmp_path, model, tmp_path / f"{name}.npz", preset=preset)
-        assert Bundle.open(path).manifest.calibration.n == Bundle.open(path).manifest.null.n == n
+        manifest = Bundle.open(calibrate(tmp_path, model, tmp_path / f"{name}.npz", preset=preset)).manifest
+        assert manifest.null is not None
+        assert manifest.calibration.n == manifest.null.n == n
+
+
+@pytest.mark.parametrize("tail", [Tail.NONE, Tail.SOFTMAX])
+def test_mmom_makes_a_corrected_model_that_answers_and_flags_nothing(tmp_path: Path, tail: Tail) -> None:
+    clean = write_clean(tmp_path / "clean.npz", labels=True)
+    model = write_tiny(tmp_path / "tiny.onnx", tail=tail)
+    path = calibrate(tmp_path, model, clean, objective="mmom", rounds=8)
+    manifest = Bundle.open(path).manifest
+    assert manifest.null is None
+    assert manifest.settings["objective"] == "mmom"
+    assert manifest.calibration.flagged_share == 0
+    x = add_trigger(clean_inputs(40, seed=5))
+    registry = CollectorRegistry()
+    with Guard(path, registry=registry) as guard:
+        judged = guard.infer(x)
+        answer = run(path / "clipped.onnx", x, manifest.output.name)
+    np.testing.assert_array_equal(judged.output, answer)
+    np.testing.assert_array_equal(judged.decision.labels, answer.argmax(axis=1))
+    assert not judged.decision.flagged.any()
+    assert np.isnan(judged.decision.p_values).all()
+    assert registry.get_sample_value("mmguard_inputs_total", {"model": manifest.name}) == 40
+    assert registry.get_sample_value("mmguard_p_value_count", {"model": manifest.name}) == 0
+    np.save(tmp_path / "x.npy", x)
+    with Guard(path, registry=None, policy=Policy(mode="shadow")) as guard:
+        rows = list(scan(guard, tmp_path / "x.npy"))
+        assert not summarise(guard, rows).alarming
+        assert {row["p_value"] for row in rows} == {row["margin_gap"] for row in rows} == {None}
+        shadow = guard.infer(x)
+    np.testing.assert_array_equal(shadow.output, run(path / "original.onnx", x, manifest.output.name))
+    np.testing.assert_array_equal(shadow.decision.labels, shadow.decision.original_labels)
+    assert verify_bundle(Bundle.open(path), PROVIDERS["cpu"]) < 1e-4
+
+
+def test_mmom_without_labels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CleanSetError, match="labels"):
+        calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"), objective="mmom")
+    assert not (tmp_path / "out.mmguard").exists()
+
+
+def test_a_preset_with_an_unknown_objective_or_a_negative_weight_is_refused(tmp_path: Path) -> None:
+    model = write_tiny(tmp_path / "tiny.onnx")
+    for options in ({"objective": "max"}, {"margin_weight": -1.0}):
+        with pytest.raises(OptionError, match=r"objective|margin_weight"):
+            calibrate(tmp_path, model, **options)

@@ -5,12 +5,13 @@ from mmguard.calibrate.clean import CleanSet, assign_classes, check_accuracy, re
 from mmguard.calibrate.compare import assert_matches_onnxruntime
 from mmguard.calibrate.domain import declared_input, with_box
 from mmguard.calibrate.graph import DifferentiableGraph
-from mmguard.calibrate.settings import Settings, find_preset
+from mmguard.calibrate.settings import Objective, Settings, find_preset
 
 __all__ = [
     "Calibrator",
     "CleanSet",
     "DifferentiableGraph",
+    "Objective",
     "OnRound",
     "Round",
     "Settings",

@@ -1,4 +1,4 @@
-"""MMAC by alternating optimisation (paper, section 3.1)."""
+"""Bounds by alternating optimisation (paper, section 3)."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,10 +11,11 @@ from torch import Tensor
 
 from mmguard.calibrate.bounds import Bounds
 from mmguard.calibrate.graph import DifferentiableGraph
-from mmguard.calibrate.objective import class_margins, fit_loss, margin_loss
+from mmguard.calibrate.objective import bound_norm, class_margins, fit_loss, label_loss, margin_loss
 from mmguard.calibrate.search import Box, MarginSearch, chunk_size
 from mmguard.calibrate.settings import Settings
-from mmguard.types import Calibration
+from mmguard.errors import CleanSetError
+from mmguard.types import Calibration, IntArray
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,16 @@ class Round:
 
     Attributes:
         number: from 1 to `rounds`.
-        fit_loss, margin_loss, margin_weight: the terms of Eq. 4 and λ.
-        agreement: share of D on which both networks decide the same.
+        fit_loss, penalty, margin_weight: the terms of the objective and λ; the penalty is the mean margin of the
+            maximisers, or for MM-BM the norm of the bounds.
+        agreement: share of D on which both networks decide the same; for MMOM, that is decided as labelled.
         seconds: since calibration began. remaining: estimated seconds, if every round is run.
     """
 
     number: int
     rounds: int
     fit_loss: float
-    margin_loss: float
+    penalty: float
     margin_weight: float
     agreement: float
     seconds: float
@@ -39,8 +41,8 @@ class Round:
 
     @property
     def objective(self) -> float:
-        """The value of Eq. 4."""
-        return self.fit_loss + self.margin_weight * self.margin_loss
+        """The value of Eq. 4, of Eq. 5, or of MM-BM's objective."""
+        return self.fit_loss + self.margin_weight * self.penalty
 
 
 OnRound = Callable[[Round], None]
@@ -78,6 +80,7 @@ class Calibrator:
         self._box = Box(*(torch.from_numpy(np.asarray(end))[None].to(device) for end in box))
         self._generator = torch.Generator().manual_seed(seed)
         self._original = self._logits(None)
+        self._wanted = self._original.argmax(1)
         self.original_logits: npt.NDArray[np.float32] = self._original.cpu().numpy()
         if settings.bounds_start is None:
             self._bounds = Bounds.over(self._graph, activations, self._batches())
@@ -85,19 +88,31 @@ class Calibrator:
             self._bounds = Bounds.alike(self._graph, activations, self._clean[:1], settings.bounds_start)
         self._optimiser = torch.optim.Adam(self._bounds.parameters(), lr=settings.learning_rate)
 
-    def run(self, on_round: OnRound) -> Calibration:
-        """Alternate margin search and descent until the objective no longer changes, or all rounds are run."""
+    def run(self, on_round: OnRound, labels: IntArray | None = None) -> Calibration:
+        """Alternate margin search and descent until the objective no longer changes, or all rounds are run.
+
+        Args:
+            on_round: called after every round.
+            labels: (N,) int64, of D; only MMOM uses them.
+
+        Raises:
+            CleanSetError: MMOM, without labels.
+        """
         settings, weight = self._settings, self._settings.margin_weight
+        if settings.objective == "mmom":
+            if labels is None:
+                raise CleanSetError("MMOM learns from labels: give clean inputs in class folders, or an .npz with y")
+            self._wanted = torch.from_numpy(labels).to(self._clean.device)
         search = MarginSearch(self._graph, self._clean, self._box, self._original.shape[1], settings, self._generator)
         search.ascend(None, settings.first_steps)
         original_margins = search.margins(None)
         start, previous, converged = time.perf_counter(), np.inf, False
         for number in range(1, settings.rounds + 1):
             self._search(search, number)
-            fit, margin, agreement = self._descend(search, weight)
+            fit, penalty, agreement = self._descend(search, weight)
             seconds = time.perf_counter() - start
             remaining = seconds / number * (settings.rounds - number)
-            report = Round(number, settings.rounds, fit, margin, weight, agreement, seconds, remaining)
+            report = Round(number, settings.rounds, fit, penalty, weight, agreement, seconds, remaining)
             on_round(report)
             converged = abs(report.objective - previous) < settings.tolerance
             if converged:
@@ -107,7 +122,9 @@ class Calibrator:
         return self._finish(report, converged, original_margins, search.margins(self._bounds.fixed()))
 
     def _search(self, search: MarginSearch, number: int) -> None:
-        """The margin search of a round: it goes on from the round before, or starts anew."""
+        """The margin search of a round: it goes on from the round before, or starts anew; MM-BM needs none."""
+        if self._settings.objective == "mmbm":
+            return
         bounds, every = None if self._settings.search_original else self._bounds.fixed(), self._settings.renew_every
         if every and number > 1 and (number - 1) % every == 0:
             search.restart()
@@ -128,44 +145,54 @@ class Calibrator:
         """One pass of gradient steps on the bounds over D, maximisers held fixed.
 
         Returns:
-            Means of both terms over the steps, and the share of D that both networks decide alike.
+            Means of both terms over the steps, and the share of D that is decided as it should.
         """
         maximisers, classes = search.maximisers(), search.classes
-        fits, margins, agreed = [], [], 0
+        if self._settings.objective == "mmbm":
+            maximisers, classes = maximisers[:0], classes[:0]
+        fits, penalties, agreed = [], [], 0
         for rows in self._shuffled():
             chosen = torch.randperm(len(maximisers), generator=self._generator)[: self._settings.batch]
             chosen = chosen.to(maximisers.device)
-            fit, margin, alike = self._step(rows, maximisers[chosen], classes[chosen], weight)
+            fit, penalty, alike = self._step(rows, maximisers[chosen], classes[chosen], weight)
             fits.append(fit)
-            margins.append(margin)
+            penalties.append(penalty)
             agreed += alike
-        return float(np.mean(fits)), float(np.mean(margins)), agreed / len(self._clean)
+        return float(np.mean(fits)), float(np.mean(penalties)), agreed / len(self._clean)
 
     def _step(self, rows: Tensor, maximisers: Tensor, classes: Tensor, weight: float) -> tuple[float, float, int]:
         """One step of the optimiser. The gradient is summed over parts that bound the memory.
 
         Returns:
-            Both terms, and on how many of the clean inputs `rows` both networks decide alike.
+            Both terms, and how many of the clean inputs `rows` are decided as they should.
         """
         self._optimiser.zero_grad()
-        total_fit, total_margin, alike = 0.0, 0.0, 0
+        total_fit, total_penalty, alike = 0.0, 0.0, 0
         parts = -(-(len(rows) + len(maximisers)) // chunk_size(self._clean, self._settings))
-        parts = min(parts, len(rows), len(maximisers))
+        parts = min(parts, len(rows), len(maximisers) or parts)
         pieces = (tensor.tensor_split(parts) for tensor in (rows, maximisers, classes))
         for some_rows, some, some_classes in zip(*pieces, strict=True):
-            logits = self._graph(torch.cat([self._clean[some_rows], some]), self._bounds())
+            bounds = self._bounds()
+            logits = self._graph(torch.cat([self._clean[some_rows], some]), bounds)
             clipped, searched = logits.split([len(some_rows), len(some)])
-            original = self._original[some_rows]
-            fit = fit_loss(clipped, original) * (len(some_rows) / len(rows))
-            margin = margin_loss(class_margins(searched, some_classes), self._settings.hinge)
-            margin = margin * (len(some) / len(maximisers))
-            (fit + weight * margin).backward()
+            fit = self._fit(clipped, some_rows) * (len(some_rows) / len(rows))
+            if self._settings.objective == "mmbm":
+                penalty = bound_norm(bounds.values()) / parts
+            else:
+                penalty = margin_loss(class_margins(searched, some_classes), self._settings.hinge)
+                penalty = penalty * (len(some) / len(maximisers))
+            (fit + weight * penalty).backward()
             total_fit += fit.item()
-            total_margin += margin.item()
-            alike += int((clipped.argmax(1) == original.argmax(1)).sum())
+            total_penalty += penalty.item()
+            alike += int((clipped.argmax(1) == self._wanted[some_rows]).sum())
         self._optimiser.step()
         self._bounds.project()
-        return total_fit, total_margin, alike
+        return total_fit, total_penalty, alike
+
+    def _fit(self, clipped: Tensor, rows: Tensor) -> Tensor:
+        if self._settings.objective == "mmom":
+            return label_loss(clipped, self._wanted[rows])
+        return fit_loss(clipped, self._original[rows])
 
     def _finish(self, last: Round, converged: bool, original_margins: Tensor, clipped_margins: Tensor) -> Calibration:
         bounds = self._bounds.fixed()

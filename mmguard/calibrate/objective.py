@@ -1,7 +1,9 @@
-"""The MMAC objective (paper, Eq. 4), on tensors."""
+"""The terms of the objectives, on tensors: MMAC (paper, Eq. 4), MMOM (Eq. 5) and MM-BM (Wang et al. 2022)."""
+
+from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def class_margins(logits: Tensor, classes: Tensor) -> Tensor:
@@ -19,10 +21,20 @@ def class_margins(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def fit_loss(clipped: Tensor, original: Tensor) -> Tensor:
-    """First term: mean squared change of the logits (N, K) on clean inputs."""
+    """First term of MMAC and MM-BM: mean squared change of the logits (N, K) on clean inputs."""
     return (clipped - original).square().mean()
 
 
+def label_loss(clipped: Tensor, labels: Tensor) -> Tensor:
+    """First term of MMOM: mean cross-entropy of the clipped network's logits (N, K) with the labels (N,) int64."""
+    return nn.functional.cross_entropy(clipped, labels)
+
+
 def margin_loss(margins: Tensor, hinge: bool) -> Tensor:
-    """Second term without λ: mean margin of the maximisers (M,), of the positive ones only if `hinge`."""
+    """Second term of MMAC and MMOM without λ: mean margin of maximisers (M,), of the positive ones only if `hinge`."""
     return (margins.relu() if hinge else margins).mean()
+
+
+def bound_norm(bounds: Iterable[Tensor]) -> Tensor:
+    """Second term of MM-BM without λ: sum over activations of the l2 norm of their bounds, ()."""
+    return torch.stack([bound.norm() for bound in bounds]).sum()

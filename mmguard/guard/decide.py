@@ -39,6 +39,27 @@ def decide(original: Logits, clipped: Logits, test: MmdfTest, policy: Policy) ->
     )
 
 
+def corrected_model(original: Logits, clipped: Logits, policy: Policy) -> Decision:
+    """The decision of a bundle without a test, whose clipped network answers unless the mode is shadow.
+
+    Args:
+        original, clipped: (N, K) logits of the two networks on the same inputs.
+    """
+    original_labels, clipped_labels = original.argmax(axis=1), clipped.argmax(axis=1)
+    nothing = np.zeros(len(original), dtype=np.bool_)
+    unknown = np.full(len(original), np.nan)
+    return Decision(
+        labels=clipped_labels if policy.mode == "enforce" else original_labels,
+        original_labels=original_labels,
+        clipped_labels=clipped_labels,
+        flagged=nothing,
+        corrected=nothing,
+        reasons=_reasons(nothing, nothing),
+        p_values=unknown,
+        margin_gaps=unknown,
+    )
+
+
 def untested(original: Logits, policy: Policy) -> Decision:
     """The decision where the test could not run: the original's labels if open, no labels if closed."""
     original_labels = original.argmax(axis=1)

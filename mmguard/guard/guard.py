@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from mmguard.bundle import Bundle
 from mmguard.errors import InferenceError, InputError, OptionError
-from mmguard.guard.decide import decide, guarded_output, untested
+from mmguard.guard.decide import corrected_model, decide, guarded_output, untested
 from mmguard.guard.metrics import Metrics
 from mmguard.guard.policy import Policy
 from mmguard.guard.sessions import PROVIDERS, NetworkOutput, NetworkPair
@@ -33,6 +33,8 @@ class GuardedBatch:
 
 class Guard:
     """Runs a bundle's two networks side by side and tests every input. Safe to call from many threads.
+
+    A bundle without a test (MMOM) flags nothing; its clipped network answers, except in shadow mode.
 
     Args:
         bundle: path of a guard bundle, or one that is open.
@@ -62,7 +64,8 @@ class Guard:
         if not isinstance(self.policy, Policy):
             raise OptionError(f"policy must be a mmguard.Policy, such as Policy(on_flag='abstain'), got {policy!r}")
         self.networks = NetworkPair(self.bundle, providers or PROVIDERS["cpu"], threads)
-        self._test = self.bundle.manifest.null.test()
+        null = self.bundle.manifest.null
+        self._test = null.test() if null else None
         self._metrics = Metrics(registry or CollectorRegistry(), self.bundle.manifest)
 
     def __call__(self, x: Batch) -> Decision:
@@ -125,6 +128,10 @@ class Guard:
             return self.networks.clipped(x)
 
     def _judge(self, original: NetworkOutput, clipped: NetworkOutput) -> GuardedBatch:
+        if self._test is None:
+            decision = corrected_model(original.logits, clipped.logits, self.policy)
+            self._metrics.count(decision)
+            return GuardedBatch(decision, (clipped if self.policy.mode == "enforce" else original).output)
         with self._metrics.timed("test"):
             decision = decide(original.logits, clipped.logits, self._test, self.policy)
             tail = self.bundle.manifest.output.tail

@@ -10,6 +10,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from mmguard.manifest import Manifest
+from mmguard.stats import GaussianNull
 from mmguard.types import Decision, Reason
 
 P_VALUE_BUCKETS = (1e-6, 1e-5, 1e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
@@ -67,7 +68,8 @@ class Metrics:
         all_models = collectors_in(registry)
         self._model = manifest.name
         self._classes = manifest.classes
-        self._null = manifest.null.test().null
+        self._null = manifest.null.test().null if manifest.null else None
+        theta = str(manifest.null.theta) if manifest.null else "none"
         self._by_label = all_models.by_label
         self._drift_lock = threading.Lock()
         self._drift = 0.0
@@ -83,7 +85,7 @@ class Metrics:
         self._errors = {kind: all_models.errors.labels(self._model, kind) for kind in ERROR_KINDS}
         self._degraded = {policy: all_models.degraded.labels(self._model, policy) for policy in ("open", "closed")}
         all_models.info.labels(
-            self._model, manifest.files[manifest.plans["clipped"]].sha256, manifest.preset, str(manifest.null.theta)
+            self._model, manifest.files[manifest.plans["clipped"]].sha256, manifest.preset, theta
         ).set(1)
 
     @contextmanager
@@ -96,6 +98,8 @@ class Metrics:
     def count(self, decision: Decision) -> None:
         """Count a judged batch."""
         self._inputs.inc(len(decision))
+        if self._null is None:
+            return
         self._corrections.inc(int(decision.corrected.sum()))
         for p_value, gap in zip(decision.p_values.tolist(), decision.margin_gaps.tolist(), strict=True):
             self._p_value.observe(p_value)
@@ -103,7 +107,7 @@ class Metrics:
         for row in np.flatnonzero(decision.flagged):
             self._detections[Reason(str(decision.reasons[row]))].inc()
             self._by_label.labels(self._model, self._classes[decision.original_labels[row]]).inc()
-        self._update_drift(decision)
+        self._update_drift(decision, self._null)
 
     def count_degraded(self, policy: str, inputs: int) -> None:
         """Count a batch that was answered without a test."""
@@ -113,11 +117,11 @@ class Metrics:
         """Count a batch that failed."""
         self._errors[kind].inc()
 
-    def _update_drift(self, decision: Decision) -> None:
+    def _update_drift(self, decision: Decision, null: GaussianNull) -> None:
         gaps = decision.margin_gaps[~decision.flagged]
         if not len(gaps):
             return
         weight = 1 - (1 - 1 / DRIFT_INPUTS) ** len(gaps)
         with self._drift_lock:
-            self._drift += weight * (float(self._null.standardise(gaps).mean()) - self._drift)
+            self._drift += weight * (float(null.standardise(gaps).mean()) - self._drift)
             self._drift_gauge.set(self._drift)

@@ -56,7 +56,8 @@ def scan(guard: Guard, inputs: Path, skip_bad: bool = False) -> Iterator[Row]:
 
     Yields:
         One row an input: `input` (path relative to the folder, or row number), `label`, `class` (null where the policy
-        abstains), `original_label`, `clipped_label`, `flagged`, `corrected`, `reason`, `p_value`, `margin_gap`.
+        abstains), `original_label`, `clipped_label`, `flagged`, `corrected`, `reason`, `p_value`, `margin_gap` (both
+        null where there is no test).
 
     Raises:
         InputError: nothing to scan, or inputs that the model does not take.
@@ -93,7 +94,7 @@ def summarise(guard: Guard, rows: list[Row]) -> Summary:
         corrected=sum(row["corrected"] for row in judged),
         unreadable=len(rows) - len(judged),
         reasons={reason: reasons.count(reason) for reason in sorted(set(reasons))},
-        limit=_limit(len(judged), max(null.theta, null.disagreement_theta), null.n),
+        limit=_limit(len(judged), max(null.theta, null.disagreement_theta), null.n) if null else 0,
     )
 
 
@@ -127,6 +128,10 @@ def _row(classes: tuple[str, ...], decision: Decision, i: int, name: str) -> Row
         "flagged": bool(decision.flagged[i]),
         "corrected": bool(decision.corrected[i]),
         "reason": str(decision.reasons[i]),
-        "p_value": float(decision.p_values[i]),
-        "margin_gap": float(decision.margin_gaps[i]),
+        "p_value": _number(decision.p_values[i]),
+        "margin_gap": _number(decision.margin_gaps[i]),
     }
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

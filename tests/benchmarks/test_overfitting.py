@@ -1,5 +1,4 @@
 import json
-import logging
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +20,7 @@ from tests.benchmarks.synthetic import Tiny, synthetic_cifar
 DATA = synthetic_cifar(1000, 300)
 PLAIN = Cell("cifar10", "step-10", epochs=3)
 CLIPPED = Cell("cifar10", "step-10", epochs=3, mitigation="MMAC")
-WAITING = Cell("cifar10", "step-10", epochs=3, mitigation="MMOM", weight=1e-5)
+MMOM = Cell("cifar10", "step-10", epochs=3, mitigation="MMOM", weight=1e-5)
 
 
 @pytest.fixture(autouse=True)
@@ -30,11 +29,6 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(overfitting_grid.PER_CLASS, "cifar10", 5)
     monkeypatch.setattr(cifar, "load", lambda name, folder: DATA)
     monkeypatch.setattr(mmguard, "calibrate_model", partial(mmguard.calibrate_model, rounds=1))
-
-
-@pytest.fixture
-def no_mmom(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overfitting_grid, "MMOM_OPTIONS", frozenset({"an option that mmguard does not have"}))
 
 
 def test_the_grid_has_every_cell_of_the_tables() -> None:
@@ -66,26 +60,24 @@ def test_the_grid_trains_each_network_once() -> None:
     assert all(recipe.network == "resnet32" and recipe.attack == "none" for recipe in recipes)
 
 
-@pytest.mark.usefixtures("no_mmom")
-def test_cells_are_measured_once_and_leave_mmom_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_cells_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place, results = Place(tmp_path / "networks"), tmp_path / "results"
-    with caplog.at_level(logging.INFO, "benchmarks"):
-        assert run_cells([PLAIN, WAITING, CLIPPED], results, place) == [WAITING]
-    assert "mmguard has no `mmom` objective yet: 1 cells left out" in caplog.text
-    assert sorted(path.stem for path in results.iterdir()) == sorted([PLAIN.name, CLIPPED.name])
-    plain, clipped = (json.loads((results / f"{cell.name}.json").read_text()) for cell in (PLAIN, CLIPPED))
-    for record in (plain, clipped):
+    run_cells([PLAIN, MMOM, CLIPPED], results, place)
+    assert sorted(path.stem for path in results.iterdir()) == sorted([PLAIN.name, MMOM.name, CLIPPED.name])
+    plain, mmom, clipped = (json.loads((results / f"{cell.name}.json").read_text()) for cell in (PLAIN, MMOM, CLIPPED))
+    for record in (plain, mmom, clipped):
         check(record)
     assert plain["calibration"] is None
-    assert clipped["calibration"]["n"] == 50
-    assert clipped["calibration"]["rounds"] == 1
-    assert clipped["mitigation_seconds"] > 0
-    assert clipped["network"] == plain["network"]
+    for record, objective in ((mmom, "mmom"), (clipped, "mmac")):
+        assert record["settings"]["objective"] == objective
+        assert record["calibration"]["n"] == 50
+        assert record["calibration"]["rounds"] == 1
+        assert record["mitigation_seconds"] > 0
+        assert record["network"] == plain["network"]
+    assert mmom["settings"]["margin_weight"] == mmom["weight"] == 1e-5
 
     monkeypatch.setattr(overfitting, "measure", lambda cell, place: pytest.fail(f"{cell.name} is there"))
-    run_cells([PLAIN, CLIPPED], results, place)
+    run_cells([PLAIN, MMOM, CLIPPED], results, place)
 
 
 def check(record: dict[str, Any]) -> None:
@@ -121,25 +113,7 @@ def test_out_of_time_leaves_what_is_done_and_goes_on(tmp_path: Path) -> None:
         run_cells([PLAIN, CLIPPED], results, late)
 
 
-@pytest.mark.usefixtures("no_mmom")
-def test_the_list_says_what_waits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_says_what_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / f"{PLAIN.name}.json").touch()
-    overfitting.show([PLAIN, CLIPPED, WAITING], tmp_path)
-    assert capsys.readouterr().out.splitlines() == [
-        f"{PLAIN.name}: done",
-        f"{CLIPPED.name}: open",
-        f"{WAITING.name}: waits for the mmom objective",
-    ]
-
-
-def test_mmom_cells_run_once_mmguard_takes_their_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    def with_mmom(model: Path, clean: Path, *, objective: str, margin_weight: float) -> None: ...
-
-    def without(model: Path, clean: Path) -> None: ...
-
-    monkeypatch.setattr(mmguard, "calibrate_model", with_mmom)
-    assert WAITING.runnable
-    monkeypatch.setattr(mmguard, "calibrate_model", without)
-    assert not WAITING.runnable
-    assert PLAIN.runnable
-    assert CLIPPED.runnable
+    overfitting.show([PLAIN, CLIPPED], tmp_path)
+    assert capsys.readouterr().out.splitlines() == [f"{PLAIN.name}: done", f"{CLIPPED.name}: open"]

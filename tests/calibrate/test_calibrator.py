@@ -12,10 +12,13 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from mmguard.calibrate.bounds import Bounds
 from mmguard.calibrate.calibrator import Calibrator, Round
 from mmguard.calibrate.graph import DifferentiableGraph
+from mmguard.calibrate.objective import bound_norm
 from mmguard.calibrate.search import MarginSearch
-from mmguard.calibrate.settings import PRESETS, Settings
+from mmguard.calibrate.settings import PRESETS, Settings, find_preset
+from mmguard.errors import CleanSetError
 from mmguard.stats import margin_gap
 from mmguard.types import Calibration
 from tests.bundles import SITES, TARGET, TRIGGER_CHANNEL, Array, add_trigger, clean_inputs, tiny_network
@@ -67,7 +70,7 @@ def test_the_margin_falls_round_by_round_where_lambda_stays() -> None:
     rounds: list[Round] = []
     calibrate(replace(QUICK, margin_weight_factor=1.0), on_round=rounds.append)
     assert rounds[-1].objective < rounds[0].objective
-    assert rounds[-1].margin_loss < rounds[0].margin_loss
+    assert rounds[-1].penalty < rounds[0].penalty
 
 
 def test_the_triggers_channel_is_clipped_and_the_trigger_seen(learned: Calibration) -> None:
@@ -128,7 +131,7 @@ def test_every_round_is_reported() -> None:
     assert rounds[-1].remaining == 0 < rounds[0].remaining
     for report in rounds:
         assert 0 <= report.agreement <= 1
-        assert report.objective == pytest.approx(report.fit_loss + report.margin_weight * report.margin_loss)
+        assert report.objective == pytest.approx(report.fit_loss + report.margin_weight * report.penalty)
 
 
 def test_lambda_rises_after_a_round_that_kept_the_logits_and_falls_after_another() -> None:
@@ -166,6 +169,44 @@ def test_the_search_may_start_anew_every_few_rounds(monkeypatch: pytest.MonkeyPa
     calls.clear()
     calibrate(replace(QUICK, rounds=2, first_steps=4, warm_steps=1))
     assert calls == [*first, (False, 1), (False, 1)]
+
+
+def test_mmom_learns_the_labels_where_mmac_keeps_the_decisions() -> None:
+    graph = DifferentiableGraph(ir.from_proto(tiny_network().model()), "logits")
+    labels = np.ones(len(CLEAN), dtype=np.int64)  # far from what it decides
+    settings = replace(find_preset("default", "mmom"), rounds=15, learning_rate=0.1, maximisers=4, first_steps=2)
+    calibrator = Calibrator(graph, dict.fromkeys(VALUES, 1), CLEAN, BOX, settings)
+    rounds: list[Round] = []
+    learned = calibrator.run(rounds.append, labels)
+    before = learned.original_logits.argmax(axis=1) == labels
+    after = learned.clipped_logits.argmax(axis=1) == labels
+    assert after.mean() > before.mean()
+    assert rounds[-1].fit_loss < rounds[0].fit_loss
+    assert {report.margin_weight for report in rounds} == {1e-5}
+    with pytest.raises(CleanSetError, match="labels"):
+        calibrator.run(ignore)
+
+
+def test_mmbm_shrinks_the_bounds_without_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    ascend = MarginSearch.ascend
+
+    def record(search: MarginSearch, bounds: Any, count: int) -> None:
+        steps.append(count)
+        ascend(search, bounds, count)
+
+    monkeypatch.setattr(MarginSearch, "ascend", record)
+    settings = replace(find_preset("default", "mmbm"), rounds=5, maximisers=4, first_steps=2)
+    rounds: list[Round] = []
+    calibrate(settings, on_round=rounds.append)
+    assert steps == [2], "only for the margins that are reported"
+    assert rounds[-1].penalty < rounds[0].penalty
+    start = Bounds.over(
+        DifferentiableGraph(ir.from_proto(tiny_network().model()), "logits"),
+        dict.fromkeys(VALUES, 1),
+        iter([torch.from_numpy(CLEAN)]),
+    )
+    assert rounds[0].penalty <= float(bound_norm(start.fixed().values()))
 
 
 @pytest.mark.parametrize("preset", PRESETS)

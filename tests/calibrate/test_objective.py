@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmguard.calibrate.objective import class_margins, fit_loss, margin_loss
+from mmguard.calibrate.objective import bound_norm, class_margins, fit_loss, label_loss, margin_loss
 from mmguard.stats import margin
 
 RANDOM = np.random.default_rng(0)
@@ -29,6 +29,17 @@ def test_a_margins_gradient_is_on_two_logits_alone() -> None:
 def test_the_first_term_is_the_mean_squared_change_of_the_logits() -> None:
     clipped, original = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 0.0], [0.0, 5.0]])
     assert fit_loss(clipped, original).item() == pytest.approx((0 + 4 + 9 + 1) / 4)
+
+
+def test_the_first_term_of_mmom_is_the_cross_entropy_with_the_labels() -> None:
+    logits, labels = RANDOM.normal(size=(6, 4)), RANDOM.integers(0, 4, 6)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    expected = -np.log(probabilities[np.arange(6), labels]).mean()
+    assert label_loss(torch.from_numpy(logits), torch.from_numpy(labels)).item() == pytest.approx(expected)
+
+
+def test_the_second_term_of_mmbm_is_summed_over_activations() -> None:
+    assert bound_norm([torch.tensor([[3.0]], dtype=torch.float64), torch.tensor([[6.0], [8.0]])]).item() == 13
 
 
 @pytest.mark.parametrize(("hinge", "loss"), [(False, 1.0), (True, 2.0)])

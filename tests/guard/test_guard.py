@@ -65,6 +65,7 @@ def test_triggered_inputs_are_flagged_and_clean_ones_are_not(guard: Guard) -> No
 def test_a_decision_is_what_the_paper_says_of_the_two_networks_logits(guard: Guard) -> None:
     original, clipped = logits_of(MIXED)
     null, decision = guard.bundle.manifest.null, guard(MIXED)
+    assert null is not None
     np.testing.assert_array_equal(decision.original_labels, original.argmax(axis=1))
     np.testing.assert_array_equal(decision.clipped_labels, clipped.argmax(axis=1))
     np.testing.assert_allclose(decision.margin_gaps, margin_gap(original, clipped), rtol=1e-5, atol=1e-5)

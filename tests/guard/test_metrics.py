@@ -174,6 +174,7 @@ def test_the_drift_is_the_moving_mean_of_unflagged_gaps_in_deviations(
     tiny_bundle: Path, registry: CollectorRegistry, value: Value
 ) -> None:
     manifest = Guard(tiny_bundle, registry=None, threads=1).bundle.manifest
+    assert manifest.null is not None
     metrics, null = Metrics(registry, manifest), manifest.null.test().null
     high, low = null.standardise(np.array([5.0, -1.0]))
     for _ in range(DRIFT_INPUTS):
