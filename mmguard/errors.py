@@ -29,6 +29,10 @@ class GraphMismatchError(ModelError):
     """Two forms of one network, which must be equal, differ on real samples."""
 
 
+class AuditError(MmguardError):
+    """The margins of a network say nothing of whether it is backdoored."""
+
+
 class InputError(MmguardError, ValueError):
     """Inputs that the model cannot take: wrong shape, dtype, range or file."""
 

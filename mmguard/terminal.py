@@ -1,13 +1,14 @@
 """What a person sees: a progress bar on a terminal, plain lines anywhere else. All of it goes to standard error."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mmguard.audit import Audit
 from mmguard.bundle import Bundle
 from mmguard.manifest import NullSpec
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 PLAIN_EVERY = 10
 """Rounds between two plain lines."""
+
+AUDITED = 10
+"""Classes that an audit shows."""
 
 console = Console(stderr=True, highlight=False)
 
@@ -81,6 +85,22 @@ def describe_bundle(bundle: Bundle) -> str:
             "margins     "
             + "; ".join(f"{name} {before:.1f} → {after:.1f}" for name, before, after in widest)
             + " (largest three classes, original → clipped)",
+        )
+    )
+
+
+def describe_audit(audit: Audit, classes: Sequence[str]) -> str:
+    """The verdict, and the margins that it rests on, the largest first."""
+    rows = sorted(zip(classes, audit.margins.tolist(), strict=True), key=lambda row: -row[1])
+    shown = [f"  {margin:8.1f}  {name}" for name, margin in rows[:AUDITED]]
+    left_out = len(rows) - len(shown)
+    verdict = f"backdoored, target class {classes[audit.suspect]}" if audit.backdoored else "no sign of a backdoor"
+    return "\n".join(
+        (
+            "largest margin that the search found for each class, in logits:",
+            *shown,
+            *([f"  and {left_out} smaller ones"] if left_out else []),
+            f"p {audit.p_value:.2g} that the largest stands out so far without a backdoor: {verdict}",
         )
     )
 

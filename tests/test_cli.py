@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -47,16 +48,19 @@ def save(path: Path, x: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Pa
     return path
 
 
+COMMANDS = ("calibrate", "audit", "inspect", "verify", "scan", "serve", "demo")
+
+
 @pytest.mark.parametrize("words", [["--help"], []])
 def test_help_lists_the_commands_and_the_exit_codes(words: list[str]) -> None:
     finished = execute(*words, COLUMNS="200")
     assert (finished.returncode, finished.stderr) == (DONE, "")
-    assert "Exit codes: 0 done, 1 failed, 2 wrong use, 3 triggers found." in finished.stdout
-    for command in ("calibrate", "inspect", "verify", "scan", "serve", "demo"):
+    assert "Exit codes: 0 done, 1 failed, 2 wrong use, 3 triggers or a backdoor found." in finished.stdout
+    for command in COMMANDS:
         assert command in finished.stdout
 
 
-@pytest.mark.parametrize("command", ["calibrate", "inspect", "verify", "scan", "serve", "demo"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(mmguard: Run, command: str) -> None:
     code, out, _ = mmguard(command, "--help")
     assert code == DONE
@@ -194,6 +198,19 @@ def test_inspect_shows_the_bundle(mmguard: Run, tiny_bundle: Path) -> None:
     assert code == DONE
     assert "tiny: input image (N, 3, 8, 8), 3 classes" in out
     assert "2 activations, 10 bounds" in out
+
+
+def test_audit_names_the_class_of_the_backdoor(mmguard: Run, tiny_bundle: Path, tmp_path: Path) -> None:
+    for margins, code, verdict in (([9.0, 10.0, 11.0], DONE, "no sign"), ([9.0, 9.1, 40.0], FOUND, "target class")):
+        folder = shutil.copytree(tiny_bundle, tmp_path / verdict)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["calibration"]["original_margins"] = margins
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        found, out, err = mmguard("audit", folder)
+        assert found == code, err
+        assert verdict in out
+        assert code == DONE or f"target class {manifest['classes'][2]}" in out
+        assert [float(line.split()[0]) for line in out.splitlines()[1:4]] == sorted(margins, reverse=True)
 
 
 def test_inspect_can_print_json(mmguard: Run, tiny_bundle: Path) -> None:
