@@ -8,7 +8,7 @@ from scipy.special import log_softmax, softmax
 
 from mmguard.guard.policy import Policy
 from mmguard.stats import MmdfTest, exclude_class
-from mmguard.types import ABSTAIN, BoolArray, Decision, Reason, Tail
+from mmguard.types import ABSTAIN, BoolArray, Decision, IntArray, Reason, Tail
 
 Logits = npt.NDArray[np.float32]
 
@@ -46,30 +46,24 @@ def corrected_model(original: Logits, clipped: Logits, policy: Policy) -> Decisi
         original, clipped: (N, K) logits of the two networks on the same inputs.
     """
     original_labels, clipped_labels = original.argmax(axis=1), clipped.argmax(axis=1)
-    nothing = np.zeros(len(original), dtype=np.bool_)
-    unknown = np.full(len(original), np.nan)
-    return Decision(
-        labels=clipped_labels if policy.mode == "enforce" else original_labels,
-        original_labels=original_labels,
-        clipped_labels=clipped_labels,
-        flagged=nothing,
-        corrected=nothing,
-        reasons=_reasons(nothing, nothing),
-        p_values=unknown,
-        margin_gaps=unknown,
-    )
+    labels = clipped_labels if policy.mode == "enforce" else original_labels
+    return _without_test(labels, original_labels, clipped_labels)
 
 
 def untested(original: Logits, policy: Policy) -> Decision:
     """The decision where the test could not run: the original's labels if open, no labels if closed."""
     original_labels = original.argmax(axis=1)
-    nothing = np.zeros(len(original), dtype=np.bool_)
-    unknown = np.full(len(original), np.nan)
     abstained = np.full(len(original), ABSTAIN, dtype=np.int64)
+    return _without_test(abstained if policy.when_untested == "closed" else original_labels, original_labels, abstained)
+
+
+def _without_test(labels: IntArray, original_labels: IntArray, clipped_labels: IntArray) -> Decision:
+    nothing = np.zeros(len(labels), dtype=np.bool_)
+    unknown = np.full(len(labels), np.nan)
     return Decision(
-        labels=abstained if policy.when_untested == "closed" else original_labels,
+        labels=labels,
         original_labels=original_labels,
-        clipped_labels=abstained,
+        clipped_labels=clipped_labels,
         flagged=nothing,
         corrected=nothing,
         reasons=_reasons(nothing, nothing),
