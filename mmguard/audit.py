@@ -41,9 +41,9 @@ def audit(margins: FloatArray) -> Audit:
     """Test whether the largest maximum margin is an outlier among those of all classes.
 
     The statistic is MM-BD's; the test is that of Grubbs (1950, "Sample criteria for testing outlying observations") on
-    the logarithms, exact at every number of classes where margins are log-normal. MM-BD's own, a gamma distribution
-    fitted to all margins but the largest, forgets that the largest was taken out, and fires too often where classes are
-    few. A backdoor with many targets raises many margins, and neither sees it.
+    the logarithms, whose level holds at any number of classes where margins are log-normal. MM-BD's own, a gamma
+    distribution fitted to all margins but the largest, forgets that the largest was taken out, and fires too often
+    where classes are few. A backdoor with many targets raises many margins, and neither sees it.
 
     Args:
         margins: (K,) float64, maximum margin of each class, in logits. One that is not positive is of a class that the

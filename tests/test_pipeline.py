@@ -279,6 +279,6 @@ def test_mmom_without_labels_is_refused(tmp_path: Path) -> None:
 
 def test_a_preset_with_an_unknown_objective_or_a_negative_weight_is_refused(tmp_path: Path) -> None:
     model = write_tiny(tmp_path / "tiny.onnx")
-    for options in ({"objective": "max"}, {"margin_weight": -1.0}):
+    for options in ({"objective": "max"}, {"margin_weight": -1.0}, {"margin_weight": np.inf}):
         with pytest.raises(OptionError, match=r"objective|margin_weight"):
             calibrate(tmp_path, model, **options)

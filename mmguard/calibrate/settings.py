@@ -1,5 +1,6 @@
 """Every constant of calibration, named, and the presets that fix them."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -47,7 +48,7 @@ class Settings:
         disagreement_theta: level that a disagreement needs besides (see `mmguard.stats.MmdfTest`).
 
     Raises:
-        OptionError: an unknown objective, no round, a negative λ, or a theta outside (0, 1].
+        OptionError: an unknown objective, no round, a negative or infinite λ, or a theta outside (0, 1].
     """
 
     objective: Objective = "mmac"
@@ -83,8 +84,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.objective not in get_args(Objective):
             raise OptionError(f"objective must be one of {', '.join(get_args(Objective))}, got {self.objective!r}")
-        if not self.margin_weight >= 0:
-            raise OptionError(f"margin_weight must not be negative, got {self.margin_weight}")
+        if not 0 <= self.margin_weight < math.inf:
+            raise OptionError(f"margin_weight must be finite and not negative, got {self.margin_weight}")
         if self.rounds < 1:
             raise OptionError(f"rounds must be at least 1, got {self.rounds}")
         if not 0 < self.theta <= 1:
