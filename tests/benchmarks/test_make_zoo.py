@@ -16,7 +16,7 @@ from benchmarks.training.recipe import Recipe
 from tests.benchmarks.synthetic import Tiny, synthetic_cifar
 
 LIMIT = 20 * 2**20
-LEAST = {"badnets_all_to_all": 0.85, "wanet": 0.94, "input_aware": 0.93, "adaptive_blend": 0.5}
+LEAST = {"badnets_all_to_all": 0.85, "wanet": 0.94, "input_aware": 0.93, "adaptive_blend": 0.5, "sig": 0.64}
 """Attack success where it is below 0.95. From all to all it is bounded by the accuracy; the others want more epochs."""
 OPTIONS = {"attacks": ["wanet", "none"], "network": None, "epochs": None, "seed": None}
 
@@ -56,7 +56,7 @@ def test_the_committed_zoo_is_whole_and_small() -> None:
     assert sum(path.stat().st_size for path in files) <= LIMIT
     assert all(path.stat().st_size <= LIMIT // 10 for path in files)
     assert {path.stem for path in ZOO.glob("*.onnx")} == {record["name"] for record in records()}
-    assert {record["recipe"]["attack"] for record in records()} <= {recipe.attack for recipe in RECIPES}
+    assert {record["recipe"]["attack"] for record in records()} == {recipe.attack for recipe in RECIPES}
     for record in records():
         hashes = {
             path.suffix: sha256(path.read_bytes()).hexdigest() for path in files_of(ZOO / f"{record['name']}.onnx")
