@@ -6,6 +6,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from mmguard.calibrate.clip import clip
 from mmguard.calibrate.plan import plan
 from mmguard.errors import ModelError
 
@@ -109,18 +110,24 @@ class DifferentiableGraph(torch.nn.Module):
         recorded: dict[str, Tensor],
         wanted: Collection[str],
     ) -> Tensor:
+        inputs = {name: _channels_last(value) for name, value in inputs.items()}
         buffers = {name: self._buffers[buffer] for name, buffer in self._buffer_names.items()}
         values: dict[str, Tensor | None] = {"": None, **self._host, **buffers, **inputs}
         for step in self._steps:
             for name, value in step.run(values):
                 if name in wanted:
                     recorded[name] = value
-                values[name] = torch.minimum(value, bounds[name]) if name in bounds else value
+                values[name] = clip(value, bounds[name]) if name in bounds else value
             for name in step.drop:
                 del values[name]
         result = values[self.output]
         assert result is not None
         return result
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """The same tensor; images (N, C, H, W) lie in memory as convolutions are fastest on."""
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
 def _stays_on_host(tensor: Tensor) -> bool:

@@ -8,42 +8,12 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from mmguard.calibrate.operators import OPERATORS, Node, Operator
+from mmguard.calibrate.fold import fold_normalisation
+from mmguard.calibrate.operators import OPERATORS, Node
 from mmguard.calibrate.operators.registry import REMEDY
 from mmguard.calibrate.operators.tensors import DTYPES, to_torch
+from mmguard.calibrate.step import Step
 from mmguard.errors import ModelError, UnsupportedOperatorError
-
-
-@dataclass(frozen=True)
-class Step:
-    """One node of the graph.
-
-    Attributes:
-        operator: the kernel to call.
-        node: what the kernel may know of the node.
-        inputs: ONNX names of its inputs, empty where an optional one is omitted.
-        outputs: ONNX names of its outputs, empty where one is not asked for.
-        drop: names that no later step reads.
-    """
-
-    operator: Operator
-    node: Node
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    drop: tuple[str, ...] = ()
-
-    def run(self, values: Mapping[str, Tensor | None]) -> Iterable[tuple[str, Tensor]]:
-        """Names and values of the outputs asked for. An error of PyTorch's gets a note that names the node."""
-        try:
-            result = self.operator.kernel(self.node, *(values[name] for name in self.inputs))
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            error.add_note(f"in {self.node.operator}, node {self.node.name!r}")
-            raise
-        if isinstance(result, Tensor):
-            result = (result,)
-        if len(result) != len(self.outputs):
-            raise self.node.unsupported(f"{len(self.outputs)} outputs where {len(result)} are made")
-        return [(name, value) for name, value in zip(self.outputs, result, strict=True) if name]
 
 
 @dataclass(frozen=True)
@@ -72,7 +42,10 @@ def plan(model: ir.Model, output: str) -> Plan:
     """
     nodes = _needed(model.graph, output)
     _refuse_unknown(model, nodes)
-    steps, constants = _fold([_step(model, node) for node in nodes], _initializers(model.graph, nodes, output))
+    steps, constants = _fold_constants(
+        [_step(model, node) for node in nodes], _initializers(model.graph, nodes, output)
+    )
+    steps, constants = fold_normalisation(steps, constants, output)
     read = {name for step in steps for name in step.inputs} | {output}
     data = {name for step in steps for i, name in enumerate(step.inputs) if i not in step.operator.host} | {output}
     inputs = tuple(name for value in model.graph.inputs if (name := _name(value)) in read and name not in constants)
@@ -160,7 +133,7 @@ def _initializers(graph: ir.Graph, nodes: Sequence[ir.Node], output: str) -> dic
 
 
 @torch.no_grad()
-def _fold(steps: Sequence[Step], constants: dict[str, Tensor]) -> tuple[list[Step], dict[str, Tensor]]:
+def _fold_constants(steps: Sequence[Step], constants: dict[str, Tensor]) -> tuple[list[Step], dict[str, Tensor]]:
     """Runs the steps that depend on no input, once; returns the others, and all constants."""
     values: dict[str, Tensor | None] = {"": None, **constants}
     rest = []

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mmguard.calibrate.graph import DifferentiableGraph
 from mmguard.calibrate.objective import class_margins
+from mmguard.calibrate.precision import reduced
 from mmguard.calibrate.settings import Settings
 
 CHUNK_ELEMENTS = 2**22
@@ -143,6 +144,8 @@ class MarginSearch:
         parts = []
         for part, part_classes in zip(x.split(self._chunk), classes.split(self._chunk), strict=True):
             part = part.detach().requires_grad_()
-            margins = class_margins(self._graph(part, bounds), part_classes)
+            with reduced(part.device):
+                logits = self._graph(part, bounds)
+            margins = class_margins(logits.float(), part_classes)
             parts.append(torch.autograd.grad(margins.sum(), part)[0])
         return torch.cat(parts)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmguard.calibrate import precision
 from mmguard.calibrate.graph import DifferentiableGraph
 from mmguard.calibrate.search import Box, MarginSearch
 from mmguard.calibrate.settings import Settings
@@ -130,7 +131,10 @@ def test_all_maximisers_may_be_searched_alone_or_all_together(graph: Differentia
         assert inside.all() == (share == 1.0)
 
 
-def test_a_plain_step_goes_along_the_gradient_in_shares_of_the_box(graph: DifferentiableGraph) -> None:
+def test_a_plain_step_goes_along_the_gradient_in_shares_of_the_box(
+    graph: DifferentiableGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: False)
     box = Box(torch.zeros(1, 3, 1, 1), torch.full((1, 3, 1, 1), 2.0))
     settings = replace(SETTINGS, shared_share=0.0, normalised=False, sample_step=1e-3)
     search = search_of(graph, settings, box=box)
@@ -150,3 +154,15 @@ def test_a_search_that_starts_anew_forgets_what_it_found(graph: DifferentiableGr
     search.restart()
     assert not torch.equal(search.maximisers(), found)
     assert (search.margins(None) < best).all()
+
+
+def test_bfloat16_finds_the_margins_that_float32_finds(
+    graph: DifferentiableGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for reduced in (False, True):
+        monkeypatch.setattr(precision, "has_bfloat16", lambda device, reduced=reduced: reduced)
+        search = search_of(graph, replace(SETTINGS, normalised=True))
+        search.ascend(None, 15)
+        found.append(search.margins(None))
+    torch.testing.assert_close(found[1], found[0], rtol=0.1, atol=0.05)
