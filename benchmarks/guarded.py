@@ -23,7 +23,7 @@ from mmguard.errors import BundleError
 from mmguard.images import normalise
 
 BATCH = 100
-SOURCES = ("calibrate/**/*.py", "exporter/**/*.py", "pipeline.py", "stats.py")
+SOURCES = ("*.py", "calibrate/**/*.py", "exporter/**/*.py")
 """Of mmguard: what the content of a bundle depends on."""
 
 

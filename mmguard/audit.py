@@ -22,7 +22,7 @@ class Audit:
     """What the maximum margins say.
 
     Attributes:
-        margins: (K,) float64, by class, in logits.
+        margins: (K,) float64, mean margin that the search for maxima reached, by class, in logits.
         suspect: class with the largest margin.
         p_value: probability that the largest margin stands out so far without a backdoor; small is suspicious.
     """
@@ -38,16 +38,17 @@ class Audit:
 
 
 def audit(margins: FloatArray) -> Audit:
-    """Test whether the largest maximum margin is an outlier among those of all classes.
+    """Test whether the largest margin is an outlier among those of all classes.
 
-    The statistic is MM-BD's; the test is that of Grubbs (1950, "Sample criteria for testing outlying observations") on
-    the logarithms, whose level holds at any number of classes where margins are log-normal. MM-BD's own, a gamma
-    distribution fitted to all margins but the largest, forgets that the largest was taken out, and fires too often
-    where classes are few. A backdoor with many targets raises many margins, and neither sees it.
+    MM-BD takes the maximum margin of each class, this the mean over many maxima. The test is that of Grubbs (1950,
+    "Sample criteria for testing outlying observations") on the logarithms, whose level holds at any number of classes
+    where margins are log-normal. MM-BD's own, a gamma distribution fitted to all margins but the largest, forgets that
+    the largest was taken out, and fires too often where classes are few. A backdoor with many targets raises many
+    margins, and neither sees it; nor does this where another class's margin is close to 0, which widens the spread.
 
     Args:
-        margins: (K,) float64, maximum margin of each class, in logits. One that is not positive is of a class that the
-            search did not reach; it says nothing, and is left out.
+        margins: (K,) float64, mean over each class's maximisers, in logits. One that is not positive is of a class that
+            the search did not reach; it says nothing, and is left out.
 
     Raises:
         AuditError: fewer than three classes were reached.

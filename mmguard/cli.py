@@ -98,11 +98,11 @@ def calibrate(
         What the bounds minimise: mmac for a guard; mmom, which needs labels, for a corrected model without a test,
         where a model is overfitted but not backdoored; mmbm, a baseline, for a guard of small bounds.
     theta
-        Level of the confidence test.
+        Level of the confidence test; mmom makes none.
     rounds
         Largest number of rounds.
     margin_weight
-        Weight λ of the margins, at the start.
+        Weight λ at the start: of the margins, or of the norm of the bounds (mmbm).
     classes
         Text file with one class name a line, in the order of the model's outputs.
     mean
@@ -210,7 +210,7 @@ def scan(
     device: Device = "cpu",
     skip_bad: bool = False,
 ) -> int:
-    """Judge images, one JSON line each. Exit code 3: more flags than clean inputs would give at 0.1 %.
+    """Judge images, one JSON line each. Exit code 3: more inputs with p ≤ θ than clean ones would give at 0.1 %.
 
     Parameters
     ----------
@@ -237,9 +237,12 @@ def scan(
                 rows.append(row)
         summary = summarise(guard, rows)
     reasons = ", ".join(f"{count} {reason}" for reason, count in summary.reasons.items()) or "none"
+    verdict = "this bundle has no test, so nothing is flagged"
+    if summary.limit is not None:
+        verdict = f"{summary.improbable} with p ≤ θ, of clean inputs at most {summary.limit} (99.9 %)"
     console.print(
         f"{summary.inputs} inputs, {summary.flagged} flagged ({reasons}), {summary.corrected} corrected, "
-        f"{summary.unreadable} unreadable; the most flags that clean inputs would give: {summary.limit} (99.9 %)",
+        f"{summary.unreadable} unreadable; {verdict}",
         markup=False,
         soft_wrap=True,
     )

@@ -158,10 +158,7 @@ def _decode(kind: type[Manifest], raw: dict[str, Any]) -> dict[str, Any]:
         "classes": tuple(class_name(name) for name in raw["classes"]),
         "sites": tuple(ClipSite(**_known(ClipSite, site)) for site in raw["sites"]),
         "null": _decode_null(raw["null"]),
-        "calibration": CalibrationFigures(
-            **_known(CalibrationFigures, raw["calibration"])
-            | {key: tuple(raw["calibration"][key]) for key in ("original_margins", "clipped_margins")}
-        ),
+        "calibration": _decode_figures(raw["calibration"], len(raw["classes"])),
         "files": {bundle_path(name): FileEntry(**_known(FileEntry, entry)) for name, entry in raw["files"].items()},
         "plans": {form: bundle_path(raw["plans"][form]) for form in ("original", "clipped")},
     }
@@ -189,6 +186,14 @@ def _decode_input(raw: dict[str, Any]) -> InputSpec:
             "preprocessing": preprocessing,
         }
     )
+
+
+def _decode_figures(raw: dict[str, Any], classes: int) -> CalibrationFigures:
+    margins = {key: tuple(map(float, raw[key])) for key in ("original_margins", "clipped_margins")}
+    for key, numbers in margins.items():
+        if len(numbers) != classes or not all(map(math.isfinite, numbers)):
+            raise ValueError(f"{key} must be {classes} finite numbers, one a class")
+    return CalibrationFigures(**_known(CalibrationFigures, raw) | margins)
 
 
 def _decode_null(raw: dict[str, Any] | None) -> NullSpec | None:

@@ -156,7 +156,8 @@ def _prepare(
     graph = calibrate.DifferentiableGraph(classifier.model, logits)
     spec = calibrate.declared_input(classifier.input_name, classifier.input_shape, preprocessing, images=clean.is_dir())
     data = calibrate.read_clean(clean, spec, skip_bad)
-    check_null_samples(len(data.x))
+    if settings.objective != "mmom":
+        check_null_samples(len(data.x))
     spec = calibrate.with_box(spec, data.x)
     calibrate.assert_matches_onnxruntime(graph, model, data.x[:COMPARED], spec.name, logits)
     axes = {activation.value: activation.axis for activation in activations}
@@ -172,7 +173,10 @@ def _prepare(
         right = calibrator.original_logits.argmax(axis=1) == labels
         if settings.only_correct and not right.all():
             check_null_samples(int(right.sum()))
+            logger.info("%d clean inputs left out, which the model decides wrongly", int((~right).sum()))
             x, labels, calibrator = x[right], labels[right], learner(x[right])
+            if missing := set(range(len(names))) - set(labels.tolist()):
+                logger.warning("warning: no input is left of %s", ", ".join(names[label] for label in sorted(missing)))
     logger.info(
         "%d clean inputs, %d skipped; %d classes; %d clip sites",
         *(len(x), len(data.skipped), len(names), len(activations)),
@@ -194,6 +198,8 @@ def _settings(
     from mmguard.calibrate import find_preset
 
     settings = find_preset(preset, objective)
+    if theta is not None and objective == "mmom":
+        raise OptionError("MMOM makes a corrected model and no test, so that theta has no meaning")
     return replace(
         settings,
         theta=settings.theta if theta is None else theta,

@@ -97,7 +97,7 @@ def describe_audit(audit: Audit, classes: Sequence[str]) -> str:
     verdict = f"backdoored, target class {classes[audit.suspect]}" if audit.backdoored else "no sign of a backdoor"
     return "\n".join(
         (
-            "largest margin that the search found for each class, in logits:",
+            "mean margin that the search for maxima reached, by class, in logits:",
             *shown,
             *([f"  and {left_out} smaller ones"] if left_out else []),
             f"p {audit.p_value:.2g} that the largest stands out so far without a backdoor: {verdict}",

@@ -271,6 +271,22 @@ def test_mmom_makes_a_corrected_model_that_answers_and_flags_nothing(tmp_path: P
     assert verify_bundle(Bundle.open(path), PROVIDERS["cpu"]) < 1e-4
 
 
+def test_mmom_has_no_level(tmp_path: Path) -> None:
+    clean = write_clean(tmp_path / "clean.npz", labels=True)
+    with pytest.raises(OptionError, match="no test"):
+        calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"), clean, objective="mmom", theta=0.01)
+
+
+@pytest.mark.parametrize("preset", ["default", "paper", "reference"])
+def test_a_scan_alarms_by_p_values_whatever_else_is_flagged(tmp_path: Path, preset: str) -> None:
+    path = calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"), preset=preset, rounds=8)
+    for triggered in (False, True):
+        x = clean_inputs(60, seed=5)
+        np.save(tmp_path / "x.npy", add_trigger(x) if triggered else x)
+        with Guard(path, registry=None) as guard:
+            assert summarise(guard, list(scan(guard, tmp_path / "x.npy"))).alarming == triggered
+
+
 def test_mmom_without_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CleanSetError, match="labels"):
         calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"), objective="mmom")

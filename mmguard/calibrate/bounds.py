@@ -11,17 +11,17 @@ from mmguard.calibrate.graph import DifferentiableGraph
 class Bounds(torch.nn.Module):
     """Bounds `low + range * position`, where positions are learned.
 
-    Positions start at 1, where the bound is `high`, and never fall below 0. Over D, `high` is each channel's largest
+    Positions start at `start`, are never below 0, and give `high` at 1. Over D, `high` is each channel's largest
     activation and `low` its smallest: a step of the optimiser is then of the same size for every channel, whatever its
     scale. A ReLU's bound never is negative.
     """
 
-    def __init__(self, low: dict[str, Tensor], high: dict[str, Tensor]) -> None:
+    def __init__(self, low: dict[str, Tensor], high: dict[str, Tensor], start: float = 1.0) -> None:
         super().__init__()
         self.values = tuple(low)
         self._low = low
         self._range = {value: high[value] - low[value] for value in low}
-        self.positions = torch.nn.ParameterList([torch.ones_like(low[value]) for value in self.values])
+        self.positions = torch.nn.ParameterList([torch.full_like(low[value], start) for value in self.values])
 
     @classmethod
     def alike(cls, graph: DifferentiableGraph, axes: Mapping[str, int], x: Tensor, start: float) -> "Bounds":
@@ -36,13 +36,16 @@ class Bounds(torch.nn.Module):
         return cls(low, {value: torch.full_like(bound, start) for value, bound in shapes.items()})
 
     @classmethod
-    def over(cls, graph: DifferentiableGraph, axes: Mapping[str, int], batches: Iterator[Tensor]) -> "Bounds":
+    def over(
+        cls, graph: DifferentiableGraph, axes: Mapping[str, int], batches: Iterator[Tensor], start: float = 1.0
+    ) -> "Bounds":
         """Start from the range of each activation over D.
 
         Args:
             graph: the original network.
             axes: channel axis by name of each activation.
             batches: D, (N, ...) each.
+            start: share of the range; 1 clips nothing of D.
         """
         low: dict[str, Tensor] = {}
         high: dict[str, Tensor] = {}
@@ -53,7 +56,7 @@ class Bounds(torch.nn.Module):
                     least, most = activation.amin(over, keepdim=True)[0], activation.amax(over, keepdim=True)[0]
                     low[value] = torch.minimum(low.get(value, least), least)
                     high[value] = torch.maximum(high.get(value, most), most)
-        return cls(low, high)
+        return cls(low, high, start)
 
     def forward(self) -> dict[str, Tensor]:
         """Bounds by value name, one number a channel, broadcastable against the value; differentiable."""

@@ -47,6 +47,9 @@ class Round:
 
 OnRound = Callable[[Round], None]
 
+JUST_WITHIN = 0.999
+"""Share of the range over D at which bounds start: those that clip nothing of D would have no gradient from it."""
+
 
 class Calibrator:
     """Learns the bounds of one network.
@@ -83,7 +86,7 @@ class Calibrator:
         self._wanted = self._original.argmax(1)
         self.original_logits: npt.NDArray[np.float32] = self._original.cpu().numpy()
         if settings.bounds_start is None:
-            self._bounds = Bounds.over(self._graph, activations, self._batches())
+            self._bounds = Bounds.over(self._graph, activations, self._batches(), JUST_WITHIN)
         else:
             self._bounds = Bounds.alike(self._graph, activations, self._clean[:1], settings.bounds_start)
         self._optimiser = torch.optim.Adam(self._bounds.parameters(), lr=settings.learning_rate)
@@ -119,6 +122,8 @@ class Calibrator:
                 break
             previous = report.objective
             weight *= self._weight_factor(report)
+        if settings.objective == "mmbm" or settings.search_original:
+            search.ascend(self._bounds.fixed(), settings.first_steps)
         return self._finish(report, converged, original_margins, search.margins(self._bounds.fixed()))
 
     def _search(self, search: MarginSearch, number: int) -> None:
@@ -169,18 +174,19 @@ class Calibrator:
         self._optimiser.zero_grad()
         total_fit, total_penalty, alike = 0.0, 0.0, 0
         parts = -(-(len(rows) + len(maximisers)) // chunk_size(self._clean, self._settings))
-        parts = min(parts, len(rows), len(maximisers) or parts)
         pieces = (tensor.tensor_split(parts) for tensor in (rows, maximisers, classes))
         for some_rows, some, some_classes in zip(*pieces, strict=True):
             bounds = self._bounds()
             logits = self._graph(torch.cat([self._clean[some_rows], some]), bounds)
             clipped, searched = logits.split([len(some_rows), len(some)])
-            fit = self._fit(clipped, some_rows) * (len(some_rows) / len(rows))
+            fit = self._fit(clipped, some_rows) * (len(some_rows) / len(rows)) if len(some_rows) else torch.zeros(())
             if self._settings.objective == "mmbm":
                 penalty = bound_norm(bounds.values()) / parts
-            else:
+            elif len(some):
                 penalty = margin_loss(class_margins(searched, some_classes), self._settings.hinge)
                 penalty = penalty * (len(some) / len(maximisers))
+            else:
+                penalty = torch.zeros(())
             (fit + weight * penalty).backward()
             total_fit += fit.item()
             total_penalty += penalty.item()

@@ -108,7 +108,8 @@ PAPER = Settings(
     disagreement_theta=1.0,
 )
 """As section 3.1 of the paper has it: Eq. 4 with a constant λ, gradient ascent from random starts on the clipped
-network, a Gaussian null, and every disagreement flags. λ, the optimiser and all steps are ours: it names none."""
+network, a Gaussian null, and every disagreement flags. λ, the number of maximisers, the optimiser and all steps are
+ours: it names none."""
 
 REFERENCE = Settings(
     only_correct=True,
@@ -153,5 +154,8 @@ def find_preset(name: str, objective: Objective = "mmac") -> Settings:
         raise OptionError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
     settings = replace(PRESETS[name], objective=objective)
     if objective == "mmom":
-        return replace(settings, margin_weight=MMOM_WEIGHT, margin_weight_factor=1.0)
+        return replace(settings, margin_weight=MMOM_WEIGHT, margin_weight_factor=1.0, only_correct=False)
+    if objective == "mmbm" and name == "reference":
+        # The authors' code has these for MM-BM; its steps of 0.1 are here in units of where bounds start.
+        return replace(settings, rounds=50, bounds_start=8.0, learning_rate=0.1 / 8, margin_weight=0.5)
     return settings

@@ -29,8 +29,9 @@ class Summary:
     Attributes:
         inputs, flagged, corrected, unreadable: numbers of files or rows.
         reasons: flags by reason.
-        limit: most flags that clean inputs would give, except with a probability of 0.1 %. The null was fitted on n
-            samples, so its level is taken to be as uncertain as a share seen in n samples.
+        improbable: inputs whose p-value is at most θ, flagged or not.
+        limit: most of these that clean inputs would give, except with a probability of 0.1 %. The null was fitted on n
+            samples, so its level is taken to be as uncertain as a share seen in n samples. None without a test.
     """
 
     inputs: int
@@ -38,12 +39,13 @@ class Summary:
     corrected: int
     unreadable: int
     reasons: dict[str, int]
-    limit: int
+    improbable: int
+    limit: int | None
 
     @property
     def alarming(self) -> bool:
-        """Whether there are more flags than clean inputs would give."""
-        return self.flagged > self.limit
+        """Whether more inputs are improbable than clean ones would be."""
+        return self.limit is not None and self.improbable > self.limit
 
 
 def scan(guard: Guard, inputs: Path, skip_bad: bool = False) -> Iterator[Row]:
@@ -78,7 +80,7 @@ def scan(guard: Guard, inputs: Path, skip_bad: bool = False) -> Iterator[Row]:
 
 
 def summarise(guard: Guard, rows: list[Row]) -> Summary:
-    """Count rows, and compare their flags with what the test's level allows clean inputs.
+    """Count rows, and compare their p-values with what the level of the test allows clean inputs.
 
     Raises:
         InputError: there is no row that was judged.
@@ -94,12 +96,16 @@ def summarise(guard: Guard, rows: list[Row]) -> Summary:
         corrected=sum(row["corrected"] for row in judged),
         unreadable=len(rows) - len(judged),
         reasons={reason: reasons.count(reason) for reason in sorted(set(reasons))},
-        limit=_limit(len(judged), max(null.theta, null.disagreement_theta), null.n) if null else 0,
+        improbable=sum(row["p_value"] is not None and row["p_value"] <= null.theta for row in judged) if null else 0,
+        limit=_limit(len(judged), null.theta, null.n) if null else None,
     )
 
 
 def _limit(inputs: int, level: float, n: int) -> int:
-    """Flags that so many clean inputs exceed with a probability of 0.1 %: beta-binomial, for a level known from n."""
+    """Improbable inputs, of which clean ones give more at a probability of 0.1 %.
+
+    The number is beta-binomial, for a level that is known from n samples.
+    """
     return inputs if level >= 1 else int(betabinom.isf(CHANCE, inputs, level * n, (1 - level) * n))
 
 

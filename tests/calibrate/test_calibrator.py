@@ -12,6 +12,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from mmguard.calibrate import calibrator as calibrator_module
 from mmguard.calibrate.bounds import Bounds
 from mmguard.calibrate.calibrator import Calibrator, Round
 from mmguard.calibrate.graph import DifferentiableGraph
@@ -165,7 +166,7 @@ def test_the_search_may_start_anew_every_few_rounds(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(MarginSearch, "restart", record_restart)
     calibrate(replace(QUICK, rounds=3, renew_every=2, first_steps=4, warm_steps=1, search_original=True))
     first = ["restart", (True, 4)]
-    assert calls == [*first, (True, 1), (True, 1), *first, (True, 1)]
+    assert calls == [*first, (True, 1), (True, 1), *first, (True, 1), (False, 4)], "the last for what is reported"
     calls.clear()
     calibrate(replace(QUICK, rounds=2, first_steps=4, warm_steps=1))
     assert calls == [*first, (False, 1), (False, 1)]
@@ -187,6 +188,30 @@ def test_mmom_learns_the_labels_where_mmac_keeps_the_decisions() -> None:
         calibrator.run(ignore)
 
 
+def test_mmom_without_a_margin_term_still_learns_the_labels() -> None:
+    graph = DifferentiableGraph(ir.from_proto(tiny_network().model()), "logits")
+    settings = replace(find_preset("default", "mmom"), rounds=15, learning_rate=0.1, maximisers=2, first_steps=1)
+    calibrator = Calibrator(graph, dict.fromkeys(VALUES, 1), CLEAN, BOX, replace(settings, margin_weight=0.0))
+    rounds: list[Round] = []
+    calibrator.run(rounds.append, np.ones(len(CLEAN), dtype=np.int64))
+    assert rounds[-1].fit_loss < 0.98 * rounds[0].fit_loss
+
+
+def test_objectives_take_of_a_preset_what_is_theirs() -> None:
+    mmom, mmbm = (find_preset("reference", objective) for objective in ("mmom", "mmbm"))
+    assert not mmom.only_correct, "it learns most from what the model decides wrongly"
+    assert mmbm.only_correct
+    assert (mmbm.rounds, mmbm.bounds_start, mmbm.margin_weight) == (50, 8.0, 0.5)
+
+
+def test_a_step_that_is_split_for_memory_is_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = calibrate(replace(QUICK, rounds=2))
+    monkeypatch.setattr(calibrator_module, "chunk_size", lambda clean, settings: 3)
+    split = calibrate(replace(QUICK, rounds=2))
+    for value, bound in whole.bounds.items():
+        np.testing.assert_allclose(split.bounds[value], bound, rtol=1e-3, atol=1e-4)
+
+
 def test_mmbm_shrinks_the_bounds_without_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
     ascend = MarginSearch.ascend
@@ -199,7 +224,7 @@ def test_mmbm_shrinks_the_bounds_without_a_search(monkeypatch: pytest.MonkeyPatc
     settings = replace(find_preset("default", "mmbm"), rounds=5, maximisers=4, first_steps=2)
     rounds: list[Round] = []
     calibrate(settings, on_round=rounds.append)
-    assert steps == [2], "only for the margins that are reported"
+    assert steps == [2, 2], "only for the margins that are reported, before and after"
     assert rounds[-1].penalty < rounds[0].penalty
     start = Bounds.over(
         DifferentiableGraph(ir.from_proto(tiny_network().model()), "logits"),
