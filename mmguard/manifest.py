@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from mmguard.errors import SchemaError
-from mmguard.stats import GaussianNull, MmdfTest
+from mmguard.stats import ExpectedGap, GaussianNull, MmdfTest
 from mmguard.types import ClipSite, InputSpec, Preprocessing, Tail
 
 SCHEMA_VERSION = 1
@@ -50,14 +50,15 @@ class NullSpec:
     mean: float
     std: float
     n: int
+    slope: float
+    intercepts: tuple[float, ...]
     theta: float
     disagreement_theta: float
 
     def test(self) -> MmdfTest:
         """The test that this null defines."""
-        return MmdfTest(
-            GaussianNull(self.mean, self.std, self.n, self.power, self.scale), self.theta, self.disagreement_theta
-        )
+        null = GaussianNull(self.mean, self.std, self.n, self.power, self.scale)
+        return MmdfTest(null, self.theta, self.disagreement_theta, ExpectedGap(self.intercepts, self.slope))
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def _decode(kind: type[Manifest], raw: dict[str, Any]) -> dict[str, Any]:
         "output": OutputSpec(**_known(OutputSpec, raw["output"]) | {"tail": Tail(raw["output"]["tail"])}),
         "classes": tuple(class_name(name) for name in raw["classes"]),
         "sites": tuple(ClipSite(**_known(ClipSite, site)) for site in raw["sites"]),
-        "null": _decode_null(raw["null"]),
+        "null": _decode_null(raw["null"], len(raw["classes"])),
         "calibration": _decode_figures(raw["calibration"], len(raw["classes"])),
         "files": {bundle_path(name): FileEntry(**_known(FileEntry, entry)) for name, entry in raw["files"].items()},
         "plans": {form: bundle_path(raw["plans"][form]) for form in ("original", "clipped")},
@@ -189,24 +190,29 @@ def _decode_input(raw: dict[str, Any]) -> InputSpec:
 
 
 def _decode_figures(raw: dict[str, Any], classes: int) -> CalibrationFigures:
-    margins = {key: tuple(map(float, raw[key])) for key in ("original_margins", "clipped_margins")}
-    for key, numbers in margins.items():
-        if len(numbers) != classes or not all(map(math.isfinite, numbers)):
-            raise ValueError(f"{key} must be {classes} finite numbers, one a class")
+    margins = {key: _one_a_class(key, raw, classes) for key in ("original_margins", "clipped_margins")}
     return CalibrationFigures(**_known(CalibrationFigures, raw) | margins)
 
 
-def _decode_null(raw: dict[str, Any] | None) -> NullSpec | None:
+def _one_a_class(key: str, raw: dict[str, Any], classes: int) -> tuple[float, ...]:
+    numbers = tuple(map(float, raw[key]))
+    if len(numbers) != classes or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{key} must be {classes} finite numbers, one a class")
+    return numbers
+
+
+def _decode_null(raw: dict[str, Any] | None, classes: int) -> NullSpec | None:
     if raw is None:
         return None
-    null = NullSpec(**_known(NullSpec, raw))
+    null = NullSpec(**_known(NullSpec, raw) | {"intercepts": _one_a_class("intercepts", raw, classes)})
     if null.kind != "gaussian":
         raise ValueError(f"null distribution {null.kind!r} is unknown; this version knows gaussian")
-    finite = all(math.isfinite(number) for number in (null.mean, null.std, null.scale))
+    finite = all(math.isfinite(number) for number in (null.mean, null.std, null.scale, null.slope))
     levels = 0 < null.theta <= 1 and 0 <= null.disagreement_theta <= 1
     if not (finite and null.std > 0 and null.scale > 0 and 0 <= null.power <= 2 and levels):
         raise ValueError(
-            "null: mean and positive std must be finite, power in [0, 2], theta in (0, 1], disagreement_theta in [0, 1]"
+            "null: mean, slope and positive std must be finite, power in [0, 2], theta in (0, 1], "
+            "disagreement_theta in [0, 1]"
         )
     return null
 

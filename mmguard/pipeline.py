@@ -8,7 +8,7 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from mmguard import bundle
 from mmguard.errors import MissingExtraError, NotClassifierError, OptionError, ProviderError
 from mmguard.manifest import NAME_PATTERN, CalibrationFigures, Manifest, NullSpec, OutputSpec
 from mmguard.provenance import provenance, versions
-from mmguard.stats import GaussianNull, check_null_samples, margin_gap
+from mmguard.stats import ExpectedGap, GaussianNull, check_null_samples, margin, margin_gap
 from mmguard.types import Calibration, ClipSite, InputSpec, IntArray, Preprocessing
 
 if TYPE_CHECKING:
@@ -85,13 +85,15 @@ def calibrate_model(
         MissingExtraError: mmguard was installed without the extra `calibrate`.
     """
     _require_extra()
+    from mmguard.calibrate import cross_fit
+
     started, clock = datetime.now(UTC), time.perf_counter()
     model = Path(model)
     out, name = Path(out or f"{model.stem}.mmguard"), _bundle_name(name or model.stem)
     bundle.check_destination(out)
     settings = _settings(preset, objective, theta, rounds, margin_weight)
     subject = _prepare(model, Path(clean), settings, classes, preprocessing, seed, device, skip_bad)
-    learned = subject.calibrator.run(on_round or (lambda _: None), subject.labels)
+    learned = cross_fit(subject.learner, subject.x, subject.labels, settings.folds, seed, on_round or (lambda _: None))
     null = None
     if settings.objective != "mmom":
         _warn_of_blindness(learned)
@@ -125,6 +127,7 @@ class _Subject:
 
     Attributes:
         x: (N, ...) float32, D. labels: (N,) int64 or None.
+        learner: makes the calibrator of clean inputs (N, ...).
     """
 
     classifier: "Classifier"
@@ -133,7 +136,7 @@ class _Subject:
     x: npt.NDArray[np.float32]
     labels: IntArray | None
     classes: tuple[str, ...]
-    calibrator: "Calibrator"
+    learner: "Callable[[npt.NDArray[np.float32]], Calibrator]"
 
 
 def _prepare(
@@ -165,23 +168,23 @@ def _prepare(
     def learner(x: npt.NDArray[np.float32]) -> "Calibrator":
         return calibrate.Calibrator(graph, axes, x, (spec.low, spec.high), settings, seed, device)
 
-    x, calibrator = data.x, learner(data.x)
-    _check_scores(calibrator.original_logits, len(data.x))
-    labels, names = calibrate.assign_classes(data, calibrator.original_logits.shape[1], classes)
+    x, original = data.x, learner(data.x).original_logits
+    _check_scores(original, len(x))
+    labels, names = calibrate.assign_classes(data, original.shape[1], classes)
     if labels is not None:
-        calibrate.check_accuracy(calibrator.original_logits, labels)
-        right = calibrator.original_logits.argmax(axis=1) == labels
+        calibrate.check_accuracy(original, labels)
+        right = original.argmax(axis=1) == labels
         if settings.only_correct and not right.all():
             check_null_samples(int(right.sum()))
             logger.info("%d clean inputs left out, which the model decides wrongly", int((~right).sum()))
-            x, labels, calibrator = x[right], labels[right], learner(x[right])
+            x, labels = x[right], labels[right]
             if missing := set(range(len(names))) - set(labels.tolist()):
                 logger.warning("warning: no input is left of %s", ", ".join(names[label] for label in sorted(missing)))
     logger.info(
         "%d clean inputs, %d skipped; %d classes; %d clip sites",
         *(len(x), len(data.skipped), len(names), len(activations)),
     )
-    return _Subject(classifier, activations, spec, x, labels, tuple(names), calibrator)
+    return _Subject(classifier, activations, spec, x, labels, tuple(names), learner)
 
 
 def _require_extra() -> None:
@@ -245,10 +248,24 @@ def _warn_of_blindness(learned: Calibration) -> None:
 
 
 def _fit_null(learned: Calibration, settings: "Settings") -> NullSpec:
-    gaps = margin_gap(learned.original_logits, learned.clipped_logits)
-    null = GaussianNull.fit(gaps, settings.null_power)
+    original = learned.original_logits
+    decisions, classes = original.argmax(axis=1), original.shape[1]
+    gaps, margins = margin_gap(original, learned.held_out_logits), margin(original, decisions)
+    expected = ExpectedGap.zero(classes)
+    if settings.null_conditional:
+        expected = ExpectedGap.fit(gaps, margins, decisions, classes)
+    null = GaussianNull.fit(gaps - expected(margins, decisions), settings.null_power)
     return NullSpec(
-        "gaussian", null.power, null.scale, null.mean, null.std, null.n, settings.theta, settings.disagreement_theta
+        kind="gaussian",
+        power=null.power,
+        scale=null.scale,
+        mean=null.mean,
+        std=null.std,
+        n=null.n,
+        slope=expected.slope,
+        intercepts=expected.intercepts,
+        theta=settings.theta,
+        disagreement_theta=settings.disagreement_theta,
     )
 
 

@@ -9,6 +9,8 @@ from scipy.special import boxcox1p, ndtr
 from mmguard.errors import CleanSetError
 from mmguard.types import BoolArray, FloatArray, IntArray
 
+POOLED_INPUTS = 5
+"""A class's own expected gap counts as much as that of all classes where the class has so many inputs."""
 MIN_NULL_SAMPLES = 20
 """Below this, the standard deviation of the null is too uncertain for any tail to be read off it."""
 
@@ -74,6 +76,52 @@ def check_null_samples(n: int) -> None:
             f"the null distribution needs at least {MIN_NULL_SAMPLES} clean inputs, {n} came; "
             "give more clean inputs (50 a class is what the method was designed on)"
         )
+
+
+@dataclass(frozen=True)
+class ExpectedGap:
+    """The margin gap that a clean input is expected to have: a line in the original's margin, one for each decision.
+
+    Clipping takes more from confident inputs than from doubtful ones, and more from some classes than from others. The
+    test is on what goes beyond (least squares; the lines are parallel).
+
+    Attributes:
+        intercepts: (K,) in logits, by the original's decision. slope: of all lines.
+    """
+
+    intercepts: tuple[float, ...]
+    slope: float
+
+    @classmethod
+    def zero(cls, classes: int) -> "ExpectedGap":
+        """Nothing is expected: the test is on the gap itself, as in the paper."""
+        return cls((0.0,) * classes, 0.0)
+
+    @classmethod
+    def fit(cls, gaps: FloatArray, margins: FloatArray, decisions: IntArray, classes: int) -> "ExpectedGap":
+        """Fit the lines to clean inputs. Intercepts of classes with few inputs are drawn to the mean of all.
+
+        Args:
+            gaps: (n,) float64, margin gaps. margins: (n,) float64, of the original's decisions.
+            decisions: (n,) int64, the original's. classes: K.
+        """
+        counts = np.bincount(decisions, minlength=classes)
+
+        def within(values: FloatArray) -> FloatArray:
+            means = np.bincount(decisions, values, classes) / np.maximum(counts, 1)
+            centred: FloatArray = values - means[decisions]
+            return centred
+
+        spread = within(margins) @ within(margins)
+        slope = float(within(gaps) @ within(margins) / spread) if spread > 0 else 0.0
+        rest = gaps - slope * margins
+        totals = np.bincount(decisions, rest, classes) + POOLED_INPUTS * rest.mean()
+        return cls(tuple((totals / (counts + POOLED_INPUTS)).tolist()), slope)
+
+    def __call__(self, margins: FloatArray, decisions: IntArray) -> FloatArray:
+        """Expected gaps (N,) in logits of inputs whose margins (N,) and decisions (N,) by the original are these."""
+        expected: FloatArray = np.asarray(self.intercepts)[decisions] + self.slope * margins
+        return expected
 
 
 @dataclass(frozen=True)
@@ -161,15 +209,16 @@ def _most_likely_transform(gaps: FloatArray) -> tuple[float, float]:
 class MmdfTest:
     """MMDF (paper, section 3.1): flag by confidence, flag by disagreement.
 
-    A gap whose p-value is at most `theta` is flagged for confidence. Inputs on which the two networks decide
-    differently are flagged for disagreement if, besides, their p-value is at most `disagreement_theta`: 1 is the
-    paper's rule (any disagreement flags). At most a share `max(theta, disagreement_theta)` of clean inputs is
-    flagged where the null holds, for whatever reason.
+    The p-value is of the gap beyond what is expected; at most `theta`, it flags for confidence. Inputs on which the two
+    networks decide differently are flagged for disagreement if, besides, their p-value is at most
+    `disagreement_theta`: 1 is the paper's rule (any disagreement flags). At most a share
+    `max(theta, disagreement_theta)` of clean inputs is flagged where the null holds, for whatever reason.
     """
 
     null: GaussianNull
     theta: float
     disagreement_theta: float
+    expected: ExpectedGap
 
     def __call__(
         self, original: npt.NDArray[np.floating], clipped: npt.NDArray[np.floating]
@@ -182,7 +231,9 @@ class MmdfTest:
         Returns:
             Margin gaps (N,), p-values (N,), flagged for disagreement (N,), flagged for confidence (N,).
         """
-        gaps = margin_gap(original, clipped)
-        p_values = self.null.p_values(gaps)
-        disagree = original.argmax(axis=1) != clipped.argmax(axis=1)
+        decisions = original.argmax(axis=1)
+        margins = margin(original, decisions)
+        gaps = margins - margin(clipped, decisions)
+        p_values = self.null.p_values(gaps - self.expected(margins, decisions))
+        disagree = decisions != clipped.argmax(axis=1)
         return gaps, p_values, disagree & (p_values <= self.disagreement_theta), p_values <= self.theta

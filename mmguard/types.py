@@ -120,6 +120,8 @@ class Calibration:
     Attributes:
         bounds: by value name, float32, one number a channel, broadcastable against the value.
         original_logits, clipped_logits: (|D|, K) float32 on D, in the order of D.
+        held_out_logits: (|D|, K) float32, clipped logits of each input by bounds that were learned without it; where D
+            was not folded, by these bounds.
         original_margins, clipped_margins: (K,) float64, by class, mean margin that the search reached, in logits, on
             the original before the first round and on the clipped network after the last.
         rounds: rounds run. converged: whether they ended because the objective no longer changed.
@@ -128,6 +130,7 @@ class Calibration:
     bounds: dict[str, npt.NDArray[np.float32]]
     original_logits: npt.NDArray[np.float32]
     clipped_logits: npt.NDArray[np.float32]
+    held_out_logits: npt.NDArray[np.float32]
     original_margins: FloatArray
     clipped_margins: FloatArray
     rounds: int

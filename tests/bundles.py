@@ -178,7 +178,9 @@ def write_tiny_bundle(
         write_tensors(folder / BOUNDS, bounds)
         write_tensors(folder / PROBES, {"x": probes, **probed})
         null = GaussianNull.fit(margin_gap(logits["original"], logits["clipped"]))
-        levels = NullSpec("gaussian", null.power, null.scale, null.mean, null.std, null.n, theta, disagreement_theta)
+        zeros = (0.0,) * logits["original"].shape[1]
+        fitted = (null.power, null.scale, null.mean, null.std, null.n, 0.0, zeros)
+        levels = NullSpec("gaussian", *fitted, theta, disagreement_theta)
         write(folder, _manifest(name, seed, tail, plans, levels, logits), {"started": "2000-01-01T00:00:00+00:00"})
     return out
 

@@ -3,7 +3,16 @@ import pytest
 from scipy.stats import binom, norm, yeojohnson
 
 from mmguard.errors import CleanSetError
-from mmguard.stats import MIN_NULL_SAMPLES, GaussianNull, MmdfTest, exclude_class, margin, margin_gap, yeo_johnson
+from mmguard.stats import (
+    MIN_NULL_SAMPLES,
+    ExpectedGap,
+    GaussianNull,
+    MmdfTest,
+    exclude_class,
+    margin,
+    margin_gap,
+    yeo_johnson,
+)
 
 LOGITS = np.array([[3.0, 1.0, 2.0], [0.0, 5.0, 4.5]], np.float32)
 
@@ -40,7 +49,7 @@ def test_an_empty_batch_goes_through() -> None:
     nothing = np.zeros((0, 3), np.float32)
     assert margin_gap(nothing, nothing).shape == (0,)
     assert exclude_class(nothing, np.zeros(0, np.int64)).shape == (0, 3)
-    test = MmdfTest(GaussianNull(0, 1, 100), 0.005, 1)
+    test = MmdfTest(GaussianNull(0, 1, 100), 0.005, 1, ExpectedGap.zero(3))
     assert [array.shape for array in test(nothing, nothing)] == [(0,)] * 4
 
 
@@ -156,7 +165,41 @@ def test_the_two_reasons_apart(
 ) -> None:
     before = 10.0 if agree else gap / 2
     original, clipped = (np.array([[margin, 0.0]], np.float32) for margin in (before, before - gap))
-    test = MmdfTest(GaussianNull(0, 1, 100), 0.005, disagreement_theta)
+    test = MmdfTest(GaussianNull(0, 1, 100), 0.005, disagreement_theta, ExpectedGap.zero(3))
     gaps, p_values, by_disagreement, by_confidence = test(original, clipped)
     assert (gaps[0], by_disagreement[0], by_confidence[0]) == (pytest.approx(gap), disagreement, confidence)
     assert p_values[0] == pytest.approx(norm.sf(gap))
+
+
+@pytest.mark.parametrize("classes", [3, 40])
+def test_the_expected_gap_is_a_line_for_each_decision(classes: int) -> None:
+    generator = np.random.default_rng(11)
+    decisions, margins = generator.integers(0, classes, 4000), generator.gamma(3, 2, 4000)
+    intercepts = generator.normal(0, 2, classes)
+    gaps = intercepts[decisions] + 0.3 * margins + generator.normal(0, 0.1, 4000)
+    expected = ExpectedGap.fit(gaps, margins, decisions, classes)
+    assert expected.slope == pytest.approx(0.3, abs=0.01)
+    np.testing.assert_allclose(expected.intercepts, intercepts, atol=0.4)
+    assert np.std(gaps - expected(margins, decisions)) < 0.2 * np.std(gaps)
+
+
+def test_a_class_that_is_missing_is_expected_to_be_like_the_others() -> None:
+    gaps, margins, decisions = np.array([1.0, 1.2, 3.0, 3.2]), np.array([1.0, 2.0, 1.0, 2.0]), np.array([0, 0, 1, 1])
+    expected = ExpectedGap.fit(gaps, margins, decisions, 3)
+    assert expected.slope == pytest.approx(0.2)
+    assert expected.intercepts[2] == pytest.approx(1.8)
+    assert expected.intercepts[0] < 1.8 < expected.intercepts[1]
+
+
+def test_equal_margins_give_no_slope() -> None:
+    expected = ExpectedGap.fit(np.array([1.0, 2.0]), np.array([3.0, 3.0]), np.array([0, 0]), 2)
+    assert (expected.slope, expected.intercepts) == (0.0, (1.5, 1.5))
+
+
+def test_what_is_expected_is_no_evidence() -> None:
+    original = np.array([[4.0, 0.0], [0.0, 4.0]], np.float32)
+    clipped = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
+    test = MmdfTest(GaussianNull(0, 1, 100), 0.005, 0, ExpectedGap((2.0, -1.0), 0.25))
+    gaps, p_values, _, _ = test(original, clipped)
+    np.testing.assert_allclose(gaps, 3)
+    np.testing.assert_allclose(p_values, norm.sf([3 - 2 - 1, 3 + 1 - 1]))

@@ -3,6 +3,7 @@
 from mmguard.calibrate.calibrator import Calibrator, OnRound, Round
 from mmguard.calibrate.clean import CleanSet, assign_classes, check_accuracy, read_clean
 from mmguard.calibrate.compare import assert_matches_onnxruntime
+from mmguard.calibrate.cross_fit import cross_fit
 from mmguard.calibrate.domain import declared_input, with_box
 from mmguard.calibrate.graph import DifferentiableGraph
 from mmguard.calibrate.settings import Objective, Settings, find_preset
@@ -18,6 +19,7 @@ __all__ = [
     "assert_matches_onnxruntime",
     "assign_classes",
     "check_accuracy",
+    "cross_fit",
     "declared_input",
     "find_preset",
     "read_clean",

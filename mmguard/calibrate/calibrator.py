@@ -11,7 +11,14 @@ from torch import Tensor
 
 from mmguard.calibrate.bounds import Bounds
 from mmguard.calibrate.graph import DifferentiableGraph
-from mmguard.calibrate.objective import bound_norm, class_margins, fit_loss, label_loss, margin_loss
+from mmguard.calibrate.objective import (
+    bound_norm,
+    class_margins,
+    fit_loss,
+    label_loss,
+    margin_loss,
+    mean_position,
+)
 from mmguard.calibrate.search import Box, MarginSearch, chunk_size
 from mmguard.calibrate.settings import Settings
 from mmguard.errors import CleanSetError
@@ -82,8 +89,10 @@ class Calibrator:
         self._clean = torch.from_numpy(clean).to(device)
         self._box = Box(*(torch.from_numpy(np.asarray(end))[None].to(device) for end in box))
         self._generator = torch.Generator().manual_seed(seed)
+        self._batch = min(settings.batch, chunk_size(self._clean, settings))
         self._original = self._logits(None)
         self._wanted = self._original.argmax(1)
+        self._variance = float(self._original.var(dim=0).mean())
         self.original_logits: npt.NDArray[np.float32] = self._original.cpu().numpy()
         if settings.bounds_start is None:
             self._bounds = Bounds.over(self._graph, activations, self._batches(), JUST_WITHIN)
@@ -126,6 +135,12 @@ class Calibrator:
             search.ascend(self._bounds.fixed(), settings.first_steps)
         return self._finish(report, converged, original_margins, search.margins(self._bounds.fixed()))
 
+    def clipped_logits(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """(N, K) float32 of inputs (N, ...) float32, by the bounds that were learned."""
+        parts = torch.from_numpy(x).to(self._clean.device).split(self._batch)
+        with torch.no_grad():
+            return torch.cat([self._graph(part, self._bounds.fixed()) for part in parts]).cpu().numpy()
+
     def _search(self, search: MarginSearch, number: int) -> None:
         """The margin search of a round: it goes on from the round before, or starts anew; MM-BM needs none."""
         if self._settings.objective == "mmbm":
@@ -142,7 +157,7 @@ class Calibrator:
         waited = report.number - settings.margin_weight_from
         if waited < 0 or waited % settings.margin_weight_every:
             return 1.0
-        limit = torch.inf if settings.change is None else settings.change * float(self._original.var(dim=0).mean())
+        limit = torch.inf if settings.change is None else settings.change * self._variance
         kept = report.agreement >= settings.agreement and report.fit_loss <= limit
         return settings.margin_weight_factor if kept else 1 / settings.margin_weight_factor
 
@@ -184,7 +199,7 @@ class Calibrator:
                 penalty = bound_norm(bounds.values()) / parts
             elif len(some):
                 penalty = margin_loss(class_margins(searched, some_classes), self._settings.hinge)
-                penalty = penalty * (len(some) / len(maximisers))
+                penalty = (penalty + self._height()) * (len(some) / len(maximisers))
             else:
                 penalty = torch.zeros(())
             (fit + weight * penalty).backward()
@@ -194,6 +209,12 @@ class Calibrator:
         self._optimiser.step()
         self._bounds.project()
         return total_fit, total_penalty, alike
+
+    def _height(self) -> Tensor:
+        """What the objective adds to the margins for bounds that are not tight, ()."""
+        if not self._settings.tightness:
+            return torch.zeros(())
+        return self._settings.tightness * self._variance * mean_position(self._bounds.positions)
 
     def _fit(self, clipped: Tensor, rows: Tensor) -> Tensor:
         if self._settings.objective == "mmom":
@@ -207,6 +228,7 @@ class Calibrator:
             bounds={value: bound.cpu().numpy() for value, bound in bounds.items()},
             original_logits=self.original_logits,
             clipped_logits=clipped.cpu().numpy(),
+            held_out_logits=clipped.cpu().numpy(),
             original_margins=original_margins.double().cpu().numpy(),
             clipped_margins=clipped_margins.double().cpu().numpy(),
             rounds=last.number,
@@ -218,7 +240,7 @@ class Calibrator:
         return torch.cat([self._graph(x, bounds) for x in self._batches()])
 
     def _batches(self) -> Iterator[Tensor]:
-        return iter(self._clean.split(min(self._settings.batch, chunk_size(self._clean, self._settings))))
+        return iter(self._clean.split(self._batch))
 
     def _shuffled(self) -> Iterator[Tensor]:
         order = torch.randperm(len(self._clean), generator=self._generator).to(self._clean.device)

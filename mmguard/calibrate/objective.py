@@ -35,6 +35,11 @@ def margin_loss(margins: Tensor, hinge: bool) -> Tensor:
     return (margins.relu() if hinge else margins).mean()
 
 
+def mean_position(positions: Iterable[Tensor]) -> Tensor:
+    """Mean over activations of the mean height of their bounds, as a share of each channel's range over D, ()."""
+    return torch.stack([position.mean() for position in positions]).mean()
+
+
 def bound_norm(bounds: Iterable[Tensor]) -> Tensor:
     """Second term of MM-BM without λ: sum over activations of the l2 norm of their bounds, ()."""
     return torch.stack([bound.norm() for bound in bounds]).sum()

@@ -42,13 +42,18 @@ class Settings:
         sample_step: step of such a maximiser, as a share of the input box; along the gradient with respect to a
             position in the box from 0 to 1, unless `normalised`.
         shared_step, shared_radius: step and largest size of the shared perturbation, as shares of the input box.
+        tightness: weight, beside the margins, of the mean height of the bounds as a share of their channel's range over
+            D, in units of the variance of the logits on D.
         hinge: penalise positive margins only. Unhinged, the penalty drives margins down that are negative already.
+        folds: parts of D. The null is fitted on each part as bounds clip it that were learned on the others, so that
+            it is of inputs which shaped nothing; 1 fits it on the inputs that the bounds were learned on.
+        null_conditional: test what goes beyond the gap that is expected of the decision and its margin.
         null_power: exponent of the null's power transform; 1 is a plain Gaussian, None the most likely exponent.
         theta: level of the confidence test.
         disagreement_theta: level that a disagreement needs besides (see `mmguard.stats.MmdfTest`).
 
     Raises:
-        OptionError: an unknown objective, no round, a negative or infinite λ, or a theta outside (0, 1].
+        OptionError: an unknown objective, no round or fold, a negative or infinite λ, or a theta outside (0, 1].
     """
 
     objective: Objective = "mmac"
@@ -76,7 +81,10 @@ class Settings:
     sample_step: float = 0.02
     shared_step: float = 2 / 255
     shared_radius: float = 6 / 255
+    tightness: float = 0.0
     hinge: bool = True
+    folds: int = 1
+    null_conditional: bool = False
     null_power: float | None = None
     theta: float = 0.005
     disagreement_theta: float = 0.01
@@ -88,6 +96,8 @@ class Settings:
             raise OptionError(f"margin_weight must be finite and not negative, got {self.margin_weight}")
         if self.rounds < 1:
             raise OptionError(f"rounds must be at least 1, got {self.rounds}")
+        if self.folds < 1:
+            raise OptionError(f"folds must be at least 1, got {self.folds}")
         if not 0 < self.theta <= 1:
             raise OptionError(f"theta must be above 0 and at most 1, got {self.theta}")
 

@@ -8,15 +8,17 @@ from contextlib import contextmanager
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from scipy.special import ndtri
 
 from mmguard.manifest import Manifest
-from mmguard.stats import GaussianNull
 from mmguard.types import Decision, Reason
 
 P_VALUE_BUCKETS = (1e-6, 1e-5, 1e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 MARGIN_GAP_BUCKETS = (-20.0, -10.0, -5.0, -2.0, -1.0, 0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
 STAGES = ("original", "clipped", "test")
 ERROR_KINDS = ("input", "inference", "timeout")
+SMALLEST = 1e-15
+"""p-values nearer to 0 or 1 count as this: rounded to 0 or 1 they would be infinitely many deviations away."""
 DRIFT_INPUTS = 1000
 """Inputs over which the drift forgets: a step change has reached 63 % after as many."""
 
@@ -44,7 +46,7 @@ class Collectors:
         self.margin_gap = histogram("margin_gap", "Margin gap of each input, in logits", MARGIN_GAP_BUCKETS)
         self.seconds = histogram("inference_seconds", "Seconds a batch, by stage", Histogram.DEFAULT_BUCKETS, "stage")
         self.drift = gauge(
-            "null_drift", "Moving mean of unflagged inputs' margin gaps, in standard deviations of the null"
+            "null_drift", "Moving mean of unflagged inputs' test statistic, in standard deviations of the null"
         )
         self.info = gauge("bundle_info", "1, labelled with what runs", "bundle_sha256", "preset", "theta")
 
@@ -68,7 +70,7 @@ class Metrics:
         all_models = collectors_in(registry)
         self._model = manifest.name
         self._classes = manifest.classes
-        self._null = manifest.null.test().null if manifest.null else None
+        self._tests = manifest.null is not None
         theta = str(manifest.null.theta) if manifest.null else "none"
         self._by_label = all_models.by_label
         self._drift_lock = threading.Lock()
@@ -98,7 +100,7 @@ class Metrics:
     def count(self, decision: Decision) -> None:
         """Count a judged batch."""
         self._inputs.inc(len(decision))
-        if self._null is None:
+        if not self._tests:
             return
         self._corrections.inc(int(decision.corrected.sum()))
         for p_value, gap in zip(decision.p_values.tolist(), decision.margin_gaps.tolist(), strict=True):
@@ -107,7 +109,7 @@ class Metrics:
         for row in np.flatnonzero(decision.flagged):
             self._detections[Reason(str(decision.reasons[row]))].inc()
             self._by_label.labels(self._model, self._classes[decision.original_labels[row]]).inc()
-        self._update_drift(decision, self._null)
+        self._update_drift(decision)
 
     def count_degraded(self, policy: str, inputs: int) -> None:
         """Count a batch that was answered without a test."""
@@ -117,11 +119,12 @@ class Metrics:
         """Count a batch that failed."""
         self._errors[kind].inc()
 
-    def _update_drift(self, decision: Decision, null: GaussianNull) -> None:
-        gaps = decision.margin_gaps[~decision.flagged]
-        if not len(gaps):
+    def _update_drift(self, decision: Decision) -> None:
+        p_values = decision.p_values[~decision.flagged]
+        if not len(p_values):
             return
-        weight = 1 - (1 - 1 / DRIFT_INPUTS) ** len(gaps)
+        deviations = -ndtri(np.clip(p_values, SMALLEST, 1 - SMALLEST))
+        weight = 1 - (1 - 1 / DRIFT_INPUTS) ** len(p_values)
         with self._drift_lock:
-            self._drift += weight * (float(null.standardise(gaps).mean()) - self._drift)
+            self._drift += weight * (float(deviations.mean()) - self._drift)
             self._drift_gauge.set(self._drift)

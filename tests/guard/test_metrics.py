@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from scipy.stats import norm
 
 from mmguard.errors import InferenceError, InputError
 from mmguard.guard import Guard, Policy
@@ -163,27 +164,29 @@ def test_the_names_are_those_of_the_docs(tiny_bundle: Path, registry: CollectorR
     }
 
 
-def decision_of(gaps: list[float], flagged: list[bool]) -> Decision:
-    n = len(gaps)
-    zeros, p_values = np.zeros(n, np.int64), np.full(n, 0.5)
+def decision_of(deviations: list[float], flagged: list[bool]) -> Decision:
+    n = len(deviations)
+    zeros, gaps, p_values = np.zeros(n, np.int64), np.zeros(n), norm.sf(deviations)
     reasons = np.where(flagged, "confidence", "none")
-    return Decision(zeros, zeros, zeros, np.array(flagged, bool), np.zeros(n, bool), reasons, p_values, np.array(gaps))
+    return Decision(zeros, zeros, zeros, np.array(flagged, bool), np.zeros(n, bool), reasons, p_values, gaps)
 
 
-def test_the_drift_is_the_moving_mean_of_unflagged_gaps_in_deviations(
+def test_the_drift_is_the_moving_mean_of_unflagged_inputs_in_deviations(
     tiny_bundle: Path, registry: CollectorRegistry, value: Value
 ) -> None:
-    manifest = Guard(tiny_bundle, registry=None, threads=1).bundle.manifest
-    assert manifest.null is not None
-    metrics, null = Metrics(registry, manifest), manifest.null.test().null
-    high, low = null.standardise(np.array([5.0, -1.0]))
+    metrics = Metrics(registry, Guard(tiny_bundle, registry=None, threads=1).bundle.manifest)
+    high, low = 2.5, -1.5
     for _ in range(DRIFT_INPUTS):
-        metrics.count(decision_of([5.0, 1e6], [False, True]))
+        metrics.count(decision_of([high, 40.0], [False, True]))
     after_high = high * (1 - np.exp(-1))
     assert value("null_drift") == pytest.approx(after_high, rel=1e-3)
-    metrics.count(decision_of([-1.0] * DRIFT_INPUTS, [False] * DRIFT_INPUTS))
+    metrics.count(decision_of([low] * DRIFT_INPUTS, [False] * DRIFT_INPUTS))
     assert value("null_drift") == pytest.approx(low * (1 - np.exp(-1)) + after_high * np.exp(-1), rel=1e-2)
     before = value("null_drift")
-    metrics.count(decision_of([1e6], [True]))
+    metrics.count(decision_of([40.0], [True]))
     metrics.count(decision_of([], []))
     assert value("null_drift") == before
+    metrics.count(decision_of([-40.0], [False]))
+    after = value("null_drift")
+    assert after is not None
+    assert np.isfinite(after)
