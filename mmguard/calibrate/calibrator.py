@@ -19,7 +19,6 @@ from mmguard.calibrate.objective import (
     margin_loss,
     mean_position,
 )
-from mmguard.calibrate.precision import reduced
 from mmguard.calibrate.search import Box, MarginSearch, chunk_size
 from mmguard.calibrate.settings import Settings
 from mmguard.errors import CleanSetError
@@ -193,9 +192,8 @@ class Calibrator:
         pieces = (tensor.tensor_split(parts) for tensor in (rows, maximisers, classes))
         for some_rows, some, some_classes in zip(*pieces, strict=True):
             bounds = self._bounds()
-            with reduced(self._clean.device):
-                logits = self._graph(torch.cat([self._clean[some_rows], some]), bounds)
-            clipped, searched = logits.float().split([len(some_rows), len(some)])
+            logits = self._graph(torch.cat([self._clean[some_rows], some]), bounds)
+            clipped, searched = logits.split([len(some_rows), len(some)])
             fit = self._fit(clipped, some_rows) * (len(some_rows) / len(rows)) if len(some_rows) else torch.zeros(())
             if self._settings.objective == "mmbm":
                 penalty = bound_norm(bounds.values()) / parts

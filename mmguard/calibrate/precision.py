@@ -1,4 +1,4 @@
-"""Arithmetic in bfloat16, where the hardware has it: an ascent or descent needs directions, not digits."""
+"""Arithmetic in bfloat16, where the hardware has it: the search for maxima needs directions, not digits."""
 
 import torch
 
