@@ -69,7 +69,7 @@ def detection(guard: Guard, bed: Bed) -> dict[str, object]:
         "clean_images": len(y),
         "triggered_images": len(truth),
         "auroc": {
-            "margin_gap": auroc(clean.margin_gaps, triggered.margin_gaps),
+            "mmdf": auroc(-clean.p_values, -triggered.p_values),
             "original_margin": auroc(
                 margin(clean_logits, clean.original_labels), margin(triggered_logits, triggered.original_labels)
             ),

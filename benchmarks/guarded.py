@@ -1,5 +1,6 @@
 """Calibrate a guard for a network of the zoo as a user does, by the command, and keep the bundle for other figures."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -80,7 +81,7 @@ def _kept(path: Path, suspect: Suspect, settings: Settings) -> Bundle | None:
     except BundleError:
         return None
     same_model = (path / "original.onnx").read_bytes() == suspect.path.read_bytes()
-    same_settings = bundle.manifest.settings == asdict(settings)
+    same_settings = bundle.manifest.settings == json.loads(json.dumps(asdict(settings)))
     return bundle if same_model and same_settings else None
 
 

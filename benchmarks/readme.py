@@ -57,7 +57,7 @@ def cifar(record: Record) -> list[str]:
         ("– disagreement alone", "", percent(rates["disagreement"])),
         ("– both", "", percent(rates["both"])),
         (f"milliseconds an image, batch {found['milliseconds']['batch']}, one thread a network", *milliseconds),
-        ("AUROC of the margin gap", "", f"{found['auroc']['margin_gap']:.4f}"),
+        ("AUROC of the p-value", "", f"{found['auroc']['mmdf']:.4f}"),
         ("AUROC of the original's margin alone", f"{found['auroc']['original_margin']:.4f}", ""),
     ]
     plain = percent(found["false_positive_rate_of_a_plain_gaussian"])

@@ -116,7 +116,7 @@ def detection_section(grid: Grid, architecture: str, attacks: Sequence[str]) -> 
 
 
 def plots_of(grid: Grid, architecture: str, attacks: Sequence[str]) -> list[str]:
-    """Draw the ROC curves of all detectors and the margin gaps of clean and triggered inputs; the lines that show them.
+    """Draw the ROC curves of all detectors and the scores of clean and triggered inputs; the lines that show them.
 
     Of several seeds or draws the first is drawn.
     """
@@ -128,14 +128,14 @@ def plots_of(grid: Grid, architecture: str, attacks: Sequence[str]) -> list[str]
     curves = {
         attack: {name: curve for name in DETECTORS if (curve := first(attack, name, "curve"))} for attack in attacks
     }
-    gaps = {attack: counts for attack in attacks if (counts := first(attack, "MMDF", "histogram"))}
+    scores = {attack: counts for attack in attacks if (counts := first(attack, "MMDF", "histogram"))}
     lines = []
     if drawn := {attack: each for attack, each in curves.items() if each}:
         plots.roc(drawn, PLOTS / f"roc-{architecture}.svg")
         lines += ["", f"![ROC curves](plots/roc-{architecture}.svg)"]
-    if gaps:
-        plots.histograms(gaps, "margin gap, logits", PLOTS / f"margin-gap-{architecture}.svg")
-        lines += ["", f"![Margin gaps of clean and triggered inputs](plots/margin-gap-{architecture}.svg)"]
+    if scores:
+        plots.histograms(scores, "score, standard deviations", PLOTS / f"scores-{architecture}.svg")
+        lines += ["", f"![Scores of clean and triggered inputs](plots/scores-{architecture}.svg)"]
     return lines
 
 

@@ -9,10 +9,11 @@ from typing import Any, Self
 import numpy as np
 
 from mmguard.errors import SchemaError
-from mmguard.stats import ExpectedGap, GaussianNull, MmdfTest
+from mmguard.mmdf import STATISTICS, Criterion, MmdfTest
+from mmguard.stats import GaussianNull
 from mmguard.types import ClipSite, InputSpec, Preprocessing, Tail
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """Names of bundles: they become metric labels and paths in a URL."""
 
@@ -41,24 +42,55 @@ class OutputSpec:
 
 
 @dataclass(frozen=True)
-class NullSpec:
-    """The null distribution and the levels of the test (see `mmguard.stats.MmdfTest`)."""
+class CriterionSpec:
+    """A statistic of the test, by its name, and the Gaussian that its values on clean inputs follow.
 
-    kind: str
+    Attributes:
+        statistic: a key of `mmguard.mmdf.STATISTICS`. intercepts, slope: of its lines.
+        power, scale, mean, std, n: see `mmguard.stats.GaussianNull`.
+    """
+
+    statistic: str
+    intercepts: tuple[float, ...]
+    slope: float
     power: float
     scale: float
     mean: float
     std: float
     n: int
-    slope: float
-    intercepts: tuple[float, ...]
+
+    @classmethod
+    def of(cls, statistic: str, criterion: Criterion) -> Self:
+        """What the manifest says of a criterion."""
+        lines, null = criterion.statistic, criterion.null
+        return cls(statistic, lines.intercepts, lines.slope, null.power, null.scale, null.mean, null.std, null.n)
+
+    def criterion(self) -> Criterion:
+        """The criterion that this describes."""
+        null = GaussianNull(self.mean, self.std, self.n, self.power, self.scale)
+        return Criterion(STATISTICS[self.statistic](self.intercepts, self.slope), null)
+
+
+@dataclass(frozen=True)
+class NullSpec:
+    """The null distribution and the levels of the test (see `mmguard.mmdf.MmdfTest`).
+
+    Attributes:
+        kind: `gaussian`, or `empirical`, which ranks an input's score among `clean_scores`.
+        n: clean inputs that it was fitted on.
+    """
+
+    kind: str
+    n: int
     theta: float
     disagreement_theta: float
+    criteria: tuple[CriterionSpec, ...]
+    clean_scores: tuple[float, ...]
 
     def test(self) -> MmdfTest:
         """The test that this null defines."""
-        null = GaussianNull(self.mean, self.std, self.n, self.power, self.scale)
-        return MmdfTest(null, self.theta, self.disagreement_theta, ExpectedGap(self.intercepts, self.slope))
+        criteria = tuple(spec.criterion() for spec in self.criteria)
+        return MmdfTest(criteria, self.theta, self.disagreement_theta, self.clean_scores)
 
 
 @dataclass(frozen=True)
@@ -204,17 +236,28 @@ def _one_a_class(key: str, raw: dict[str, Any], classes: int) -> tuple[float, ..
 def _decode_null(raw: dict[str, Any] | None, classes: int) -> NullSpec | None:
     if raw is None:
         return None
-    null = NullSpec(**_known(NullSpec, raw) | {"intercepts": _one_a_class("intercepts", raw, classes)})
-    if null.kind != "gaussian":
-        raise ValueError(f"null distribution {null.kind!r} is unknown; this version knows gaussian")
-    finite = all(math.isfinite(number) for number in (null.mean, null.std, null.scale, null.slope))
-    levels = 0 < null.theta <= 1 and 0 <= null.disagreement_theta <= 1
-    if not (finite and null.std > 0 and null.scale > 0 and 0 <= null.power <= 2 and levels):
-        raise ValueError(
-            "null: mean, slope and positive std must be finite, power in [0, 2], theta in (0, 1], "
-            "disagreement_theta in [0, 1]"
-        )
+    criteria = tuple(_decode_criterion(criterion, classes) for criterion in raw["criteria"])
+    scores = tuple(map(float, raw["clean_scores"]))
+    null = NullSpec(**_known(NullSpec, raw) | {"criteria": criteria, "clean_scores": scores})
+    if null.kind not in ("gaussian", "empirical"):
+        raise ValueError(f"null distribution {null.kind!r} is unknown; this version knows gaussian and empirical")
+    if not (criteria and 0 < null.theta <= 1 and 0 <= null.disagreement_theta <= 1):
+        raise ValueError("null: theta must be in (0, 1], disagreement_theta in [0, 1], and there must be a criterion")
+    if len(scores) != (null.n if null.kind == "empirical" else 0) or any(map(math.isnan, scores)):
+        raise ValueError("null: clean_scores must be n numbers where it is empirical, else none")
+    if list(scores) != sorted(scores):
+        raise ValueError("null: clean_scores must ascend")
     return null
+
+
+def _decode_criterion(raw: dict[str, Any], classes: int) -> CriterionSpec:
+    criterion = CriterionSpec(**_known(CriterionSpec, raw) | {"intercepts": _one_a_class("intercepts", raw, classes)})
+    if criterion.statistic not in STATISTICS:
+        raise ValueError(f"statistic {criterion.statistic!r} is unknown; this version knows {', '.join(STATISTICS)}")
+    finite = all(map(math.isfinite, (criterion.mean, criterion.std, criterion.scale, criterion.slope)))
+    if not (finite and criterion.std > 0 and criterion.scale > 0 and 0 <= criterion.power <= 2):
+        raise ValueError("criterion: mean, slope, positive std and scale must be finite, power in [0, 2]")
+    return criterion
 
 
 def bundle_path(name: str) -> str:

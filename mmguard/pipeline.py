@@ -19,9 +19,10 @@ import numpy.typing as npt
 
 from mmguard import bundle
 from mmguard.errors import MissingExtraError, NotClassifierError, OptionError, ProviderError
-from mmguard.manifest import NAME_PATTERN, CalibrationFigures, Manifest, NullSpec, OutputSpec
+from mmguard.manifest import NAME_PATTERN, CalibrationFigures, CriterionSpec, Manifest, NullSpec, OutputSpec
+from mmguard.mmdf import Criterion
 from mmguard.provenance import provenance, versions
-from mmguard.stats import ExpectedGap, GaussianNull, check_null_samples, margin, margin_gap
+from mmguard.stats import check_level, check_null_samples
 from mmguard.types import Calibration, ClipSite, InputSpec, IntArray, Preprocessing
 
 if TYPE_CHECKING:
@@ -161,6 +162,8 @@ def _prepare(
     data = calibrate.read_clean(clean, spec, skip_bad)
     if settings.objective != "mmom":
         check_null_samples(len(data.x))
+        if settings.null == "empirical":
+            check_level(settings.theta, len(data.x))
     spec = calibrate.with_box(spec, data.x)
     calibrate.assert_matches_onnxruntime(graph, model, data.x[:COMPARED], spec.name, logits)
     axes = {activation.value: activation.axis for activation in activations}
@@ -248,25 +251,19 @@ def _warn_of_blindness(learned: Calibration) -> None:
 
 
 def _fit_null(learned: Calibration, settings: "Settings") -> NullSpec:
-    original = learned.original_logits
-    decisions, classes = original.argmax(axis=1), original.shape[1]
-    gaps, margins = margin_gap(original, learned.held_out_logits), margin(original, decisions)
-    expected = ExpectedGap.zero(classes)
-    if settings.null_conditional:
-        expected = ExpectedGap.fit(gaps, margins, decisions, classes)
-    null = GaussianNull.fit(gaps - expected(margins, decisions), settings.null_power)
-    return NullSpec(
-        kind="gaussian",
-        power=null.power,
-        scale=null.scale,
-        mean=null.mean,
-        std=null.std,
-        n=null.n,
-        slope=expected.slope,
-        intercepts=expected.intercepts,
+    original, clipped = learned.original_logits, learned.held_out_logits
+    fitted = {name: Criterion.fit(name, original, clipped, settings.null_power) for name in settings.statistics}
+    scores = np.max([criterion.scores(original, clipped) for criterion in fitted.values()], axis=0)
+    null = NullSpec(
+        kind=settings.null,
+        n=len(original),
         theta=settings.theta,
-        disagreement_theta=settings.disagreement_theta,
+        disagreement_theta=settings.theta if settings.disagreement_theta is None else settings.disagreement_theta,
+        criteria=tuple(CriterionSpec.of(name, criterion) for name, criterion in fitted.items()),
+        clean_scores=tuple(np.sort(scores).tolist()) if settings.null == "empirical" else (),
     )
+    null.test()  # refuses a theta that so few clean inputs cannot reach
+    return null
 
 
 def _export(folder: Path, subject: _Subject, learned: Calibration, seed: int) -> tuple[dict[str, str], OutputSpec]:
@@ -295,7 +292,7 @@ def _figures(learned: Calibration, labels: IntArray | None, null: NullSpec | Non
     truth = original if labels is None else labels
     flagged = np.zeros(len(truth), np.bool_)
     if null is not None:
-        _, _, disagreement, confidence = null.test()(learned.original_logits, learned.clipped_logits)
+        _, disagreement, confidence = null.test()(learned.original_logits, learned.clipped_logits)
         flagged = disagreement | confidence
     return CalibrationFigures(
         n=len(truth),

@@ -1,16 +1,15 @@
-"""Margins, the null distribution and the MMDF test (paper, section 3.1). NumPy and SciPy only."""
+"""Margins, null distributions and p-values (paper, section 3.1). NumPy and SciPy only."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import boxcox1p, ndtr
 
-from mmguard.errors import CleanSetError
-from mmguard.types import BoolArray, FloatArray, IntArray
+from mmguard.errors import CleanSetError, OptionError
+from mmguard.types import FloatArray, IntArray
 
-POOLED_INPUTS = 5
-"""A class's own expected gap counts as much as that of all classes where the class has so many inputs."""
 MIN_NULL_SAMPLES = 20
 """Below this, the standard deviation of the null is too uncertain for any tail to be read off it."""
 
@@ -78,55 +77,22 @@ def check_null_samples(n: int) -> None:
         )
 
 
-@dataclass(frozen=True)
-class ExpectedGap:
-    """The margin gap that a clean input is expected to have: a line in the original's margin, one for each decision.
+def check_level(theta: float, n: int) -> None:
+    """Refuse a level below 1 / (1 + n), the least p-value that a rank among n clean inputs can give.
 
-    Clipping takes more from confident inputs than from doubtful ones, and more from some classes than from others. The
-    test is on what goes beyond (least squares; the lines are parallel).
-
-    Attributes:
-        intercepts: (K,) in logits, by the original's decision. slope: of all lines.
+    Raises:
+        OptionError: it is.
     """
-
-    intercepts: tuple[float, ...]
-    slope: float
-
-    @classmethod
-    def zero(cls, classes: int) -> "ExpectedGap":
-        """Nothing is expected: the test is on the gap itself, as in the paper."""
-        return cls((0.0,) * classes, 0.0)
-
-    @classmethod
-    def fit(cls, gaps: FloatArray, margins: FloatArray, decisions: IntArray, classes: int) -> "ExpectedGap":
-        """Fit the lines to clean inputs. Intercepts of classes with few inputs are drawn to the mean of all.
-
-        Args:
-            gaps: (n,) float64, margin gaps. margins: (n,) float64, of the original's decisions.
-            decisions: (n,) int64, the original's. classes: K.
-        """
-        counts = np.bincount(decisions, minlength=classes)
-
-        def within(values: FloatArray) -> FloatArray:
-            means = np.bincount(decisions, values, classes) / np.maximum(counts, 1)
-            centred: FloatArray = values - means[decisions]
-            return centred
-
-        spread = within(margins) @ within(margins)
-        slope = float(within(gaps) @ within(margins) / spread) if spread > 0 else 0.0
-        rest = gaps - slope * margins
-        totals = np.bincount(decisions, rest, classes) + POOLED_INPUTS * rest.mean()
-        return cls(tuple((totals / (counts + POOLED_INPUTS)).tolist()), slope)
-
-    def __call__(self, margins: FloatArray, decisions: IntArray) -> FloatArray:
-        """Expected gaps (N,) in logits of inputs whose margins (N,) and decisions (N,) by the original are these."""
-        expected: FloatArray = np.asarray(self.intercepts)[decisions] + self.slope * margins
-        return expected
+    if theta < 1 / (1 + n):
+        raise OptionError(
+            f"theta {theta:g} is below {1 / (1 + n):.2g}, the least empirical p-value that {n} clean inputs can give; "
+            f"give {math.ceil(1 / theta) - 1} of them, a larger theta, or the gaussian null"
+        )
 
 
 @dataclass(frozen=True)
 class GaussianNull:
-    """The margin gap of clean inputs as a Gaussian (paper, section 3.1), after a power transform.
+    """A statistic of clean inputs, in logits, as a Gaussian (paper, section 3.1), after a power transform.
 
     Clean gaps are skewed to the right, so that a plain Gaussian flags several times as many clean inputs as its level
     says. Yeo and Johnson's transform (Biometrika 87, 2000) of the gap over a scale keeps the order of the gaps and
@@ -182,6 +148,23 @@ class GaussianNull:
         return (yeo_johnson(gaps / self.scale, self.power) - self.mean) / self.std
 
 
+def empirical_p_values(values: FloatArray, clean: FloatArray) -> FloatArray:
+    """Share of clean inputs, this one counted, whose statistic is at least as large: (1 + k) / (1 + n).
+
+    For an input exchangeable with n clean ones that shaped nothing, the probability of a p-value of at most θ is at
+    most θ, whatever the distribution (Vovk et al. 2005, "Algorithmic learning in a random world").
+
+    Args:
+        values: (N,) float64. clean: (n,) float64, ascending.
+
+    Returns:
+        (N,) float64 in [1 / (1 + n), 1]; small is suspicious.
+    """
+    exceeding = len(clean) - np.searchsorted(clean, values, side="left")
+    p_values: FloatArray = (1 + exceeding) / (1 + len(clean))
+    return p_values
+
+
 def yeo_johnson(x: FloatArray, power: float) -> FloatArray:
     """Yeo and Johnson's power transform: increasing, and unbounded above and below for a power in [0, 2]."""
     transformed: FloatArray = np.where(
@@ -203,37 +186,3 @@ def _most_likely_transform(gaps: FloatArray) -> tuple[float, float]:
         candidates.append((likelihood, power, float(scale)))
     _, power, scale = max(candidates)
     return power, scale
-
-
-@dataclass(frozen=True)
-class MmdfTest:
-    """MMDF (paper, section 3.1): flag by confidence, flag by disagreement.
-
-    The p-value is of the gap beyond what is expected; at most `theta`, it flags for confidence. Inputs on which the two
-    networks decide differently are flagged for disagreement if, besides, their p-value is at most
-    `disagreement_theta`: 1 is the paper's rule (any disagreement flags). At most a share
-    `max(theta, disagreement_theta)` of clean inputs is flagged where the null holds, for whatever reason.
-    """
-
-    null: GaussianNull
-    theta: float
-    disagreement_theta: float
-    expected: ExpectedGap
-
-    def __call__(
-        self, original: npt.NDArray[np.floating], clipped: npt.NDArray[np.floating]
-    ) -> tuple[FloatArray, FloatArray, BoolArray, BoolArray]:
-        """Test a batch.
-
-        Args:
-            original, clipped: (N, K) logits of the two networks on the same inputs.
-
-        Returns:
-            Margin gaps (N,), p-values (N,), flagged for disagreement (N,), flagged for confidence (N,).
-        """
-        decisions = original.argmax(axis=1)
-        margins = margin(original, decisions)
-        gaps = margins - margin(clipped, decisions)
-        p_values = self.null.p_values(gaps - self.expected(margins, decisions))
-        disagree = decisions != clipped.argmax(axis=1)
-        return gaps, p_values, disagree & (p_values <= self.disagreement_theta), p_values <= self.theta

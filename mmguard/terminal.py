@@ -108,8 +108,11 @@ def describe_audit(audit: Audit, classes: Sequence[str]) -> str:
 def _describe_test(null: NullSpec | None, flagged_share: float) -> tuple[str, ...]:
     if null is None:
         return ("test        none: the clipped network is a corrected model, and answers",)
+    if null.disagreement_theta != null.theta:
+        disagreement = f"; a disagreement flags at p ≤ {null.disagreement_theta}"
+    else:
+        disagreement = ""
     return (
-        f"null        gaussian, power {null.power:.2f}, mean {null.mean:.3f}, std {null.std:.3f}, n {null.n}",
-        f"test        p ≤ {null.theta} flags; a disagreement flags at p ≤ {null.disagreement_theta}; "
-        f"{flagged_share:.1%} of the clean set flagged",
+        f"null        {null.kind}, n {null.n}, of " + ", ".join(criterion.statistic for criterion in null.criteria),
+        f"test        p ≤ {null.theta} flags{disagreement}; {flagged_share:.1%} of the clean set flagged",
     )

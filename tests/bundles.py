@@ -15,8 +15,8 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from mmguard.bundle import BOUNDS, PROBES, staged, write, write_tensors
-from mmguard.manifest import CalibrationFigures, Manifest, NullSpec, OutputSpec
-from mmguard.stats import GaussianNull, margin_gap
+from mmguard.manifest import CalibrationFigures, CriterionSpec, Manifest, NullSpec, OutputSpec
+from mmguard.mmdf import Criterion
 from mmguard.types import ClipSite, InputSpec, Tail
 
 Array = npt.NDArray[np.float32]
@@ -177,11 +177,9 @@ def write_tiny_bundle(
         plans = _write_plans(folder, network, bounds)
         write_tensors(folder / BOUNDS, bounds)
         write_tensors(folder / PROBES, {"x": probes, **probed})
-        null = GaussianNull.fit(margin_gap(logits["original"], logits["clipped"]))
-        zeros = (0.0,) * logits["original"].shape[1]
-        fitted = (null.power, null.scale, null.mean, null.std, null.n, 0.0, zeros)
-        levels = NullSpec("gaussian", *fitted, theta, disagreement_theta)
-        write(folder, _manifest(name, seed, tail, plans, levels, logits), {"started": "2000-01-01T00:00:00+00:00"})
+        criterion = CriterionSpec.of("gap", Criterion.fit("gap", logits["original"], logits["clipped"], None))
+        null = NullSpec("gaussian", len(x), theta, disagreement_theta, (criterion,), ())
+        write(folder, _manifest(name, seed, tail, plans, null, logits), {"started": "2000-01-01T00:00:00+00:00"})
     return out
 
 
@@ -204,7 +202,7 @@ def _manifest(
     name: str, seed: int, tail: Tail, plans: dict[str, str], null: NullSpec, logits: Mapping[str, Array]
 ) -> Manifest:
     original, clipped = logits["original"], logits["clipped"]
-    _, _, disagreement, confidence = null.test()(original, clipped)
+    _, disagreement, confidence = null.test()(original, clipped)
     agreement = float((original.argmax(axis=1) == clipped.argmax(axis=1)).mean())
     shape = (3, 1, 1)
     return Manifest(

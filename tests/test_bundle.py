@@ -10,7 +10,7 @@ import pytest
 from mmguard.bundle import BOUNDS, MANIFEST, PROBES, PROVENANCE, Bundle, check_destination, staged, write, write_tensors
 from mmguard.errors import BundleError, SchemaError, TamperedBundleError
 from mmguard.guard import Guard
-from mmguard.manifest import Manifest
+from mmguard.manifest import SCHEMA_VERSION, Manifest
 from mmguard.types import InputSpec, Preprocessing, Tail
 from tests.bundles import CLASSES, SITES, run_model, tiny_bounds, tiny_network, write_tiny_bundle
 
@@ -121,10 +121,10 @@ def test_a_huge_manifest_is_not_read(bundle: Path, monkeypatch: pytest.MonkeyPat
         Bundle.open(bundle)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, SCHEMA_VERSION + 1, "2", None])
 def test_another_schema_version_is_refused(bundle: Path, version: object) -> None:
     change_manifest(bundle, lambda raw: raw.update(schema_version=version))
-    with pytest.raises(SchemaError, match=r"schema version .* this mmguard reads 1; calibrate again"):
+    with pytest.raises(SchemaError, match=r"schema version .* this mmguard reads 2; calibrate again"):
         Bundle.open(bundle)
 
 
@@ -164,13 +164,20 @@ def test_an_unknown_or_missing_field_is_named(bundle: Path, section: str | None)
     "change",
     [
         lambda raw: raw["null"].update(kind="cauchy"),
-        lambda raw: raw["null"].update(std=0),
-        lambda raw: raw["null"].update(std=float("inf")),
-        lambda raw: raw["null"].update(mean=float("nan")),
-        lambda raw: raw["null"].update(power=2.1),
+        lambda raw: raw["null"]["criteria"][0].update(std=0),
+        lambda raw: raw["null"]["criteria"][0].update(std=float("inf")),
+        lambda raw: raw["null"]["criteria"][0].update(mean=float("nan")),
+        lambda raw: raw["null"]["criteria"][0].update(power=2.1),
+        lambda raw: raw["null"]["criteria"][0].update(statistic="norm"),
+        lambda raw: raw["null"]["criteria"][0]["intercepts"].pop(),
+        lambda raw: raw["null"].update(criteria=[]),
+        lambda raw: raw["null"].update(clean_scores=[0.0]),
+        lambda raw: raw["null"].update(kind="empirical"),
+        lambda raw: raw["null"].update(kind="empirical", n=3, clean_scores=[0.0, 1.0, float("nan")]),
+        lambda raw: raw["null"].update(kind="empirical", n=3, clean_scores=[0.0, 2.0, 1.0]),
         lambda raw: raw["null"].update(theta=0),
         lambda raw: raw["null"].update(theta="0.005"),
-        lambda raw: raw["null"].update(mean=10**400),
+        lambda raw: raw["null"]["criteria"][0].update(mean=10**400),
         lambda raw: raw["null"].update(disagreement_theta=1.1),
         lambda raw: raw["calibration"].update(original_margins=None),
         lambda raw: raw["calibration"]["original_margins"].pop(),

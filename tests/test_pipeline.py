@@ -279,7 +279,8 @@ def test_mmom_has_no_level(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("preset", ["default", "paper", "reference"])
 def test_a_scan_alarms_by_p_values_whatever_else_is_flagged(tmp_path: Path, preset: str) -> None:
-    path = calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"), preset=preset, rounds=8)
+    np.savez(tmp_path / "clean.npz", x=clean_inputs(400))
+    path = calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"), tmp_path / "clean.npz", preset=preset, rounds=8)
     for triggered in (False, True):
         x = clean_inputs(60, seed=5)
         np.save(tmp_path / "x.npy", add_trigger(x) if triggered else x)

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from scipy.stats import binom, norm, yeojohnson
 
-from mmguard.errors import CleanSetError
+from mmguard.errors import CleanSetError, OptionError
 from mmguard.stats import (
     MIN_NULL_SAMPLES,
-    ExpectedGap,
     GaussianNull,
-    MmdfTest,
+    check_level,
+    empirical_p_values,
     exclude_class,
     margin,
     margin_gap,
@@ -49,8 +49,6 @@ def test_an_empty_batch_goes_through() -> None:
     nothing = np.zeros((0, 3), np.float32)
     assert margin_gap(nothing, nothing).shape == (0,)
     assert exclude_class(nothing, np.zeros(0, np.int64)).shape == (0, 3)
-    test = MmdfTest(GaussianNull(0, 1, 100), 0.005, 1, ExpectedGap.zero(3))
-    assert [array.shape for array in test(nothing, nothing)] == [(0,)] * 4
 
 
 @pytest.mark.parametrize("k", [2, 3, 10])
@@ -149,57 +147,30 @@ def test_too_few_gaps_or_equal_ones_make_no_null() -> None:
         GaussianNull.fit(np.ones(50))
 
 
-@pytest.mark.parametrize(
-    ("gap", "agree", "disagreement_theta", "disagreement", "confidence"),
-    [
-        (0.0, True, 1.0, False, False),
-        (9.0, True, 1.0, False, True),
-        (1.0, False, 1.0, True, False),
-        (9.0, False, 1.0, True, True),
-        (1.0, False, 0.05, False, False),
-        (2.0, False, 0.05, True, False),
-    ],
-)
-def test_the_two_reasons_apart(
-    gap: float, agree: bool, disagreement_theta: float, disagreement: bool, confidence: bool
-) -> None:
-    before = 10.0 if agree else gap / 2
-    original, clipped = (np.array([[margin, 0.0]], np.float32) for margin in (before, before - gap))
-    test = MmdfTest(GaussianNull(0, 1, 100), 0.005, disagreement_theta, ExpectedGap.zero(3))
-    gaps, p_values, by_disagreement, by_confidence = test(original, clipped)
-    assert (gaps[0], by_disagreement[0], by_confidence[0]) == (pytest.approx(gap), disagreement, confidence)
-    assert p_values[0] == pytest.approx(norm.sf(gap))
+@pytest.mark.parametrize("n", [19, 199, 500])
+@pytest.mark.parametrize("ties", [False, True])
+def test_empirical_p_values_of_exchangeable_inputs_are_valid(n: int, ties: bool) -> None:
+    """P(p ≤ θ) ≤ θ, and without ties it is floor(θ (n + 1)) / (n + 1)."""
+    generator, runs = np.random.default_rng(21), 20_000
+    values = generator.standard_cauchy((runs, n + 1))
+    if ties:
+        values = np.round(values)
+    p_values = np.array([empirical_p_values(row[:1], np.sort(row[1:]))[0] for row in values])
+    for theta in (0.005, 0.05, 0.2, 0.5):
+        exact = np.floor(theta * (n + 1) + 1e-9) / (n + 1)
+        low, high = binom.interval(1 - 1e-6, runs, exact)
+        seen = (p_values <= theta + 1e-12).sum()
+        assert seen <= high
+        assert ties or seen >= low
 
 
-@pytest.mark.parametrize("classes", [3, 40])
-def test_the_expected_gap_is_a_line_for_each_decision(classes: int) -> None:
-    generator = np.random.default_rng(11)
-    decisions, margins = generator.integers(0, classes, 4000), generator.gamma(3, 2, 4000)
-    intercepts = generator.normal(0, 2, classes)
-    gaps = intercepts[decisions] + 0.3 * margins + generator.normal(0, 0.1, 4000)
-    expected = ExpectedGap.fit(gaps, margins, decisions, classes)
-    assert expected.slope == pytest.approx(0.3, abs=0.01)
-    np.testing.assert_allclose(expected.intercepts, intercepts, atol=0.4)
-    assert np.std(gaps - expected(margins, decisions)) < 0.2 * np.std(gaps)
+def test_an_empirical_p_value_counts_the_input_itself() -> None:
+    clean = np.array([1.0, 2.0, 2.0, 5.0])
+    values = np.array([0.0, 2.0, 2.5, 5.0, 9.0])
+    np.testing.assert_allclose(empirical_p_values(values, clean), [1, 4 / 5, 2 / 5, 2 / 5, 1 / 5])
 
 
-def test_a_class_that_is_missing_is_expected_to_be_like_the_others() -> None:
-    gaps, margins, decisions = np.array([1.0, 1.2, 3.0, 3.2]), np.array([1.0, 2.0, 1.0, 2.0]), np.array([0, 0, 1, 1])
-    expected = ExpectedGap.fit(gaps, margins, decisions, 3)
-    assert expected.slope == pytest.approx(0.2)
-    assert expected.intercepts[2] == pytest.approx(1.8)
-    assert expected.intercepts[0] < 1.8 < expected.intercepts[1]
-
-
-def test_equal_margins_give_no_slope() -> None:
-    expected = ExpectedGap.fit(np.array([1.0, 2.0]), np.array([3.0, 3.0]), np.array([0, 0]), 2)
-    assert (expected.slope, expected.intercepts) == (0.0, (1.5, 1.5))
-
-
-def test_what_is_expected_is_no_evidence() -> None:
-    original = np.array([[4.0, 0.0], [0.0, 4.0]], np.float32)
-    clipped = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
-    test = MmdfTest(GaussianNull(0, 1, 100), 0.005, 0, ExpectedGap((2.0, -1.0), 0.25))
-    gaps, p_values, _, _ = test(original, clipped)
-    np.testing.assert_allclose(gaps, 3)
-    np.testing.assert_allclose(p_values, norm.sf([3 - 2 - 1, 3 + 1 - 1]))
+def test_a_level_that_so_few_inputs_cannot_reach_is_refused() -> None:
+    check_level(0.005, 199)
+    with pytest.raises(OptionError, match=r"theta 0.005 is below 0.005, .* 198 clean inputs .* give 199"):
+        check_level(0.005, 198)

@@ -2,15 +2,21 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from scipy.special import ndtri
+
 from benchmarks.cifar import Images
 from benchmarks.detectors.protocol import Judge, Verdicts
 from benchmarks.guarded import calibrated, decide
 from benchmarks.suspect import CleanSet, Suspect
 
+SMALLEST = 1e-300
+"""A p-value of 0 has no score."""
+
 
 @dataclass(frozen=True)
 class Mmdf:
-    """The margin gap between the original and the clipped network; flagged as the guard flags, at its own θ.
+    """The p-value of the original and the clipped network; flagged as the guard flags, at its own θ.
 
     Attributes:
         preset, rounds: of `mmguard calibrate`.
@@ -23,11 +29,11 @@ class Mmdf:
     forwards: float = 2
 
     def fit(self, suspect: Suspect, clean: CleanSet, seed: int) -> Judge:
-        """Calibrate a guard; scores are margin gaps in logits, larger is more suspicious."""
+        """Calibrate a guard; scores are p-values as standard deviations of a Gaussian, larger is more suspicious."""
         guard, notes = calibrated(suspect, clean, self.preset, self.rounds, seed)
 
         def verdicts(x: Images) -> Verdicts:
             decision = decide(guard, x)
-            return Verdicts(decision.margin_gaps, decision.flagged)
+            return Verdicts(-ndtri(np.maximum(decision.p_values, SMALLEST)), decision.flagged)
 
         return Judge(verdicts, notes)

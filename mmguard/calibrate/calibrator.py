@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +12,8 @@ from torch import Tensor
 
 from mmguard.calibrate.bounds import Bounds
 from mmguard.calibrate.graph import DifferentiableGraph
-from mmguard.calibrate.objective import (
-    bound_norm,
-    class_margins,
-    fit_loss,
-    label_loss,
-    margin_loss,
-    mean_position,
-)
+from mmguard.calibrate.objective import bound_height, bound_norm, class_margins, fit_loss, label_loss, margin_loss
+from mmguard.calibrate.precision import reduced
 from mmguard.calibrate.search import Box, MarginSearch, chunk_size
 from mmguard.calibrate.settings import Settings
 from mmguard.errors import CleanSetError
@@ -31,8 +26,7 @@ class Round:
 
     Attributes:
         number: from 1 to `rounds`.
-        fit_loss, penalty, margin_weight: the terms of the objective and λ; the penalty is the mean margin of the
-            maximisers, or for MM-BM the norm of the bounds.
+        fit_loss, penalty, margin_weight: the terms of the objective and λ.
         agreement: share of D on which both networks decide the same; for MMOM, that is decided as labelled.
         seconds: since calibration began. remaining: estimated seconds, if every round is run.
     """
@@ -48,7 +42,7 @@ class Round:
 
     @property
     def objective(self) -> float:
-        """The value of Eq. 4, of Eq. 5, or of MM-BM's objective."""
+        """The value of the objective, such as Eq. 4."""
         return self.fit_loss + self.margin_weight * self.penalty
 
 
@@ -56,6 +50,12 @@ OnRound = Callable[[Round], None]
 
 JUST_WITHIN = 0.999
 """Share of the range over D at which bounds start: those that clip nothing of D would have no gradient from it."""
+STEERING = 0.5
+"""λ is multiplied by this power of wanted over seen change of the logits, ..."""
+STEEPEST = 1.4
+"""... but by no more than this, nor by less than its inverse."""
+SLOW = 1 / 3
+"""What the learning rate is multiplied by in the last rounds."""
 
 
 class Calibrator:
@@ -89,7 +89,8 @@ class Calibrator:
         self._clean = torch.from_numpy(clean).to(device)
         self._box = Box(*(torch.from_numpy(np.asarray(end))[None].to(device) for end in box))
         self._generator = torch.Generator().manual_seed(seed)
-        self._batch = min(settings.batch, chunk_size(self._clean, settings))
+        self._chunk = chunk_size(self._clean, settings)
+        self._batch = max(1, min(settings.batch, len(clean) // settings.steps))
         self._original = self._logits(None)
         self._wanted = self._original.argmax(1)
         self._variance = float(self._original.var(dim=0).mean())
@@ -101,11 +102,34 @@ class Calibrator:
         self._optimiser = torch.optim.Adam(self._bounds.parameters(), lr=settings.learning_rate)
 
     def run(self, on_round: OnRound, labels: IntArray | None = None) -> Calibration:
-        """Alternate margin search and descent until the objective no longer changes, or all rounds are run.
+        """Learn, and search the maximum margins of the network before and after.
 
         Args:
             on_round: called after every round.
             labels: (N,) int64, of D; only MMOM uses them.
+
+        Raises:
+            CleanSetError: MMOM, without labels.
+        """
+        search = self._started_search()
+        original_margins = search.margins(None)
+        last, converged = self.learn(on_round, labels, search)
+        if not self._searches or self._settings.search_original:
+            search.ascend(self._bounds.fixed(), self._settings.first_steps)
+        return self._finish(last, converged, original_margins, search.margins(self._bounds.fixed()))
+
+    def learn(
+        self, on_round: OnRound, labels: IntArray | None = None, search: MarginSearch | None = None
+    ) -> tuple[Round, bool]:
+        """Alternate margin search, where margins are penalised, and descent, until all rounds are run.
+
+        Args:
+            on_round: called after every round.
+            labels: (N,) int64, of D; only MMOM uses them.
+            search: goes on from its maximisers; None starts one.
+
+        Returns:
+            The last round, and whether it ended because the objective no longer changed.
 
         Raises:
             CleanSetError: MMOM, without labels.
@@ -115,13 +139,13 @@ class Calibrator:
             if labels is None:
                 raise CleanSetError("MMOM learns from labels: give clean inputs in class folders, or an .npz with y")
             self._wanted = torch.from_numpy(labels).to(self._clean.device)
-        search = MarginSearch(self._graph, self._clean, self._box, self._original.shape[1], settings, self._generator)
-        search.ascend(None, settings.first_steps)
-        original_margins = search.margins(None)
+        if self._searches and search is None:
+            search = self._started_search()
         start, previous, converged = time.perf_counter(), np.inf, False
         for number in range(1, settings.rounds + 1):
-            self._search(search, number)
-            fit, penalty, agreement = self._descend(search, weight)
+            self._slow_down(number)
+            maximisers, classes = self._maximisers(search, number)
+            fit, penalty, agreement = self._descend(maximisers, classes, weight)
             seconds = time.perf_counter() - start
             remaining = seconds / number * (settings.rounds - number)
             report = Round(number, settings.rounds, fit, penalty, weight, agreement, seconds, remaining)
@@ -131,48 +155,68 @@ class Calibrator:
                 break
             previous = report.objective
             weight *= self._weight_factor(report)
-        if settings.objective == "mmbm" or settings.search_original:
-            search.ascend(self._bounds.fixed(), settings.first_steps)
-        return self._finish(report, converged, original_margins, search.margins(self._bounds.fixed()))
+        return report, converged
 
     def clipped_logits(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """(N, K) float32 of inputs (N, ...) float32, by the bounds that were learned."""
-        parts = torch.from_numpy(x).to(self._clean.device).split(self._batch)
+        parts = torch.from_numpy(x).to(self._clean.device).split(self._chunk)
         with torch.no_grad():
             return torch.cat([self._graph(part, self._bounds.fixed()) for part in parts]).cpu().numpy()
 
-    def _search(self, search: MarginSearch, number: int) -> None:
-        """The margin search of a round: it goes on from the round before, or starts anew; MM-BM needs none."""
-        if self._settings.objective == "mmbm":
-            return
-        bounds, every = None if self._settings.search_original else self._bounds.fixed(), self._settings.renew_every
-        if every and number > 1 and (number - 1) % every == 0:
+    @property
+    def _searches(self) -> bool:
+        """Whether every round searches margins."""
+        return self._settings.penalty == "margins"
+
+    def _started_search(self) -> MarginSearch:
+        """Maximisers of the original network."""
+        classes = self._original.shape[1]
+        search = MarginSearch(self._graph, self._clean, self._box, classes, self._settings, self._generator)
+        search.ascend(None, self._settings.first_steps)
+        return search
+
+    def _maximisers(self, search: MarginSearch | None, number: int) -> tuple[Tensor, Tensor]:
+        """Maximisers (M, ...) of a round and their classes (M,): from the round before, or anew. None if no penalty is
+        on margins.
+        """
+        if not self._searches or search is None:
+            return self._clean[:0], self._wanted[:0]
+        settings = self._settings
+        bounds = None if settings.search_original else self._bounds.fixed()
+        if settings.renew_every and number > 1 and (number - 1) % settings.renew_every == 0:
             search.restart()
-            search.ascend(bounds, self._settings.first_steps)
-        search.ascend(bounds, self._settings.warm_steps)
+            search.ascend(bounds, settings.first_steps)
+        search.ascend(bounds, settings.warm_steps)
+        return search.maximisers(), search.classes
+
+    def _slow_down(self, number: int) -> None:
+        """Lower the learning rate where the last rounds begin."""
+        rounds = self._settings.rounds
+        slow = number > rounds - int(self._settings.slow_share * rounds)
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._settings.learning_rate * (SLOW if slow else 1)
 
     def _weight_factor(self, report: Round) -> float:
         """What λ is multiplied by after a round."""
         settings = self._settings
+        if settings.change is not None:
+            wanted = settings.change * self._variance
+            return float(np.clip((wanted / max(report.fit_loss, 1e-12)) ** STEERING, 1 / STEEPEST, STEEPEST))
         waited = report.number - settings.margin_weight_from
         if waited < 0 or waited % settings.margin_weight_every:
             return 1.0
-        limit = torch.inf if settings.change is None else settings.change * self._variance
-        kept = report.agreement >= settings.agreement and report.fit_loss <= limit
+        kept = report.agreement >= settings.agreement
         return settings.margin_weight_factor if kept else 1 / settings.margin_weight_factor
 
-    def _descend(self, search: MarginSearch, weight: float) -> tuple[float, float, float]:
+    def _descend(self, maximisers: Tensor, classes: Tensor, weight: float) -> tuple[float, float, float]:
         """One pass of gradient steps on the bounds over D, maximisers held fixed.
 
         Returns:
             Means of both terms over the steps, and the share of D that is decided as it should.
         """
-        maximisers, classes = search.maximisers(), search.classes
-        if self._settings.objective == "mmbm":
-            maximisers, classes = maximisers[:0], classes[:0]
         fits, penalties, agreed = [], [], 0
         for rows in self._shuffled():
-            chosen = torch.randperm(len(maximisers), generator=self._generator)[: self._settings.batch]
+            chosen = torch.randperm(len(maximisers), generator=self._generator)[: self._batch]
             chosen = chosen.to(maximisers.device)
             fit, penalty, alike = self._step(rows, maximisers[chosen], classes[chosen], weight)
             fits.append(fit)
@@ -188,18 +232,18 @@ class Calibrator:
         """
         self._optimiser.zero_grad()
         total_fit, total_penalty, alike = 0.0, 0.0, 0
-        parts = -(-(len(rows) + len(maximisers)) // chunk_size(self._clean, self._settings))
+        parts = -(-(len(rows) + len(maximisers)) // self._chunk)
         pieces = (tensor.tensor_split(parts) for tensor in (rows, maximisers, classes))
         for some_rows, some, some_classes in zip(*pieces, strict=True):
             bounds = self._bounds()
-            logits = self._graph(torch.cat([self._clean[some_rows], some]), bounds)
+            logits = self._run(torch.cat([self._clean[some_rows], some]), bounds)
             clipped, searched = logits.split([len(some_rows), len(some)])
             fit = self._fit(clipped, some_rows) * (len(some_rows) / len(rows)) if len(some_rows) else torch.zeros(())
-            if self._settings.objective == "mmbm":
-                penalty = bound_norm(bounds.values()) / parts
+            if not self._searches:
+                penalty = self._size(bounds) / parts
             elif len(some):
                 penalty = margin_loss(class_margins(searched, some_classes), self._settings.hinge)
-                penalty = (penalty + self._height()) * (len(some) / len(maximisers))
+                penalty = penalty * (len(some) / len(maximisers))
             else:
                 penalty = torch.zeros(())
             (fit + weight * penalty).backward()
@@ -210,11 +254,17 @@ class Calibrator:
         self._bounds.project()
         return total_fit, total_penalty, alike
 
-    def _height(self) -> Tensor:
-        """What the objective adds to the margins for bounds that are not tight, ()."""
-        if not self._settings.tightness:
-            return torch.zeros(())
-        return self._settings.tightness * self._variance * mean_position(self._bounds.positions)
+    def _run(self, x: Tensor, bounds: Mapping[str, Tensor]) -> Tensor:
+        """Logits (N, K) float32, differentiable with respect to the bounds."""
+        with nullcontext() if self._searches else reduced(x.device):
+            logits: Tensor = self._graph(x, bounds)
+        return logits.float()
+
+    def _size(self, bounds: Mapping[str, Tensor]) -> Tensor:
+        """Penalty on the bounds themselves, ()."""
+        if self._settings.penalty == "norm":
+            return bound_norm(bounds.values())
+        return self._variance * bound_height(self._bounds.positions)
 
     def _fit(self, clipped: Tensor, rows: Tensor) -> Tensor:
         if self._settings.objective == "mmom":
@@ -240,8 +290,8 @@ class Calibrator:
         return torch.cat([self._graph(x, bounds) for x in self._batches()])
 
     def _batches(self) -> Iterator[Tensor]:
-        return iter(self._clean.split(self._batch))
+        return iter(self._clean.split(self._chunk))
 
     def _shuffled(self) -> Iterator[Tensor]:
         order = torch.randperm(len(self._clean), generator=self._generator).to(self._clean.device)
-        return iter(order.split(self._settings.batch))
+        return iter(order.split(self._batch))

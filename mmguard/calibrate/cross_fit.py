@@ -52,6 +52,6 @@ def cross_fit(
     for run, part in enumerate(np.array_split(np.random.default_rng(seed).permutation(len(x)), folds), 1):
         rest = np.setdiff1d(np.arange(len(x)), part)
         calibrator = learner(x[rest])
-        calibrator.run(counted(run), None if labels is None else labels[rest])
+        calibrator.learn(counted(run), None if labels is None else labels[rest])
         held_out[part] = calibrator.clipped_logits(x[part])
     return replace(learned, held_out_logits=held_out)

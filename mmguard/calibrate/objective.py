@@ -1,9 +1,12 @@
-"""The terms of the objectives, on tensors: MMAC (paper, Eq. 4), MMOM (Eq. 5) and MM-BM (Wang et al. 2022)."""
+"""The terms of the objectives, on tensors: MMAC (paper, Eq. 4), MMOM (Eq. 5), MM-BM (Wang et al. 2022) and ours."""
 
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+
+ROOT_FLOOR = 1e-3
+"""Added to a height before the root, whose slope at 0 is infinite."""
 
 
 def class_margins(logits: Tensor, classes: Tensor) -> Tensor:
@@ -35,9 +38,13 @@ def margin_loss(margins: Tensor, hinge: bool) -> Tensor:
     return (margins.relu() if hinge else margins).mean()
 
 
-def mean_position(positions: Iterable[Tensor]) -> Tensor:
-    """Mean over activations of the mean height of their bounds, as a share of each channel's range over D, ()."""
-    return torch.stack([position.mean() for position in positions]).mean()
+def bound_height(positions: Iterable[Tensor]) -> Tensor:
+    """Penalty of `default` without λ: mean over activations of the mean square root of their bounds' height, ().
+
+    A height is a bound's share of its channel's range over D. The root presses on low bounds as on high ones, so that
+    channels which clean inputs hardly need are closed.
+    """
+    return torch.stack([(position + ROOT_FLOOR).sqrt().mean() for position in positions]).mean()
 
 
 def bound_norm(bounds: Iterable[Tensor]) -> Tensor:

@@ -7,7 +7,8 @@ import numpy.typing as npt
 from scipy.special import log_softmax, softmax
 
 from mmguard.guard.policy import Policy
-from mmguard.stats import MmdfTest, exclude_class
+from mmguard.mmdf import MmdfTest
+from mmguard.stats import exclude_class, margin_gap
 from mmguard.types import ABSTAIN, BoolArray, Decision, IntArray, Reason, Tail
 
 Logits = npt.NDArray[np.float32]
@@ -19,7 +20,7 @@ def decide(original: Logits, clipped: Logits, test: MmdfTest, policy: Policy) ->
     Args:
         original, clipped: (N, K) logits of the two networks on the same inputs.
     """
-    gaps, p_values, disagreement, confidence = test(original, clipped)
+    p_values, disagreement, confidence = test(original, clipped)
     flagged = disagreement | confidence
     original_labels = original.argmax(axis=1)
     labels = original_labels.copy()
@@ -35,7 +36,7 @@ def decide(original: Logits, clipped: Logits, test: MmdfTest, policy: Policy) ->
         corrected=flagged & policy.corrects,
         reasons=_reasons(disagreement, confidence),
         p_values=p_values,
-        margin_gaps=gaps,
+        margin_gaps=margin_gap(original, clipped),
     )
 
 

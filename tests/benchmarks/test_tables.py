@@ -107,7 +107,7 @@ def test_peers_stand_beside_their_papers(page: str) -> None:
 
 def test_plots_depend_on_the_data_only(page: str, tmp_path: Path) -> None:
     first = {path.name: path.read_bytes() for path in (tmp_path / "plots").iterdir()}
-    assert set(first) == {"roc-resnet20.svg", "margin-gap-resnet20.svg"}
+    assert set(first) == {"roc-resnet20.svg", "scores-resnet20.svg"}
     tables.page()
     assert first == {path.name: path.read_bytes() for path in (tmp_path / "plots").iterdir()}
     assert "(plots/roc-resnet20.svg)" in page

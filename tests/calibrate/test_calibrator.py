@@ -18,13 +18,25 @@ from mmguard.calibrate.calibrator import Calibrator, Round
 from mmguard.calibrate.graph import DifferentiableGraph
 from mmguard.calibrate.objective import bound_norm
 from mmguard.calibrate.search import MarginSearch
-from mmguard.calibrate.settings import PRESETS, Settings, find_preset
+from mmguard.calibrate.settings import MARGINS, PRESETS, Settings, find_preset
 from mmguard.errors import CleanSetError
 from mmguard.stats import margin_gap
 from mmguard.types import Calibration
 from tests.bundles import SITES, TARGET, TRIGGER_CHANNEL, Array, add_trigger, clean_inputs, tiny_network
 
-QUICK = Settings(rounds=6, maximisers=8, first_steps=15, warm_steps=3, batch=40, learning_rate=0.05, margin_weight=1.0)
+QUICK = replace(
+    MARGINS,
+    rounds=6,
+    maximisers=8,
+    first_steps=15,
+    warm_steps=3,
+    batch=40,
+    learning_rate=0.05,
+    margin_weight=1.0,
+)
+"""Eq. 4 as it stands, λ constant."""
+TIGHT = Settings(maximisers=8, first_steps=15)
+"""The default's penalty."""
 CLEAN = clean_inputs(80)
 BOX = np.zeros((3, 1, 1), np.float32), np.ones((3, 1, 1), np.float32)
 VALUES = [site.value for site in SITES]
@@ -69,7 +81,7 @@ def test_the_objective_falls_below_what_it_is_without_bounds(learned: Calibratio
 
 def test_the_margin_falls_round_by_round_where_lambda_stays() -> None:
     rounds: list[Round] = []
-    calibrate(replace(QUICK, margin_weight_factor=1.0), on_round=rounds.append)
+    calibrate(on_round=rounds.append)
     assert rounds[-1].objective < rounds[0].objective
     assert rounds[-1].penalty < rounds[0].penalty
 
@@ -138,14 +150,51 @@ def test_every_round_is_reported() -> None:
 def test_lambda_rises_after_a_round_that_kept_the_logits_and_falls_after_another() -> None:
     for agreement, factor in ((0.0, 1.2), (1.1, 1 / 1.2)):
         rounds: list[Round] = []
-        calibrate(replace(QUICK, agreement=agreement, change=None, rounds=3), on_round=rounds.append)
+        calibrate(replace(QUICK, agreement=agreement, margin_weight_factor=1.2, rounds=3), on_round=rounds.append)
         weights = [report.margin_weight for report in rounds]
         assert weights == pytest.approx([1, factor, factor**2])
 
 
+def test_lambda_is_steered_to_the_change_that_is_wanted() -> None:
+    variance = calibrate(replace(TIGHT, rounds=1)).original_logits.var(axis=0, ddof=1).mean()
+    for change in (0.01, 0.04):
+        rounds: list[Round] = []
+        calibrate(replace(TIGHT, change=change), on_round=rounds.append)
+        assert rounds[-1].fit_loss == pytest.approx(change * variance, rel=0.5)
+        factors = [b.margin_weight / a.margin_weight for a, b in pairwise(rounds)]
+        wanted = [np.clip((change * variance / report.fit_loss) ** 0.5, 1 / 1.4, 1.4) for report in rounds[:-1]]
+        assert factors == pytest.approx(wanted, rel=1e-4)
+
+
+def test_bounds_move_less_in_the_last_third_of_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    step = torch.optim.Adam.step
+
+    def record(optimiser: torch.optim.Adam, *args: Any) -> Any:
+        rates.append(optimiser.param_groups[0]["lr"])
+        return step(optimiser, *args)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", record)
+    calibrate(replace(TIGHT, rounds=6, steps=2))
+    assert rates == pytest.approx([0.06] * 8 + [0.02] * 4)
+    rates.clear()
+    calibrate(replace(QUICK, rounds=3))
+    assert rates == pytest.approx([0.05] * 6)
+
+
+def test_tight_bounds_close_the_triggers_channel_without_a_search() -> None:
+    graph = DifferentiableGraph(ir.from_proto(tiny_network().model()), "logits")
+    learned = calibrate(TIGHT)
+    triggered = add_trigger(clean_inputs(50, seed=9))
+    logits = [run(graph, triggered, bounds) for bounds in (None, learned.bounds)]
+    assert (logits[0].argmax(axis=1) == TARGET).all()
+    assert margin_gap(*logits).min() > margin_gap(learned.original_logits, learned.clipped_logits).max()
+    assert learned.clipped_margins.max() < learned.original_margins.max()
+
+
 def test_lambda_may_wait_and_then_change_every_few_rounds() -> None:
     rounds: list[Round] = []
-    waiting = replace(QUICK, agreement=0.0, change=None, margin_weight_from=2, margin_weight_every=3, rounds=6)
+    waiting = replace(QUICK, agreement=0.0, margin_weight_factor=1.2, margin_weight_from=2, margin_weight_every=3)
     calibrate(waiting, on_round=rounds.append)
     assert [report.margin_weight for report in rounds] == pytest.approx([1, 1, 1.2, 1.2, 1.2, 1.44])
 

@@ -69,8 +69,9 @@ def test_a_decision_is_what_the_paper_says_of_the_two_networks_logits(guard: Gua
     np.testing.assert_array_equal(decision.original_labels, original.argmax(axis=1))
     np.testing.assert_array_equal(decision.clipped_labels, clipped.argmax(axis=1))
     np.testing.assert_allclose(decision.margin_gaps, margin_gap(original, clipped), rtol=1e-5, atol=1e-5)
-    transformed = yeojohnson(decision.margin_gaps / null.scale, null.power)
-    np.testing.assert_allclose(decision.p_values, norm.sf(transformed, null.mean, null.std), rtol=1e-7)
+    (criterion,) = null.criteria
+    transformed = yeojohnson(decision.margin_gaps / criterion.scale, criterion.power)
+    np.testing.assert_allclose(decision.p_values, norm.sf(transformed, criterion.mean, criterion.std), rtol=1e-7)
     confidence = decision.p_values <= null.theta
     disagreement = (original.argmax(axis=1) != clipped.argmax(axis=1)) & (decision.p_values <= null.disagreement_theta)
     reasons = np.select(

@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from mmguard.errors import OptionError
+from mmguard.mmdf import STATISTICS, Criterion, ExcessGap, Gap, MmdfTest, Shift
+from mmguard.stats import GaussianNull, margin_gap
+from mmguard.types import FloatArray
+
+PLAIN = Criterion(Gap((0.0, 0.0), 0.0), GaussianNull(0, 1, 100))
+
+
+def clean_logits(n: int, k: int, seed: int) -> tuple[FloatArray, FloatArray]:
+    """Logits of a network, and of one that shrinks them by a fifth and moves each class, give or take 0.1."""
+    generator = np.random.default_rng(seed)
+    original = generator.normal(size=(n, k)) + 6 * np.eye(k)[generator.integers(0, k, n)]
+    return original, 0.8 * original + np.linspace(-1, 1, k) + generator.normal(0, 0.1, (n, k))
+
+
+def test_an_empty_batch_goes_through() -> None:
+    nothing = np.zeros((0, 2), np.float32)
+    criteria = tuple(Criterion(kind((0.0, 0.0), 0.0), GaussianNull(0, 1, 100)) for kind in STATISTICS.values())
+    assert [array.shape for array in MmdfTest(criteria, 0.005, 1)(nothing, nothing)] == [(0,)] * 3
+
+
+@pytest.mark.parametrize(
+    ("gap", "agree", "disagreement_theta", "disagreement", "confidence"),
+    [
+        (0.0, True, 1.0, False, False),
+        (9.0, True, 1.0, False, True),
+        (1.0, False, 1.0, True, False),
+        (9.0, False, 1.0, True, True),
+        (1.0, False, 0.05, False, False),
+        (2.0, False, 0.05, True, False),
+    ],
+)
+def test_the_two_reasons_apart(
+    gap: float, agree: bool, disagreement_theta: float, disagreement: bool, confidence: bool
+) -> None:
+    before = 10.0 if agree else gap / 2
+    original, clipped = (np.array([[margin, 0.0]], np.float32) for margin in (before, before - gap))
+    p_values, by_disagreement, by_confidence = MmdfTest((PLAIN,), 0.005, disagreement_theta)(original, clipped)
+    assert (by_disagreement[0], by_confidence[0]) == (disagreement, confidence)
+    assert p_values[0] == pytest.approx(norm.sf(gap))
+
+
+def test_the_paper_s_statistic_is_the_margin_gap() -> None:
+    original, clipped = clean_logits(50, 4, 1)
+    np.testing.assert_array_equal(Gap.fit(original, clipped)(original, clipped), margin_gap(original, clipped))
+
+
+@pytest.mark.parametrize("k", [3, 40])
+def test_a_gap_that_is_expected_is_no_excess(k: int) -> None:
+    original, clipped = clean_logits(4000, k, 11)
+    statistic = ExcessGap.fit(original, clipped)
+    assert statistic.slope == pytest.approx(0.2, abs=0.1)
+    excess = statistic(original, clipped)
+    assert np.std(excess) < 0.6 * np.std(margin_gap(original, clipped))
+    assert abs(np.mean(excess)) < 0.1
+
+
+def test_the_excess_gap_takes_a_line_for_each_decision() -> None:
+    original = np.array([[4.0, 0.0], [0.0, 4.0]], np.float32)
+    clipped = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
+    np.testing.assert_allclose(ExcessGap((2.0, -1.0), 0.25)(original, clipped), [3 - 2 - 1, 3 + 1 - 1])
+
+
+def test_a_class_that_is_missing_is_expected_to_be_like_the_others() -> None:
+    original = np.array([[1.0, 0.0, 0.0], [2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 2.0, 0.0]])
+    clipped = original - np.array([[1.0, 0, 0], [1.2, 0, 0], [0, 3.0, 0], [0, 3.2, 0]])
+    statistic = ExcessGap.fit(original, clipped)
+    first, second, missing = statistic.intercepts
+    assert statistic.slope == pytest.approx(0.2)
+    assert missing == pytest.approx(1.8)
+    assert first < 1.8 < second
+
+
+def test_equal_margins_give_no_slope() -> None:
+    original = np.array([[3.0, 0.0], [3.0, 0.0]])
+    statistic = ExcessGap.fit(original, np.array([[2.0, 0.0], [1.0, 0.0]]))
+    assert (statistic.slope, statistic.intercepts) == (0.0, (1.5, 1.5))
+
+
+def test_the_shift_is_the_length_of_what_a_line_leaves() -> None:
+    original, clipped = np.array([[1.0, 2.0]]), np.array([[4.0, 7.0]])
+    assert Shift((0.5, 1.0), 0.5)(original, clipped) == pytest.approx([np.hypot(4 - 1, 7 - 2)])
+
+
+def test_the_shift_sees_what_leaves_the_margin_as_it_was() -> None:
+    original, clipped = clean_logits(500, 5, 3)
+    criteria = {name: Criterion.fit(name, original, clipped, None) for name in STATISTICS}
+    unseen, changed = clean_logits(200, 5, 4)
+    third = np.argsort(-unseen, axis=1)[:, 2]
+    changed[np.arange(200), third] -= 3
+    scores = {name: np.median(criterion.scores(unseen, changed)) for name, criterion in criteria.items()}
+    assert scores["shift"] > 5
+    assert abs(scores["gap"]) < 1
+    assert abs(scores["excess_gap"]) < 1
+
+
+@pytest.mark.parametrize("empirical", [False, True])
+def test_the_test_of_several_criteria_keeps_its_level(empirical: bool) -> None:
+    original, clipped = clean_logits(2000, 5, 5)
+    criteria = tuple(Criterion.fit(name, original, clipped, None) for name in ("excess_gap", "shift"))
+    scores = tuple(np.sort(MmdfTest(criteria, 0.05, 0).scores(original, clipped)).tolist()) if empirical else ()
+    test = MmdfTest(criteria, 0.05, 0, scores)
+    p_values, disagreement, confidence = test(*clean_logits(20_000, 5, 6))
+    assert (0.035 if empirical else 0.02) < confidence.mean() < 0.065
+    assert not disagreement.any()
+    np.testing.assert_array_equal(confidence, p_values <= 0.05)
+    assert 0.4 < np.mean(p_values) < 0.65
+
+
+def test_two_criteria_of_one_input_cost_what_sidak_says() -> None:
+    original, clipped = np.array([[10.0, 0.0]]), np.array([[7.0, 0.0]])
+    one, two = (MmdfTest((PLAIN,) * m, 0.005, 0).p_values(original, clipped)[0] for m in (1, 2))
+    assert two == pytest.approx(1 - (1 - one) ** 2)
+    far = MmdfTest((PLAIN,) * 2, 0.005, 0).p_values(original, clipped - np.array([[30.0, 0.0]]))[0]
+    assert far == pytest.approx(2 * norm.sf(33), rel=1e-9)
+
+
+def test_empirical_p_values_need_enough_clean_inputs() -> None:
+    MmdfTest((PLAIN,), 0.005, 0, (0.0,) * 199)
+    with pytest.raises(OptionError, match="198 clean inputs"):
+        MmdfTest((PLAIN,), 0.005, 0, (0.0,) * 198)
+
+
+def test_the_rank_among_clean_scores_is_exact_for_fresh_clean_inputs() -> None:
+    """A level of θ over many draws of clean inputs, where the criteria were fitted elsewhere."""
+    flagged, inputs = 0, 0
+    for seed in range(40):
+        clean = MmdfTest((PLAIN,), 0.05, 0).scores(*clean_logits(99, 2, 100 + seed))
+        test = MmdfTest((PLAIN,), 0.05, 0, tuple(np.sort(clean).tolist()))
+        _, _, confidence = test(*clean_logits(500, 2, 1000 + seed))
+        flagged, inputs = flagged + int(confidence.sum()), inputs + 500
+    assert flagged / inputs == pytest.approx(0.05, abs=0.015)
