@@ -27,6 +27,7 @@ MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
 BOUNDS = "bounds.safetensors"
 PROBES = "probes.safetensors"
+REPORT = "report.html"
 MAX_MANIFEST_BYTES = 64 * 2**20
 
 
@@ -35,7 +36,7 @@ class Probes:
     """Inputs drawn from the box at calibration, with the logits that both networks must give for them.
 
     They tell, without clean data, whether a predictor is the bundle's model and whether a runtime computes as it
-    should. None of D is in a bundle.
+    should. No input of D is in a bundle.
 
     Attributes:
         x: (n, ...) float32. original, clipped: (n, K) float32 logits.
@@ -81,11 +82,21 @@ class Bundle:
 
     def digest(self) -> str:
         """SHA-256 of the manifest, which holds those of all other files: compare it to know a bundle again."""
-        return _sha256(self.path / MANIFEST)
+        return sha256(self.path / MANIFEST)
 
     def plan(self, form: str) -> Path:
         """Path of the ONNX file that the guard runs for the form `original` or `clipped`."""
         return self.path / self.manifest.plans[form]
+
+    def report(self) -> Path:
+        """Path of the page for reviewers.
+
+        Raises:
+            BundleError: the bundle has none.
+        """
+        if REPORT not in self.manifest.files:
+            raise BundleError(f"{self.path} has no {REPORT}: an older mmguard wrote it; calibrate again")
+        return self.path / REPORT
 
     def bounds(self) -> dict[str, npt.NDArray[np.float32]]:
         """Bounds by value name, float32, one number a channel, broadcastable against the value."""
@@ -162,7 +173,7 @@ def write(folder: Path, manifest: Manifest, provenance: dict[str, Any]) -> None:
         manifest: its `files` are filled in here.
     """
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    files = {name: FileEntry((folder / name).stat().st_size, _sha256(folder / name)) for name in names}
+    files = {name: FileEntry((folder / name).stat().st_size, sha256(folder / name)) for name in names}
     (folder / PROVENANCE).write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
     (folder / MANIFEST).write_text(replace(manifest, files=files).to_json(), encoding="utf-8")
 
@@ -187,11 +198,12 @@ def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
     size = path.stat().st_size
     if size != entry.size:
         raise TamperedBundleError(f"{folder}: {name} has {size} bytes, the manifest says {entry.size}; do not use it")
-    if _sha256(path) != entry.sha256:
+    if sha256(path) != entry.sha256:
         raise TamperedBundleError(f"{folder}: {name} does not have the hash that the manifest says; do not use it")
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

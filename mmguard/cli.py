@@ -4,6 +4,7 @@ import json
 import logging
 import signal
 import sys
+import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
@@ -164,6 +165,25 @@ def inspect(bundle: Path, *, json: bool = False) -> int:
         print(opened.manifest.to_json(), end="")
     else:
         print(describe_bundle(opened))
+    return DONE
+
+
+@app.command
+def report(bundle: Path, *, open: bool = False) -> int:
+    """Print the path of a bundle's page for reviewers, after checking every file's hash.
+
+    Parameters
+    ----------
+    bundle
+        Guard bundle.
+    open
+        Open it in the browser too.
+    """
+    page = Bundle.open(bundle).report()
+    print(page)
+    if open and not webbrowser.open(page.resolve().as_uri()):
+        console.print(f"mmguard: no browser was found; open {page} yourself", style="red", markup=False, soft_wrap=True)
+        return FAILED
     return DONE
 
 

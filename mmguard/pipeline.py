@@ -26,7 +26,7 @@ from mmguard.stats import check_level, check_null_samples
 from mmguard.types import Calibration, ClipSite, InputSpec, IntArray, Preprocessing
 
 if TYPE_CHECKING:
-    from mmguard.calibrate import Calibrator, Objective, OnRound, Settings
+    from mmguard.calibrate import Calibrator, DifferentiableGraph, Objective, OnRound, Settings
     from mmguard.exporter import Activation, Classifier
 
 logger = logging.getLogger(__name__)
@@ -118,6 +118,7 @@ def calibrate_model(
             calibration=_figures(learned, subject.labels, null),
             files={},
         )
+        _write_report(folder, manifest, subject, learned, device)
         bundle.write(folder, manifest, provenance(started, time.perf_counter() - clock, device))
     return out
 
@@ -127,12 +128,14 @@ class _Subject:
     """A model and its clean set D, checked and ready to learn from.
 
     Attributes:
+        graph: the network as PyTorch has it, on the device of the calibration.
         x: (N, ...) float32, D. labels: (N,) int64 or None.
         learner: makes the calibrator of clean inputs (N, ...).
     """
 
     classifier: "Classifier"
     activations: "list[Activation]"
+    graph: "DifferentiableGraph"
     input: InputSpec
     x: npt.NDArray[np.float32]
     labels: IntArray | None
@@ -187,11 +190,12 @@ def _prepare(
         "%d clean inputs, %d skipped; %d classes; %d clip sites",
         *(len(x), len(data.skipped), len(names), len(activations)),
     )
-    return _Subject(classifier, activations, spec, x, labels, tuple(names), learner)
+    return _Subject(classifier, activations, graph, spec, x, labels, tuple(names), learner)
 
 
 def _require_extra() -> None:
     try:
+        import jinja2  # noqa: F401
         import onnx_ir  # noqa: F401
         import torch  # noqa: F401
     except ModuleNotFoundError as error:
@@ -285,6 +289,20 @@ def _export(folder: Path, subject: _Subject, learned: Calibration, seed: int) ->
     logits = {form: run(folder / plans[form], probes, output.logits) for form in plans}
     bundle.write_tensors(folder / bundle.PROBES, {"x": probes, **logits})
     return plans, output
+
+
+def _write_report(folder: Path, manifest: Manifest, subject: _Subject, learned: Calibration, device: str) -> None:
+    """Write the page for reviewers, before files are hashed."""
+    from mmguard.calibrate import measure_clipping
+    from mmguard.report import Evidence, render, scores
+
+    axes = {site.value: site.axis for site in manifest.sites}
+    clipping = measure_clipping(subject.graph, axes, learned.bounds, subject.x, device)
+    statistic = None
+    if manifest.null is not None:
+        statistic = scores(manifest.null.test().p_values(learned.original_logits, learned.held_out_logits))
+    page = render(manifest, Evidence(bundle.sha256(folder / "original.onnx"), clipping, statistic))
+    (folder / bundle.REPORT).write_text(page, encoding="utf-8", newline="\n")
 
 
 def _figures(learned: Calibration, labels: IntArray | None, null: NullSpec | None) -> CalibrationFigures:

@@ -49,6 +49,23 @@ class ClipSite:
 
 
 @dataclass(frozen=True)
+class SiteClipping:
+    """What the bounds of one clip site do to the clean set D.
+
+    Attributes:
+        value: ONNX name of the activation's output.
+        values: share of its values over D that lie above their bound. inputs: share of D with at least one such value.
+        median_height: median over its channels of the bound, as a share of the channel's range over D: 1 is the largest
+            value, 0 the smallest. None where no channel varies.
+    """
+
+    value: str
+    values: float
+    inputs: float
+    median_height: float | None
+
+
+@dataclass(frozen=True)
 class Preprocessing:
     """How an image file becomes one input of the model: `(pixels * scale - mean) / std`.
 

@@ -48,7 +48,7 @@ def save(path: Path, x: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Pa
     return path
 
 
-COMMANDS = ("calibrate", "audit", "inspect", "verify", "scan", "serve", "demo")
+COMMANDS = ("calibrate", "audit", "inspect", "report", "verify", "scan", "serve", "demo")
 
 
 @pytest.mark.parametrize("words", [["--help"], []])
@@ -198,6 +198,35 @@ def test_inspect_shows_the_bundle(mmguard: Run, tiny_bundle: Path) -> None:
     assert code == DONE
     assert "tiny: input image (N, 3, 8, 8), 3 classes" in out
     assert "2 activations, 10 bounds" in out
+
+
+def test_report_tells_where_the_page_is_and_opens_it(
+    mmguard: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, out = write_tiny(tmp_path / "tiny.onnx"), tmp_path / "out.mmguard"
+    assert mmguard("calibrate", model, write_clean(tmp_path / "clean.npz"), "--out", out, "--rounds", 1)[0] == DONE
+    opened: list[str] = []
+
+    def open_once(url: str) -> bool:
+        opened.append(url)
+        return len(opened) == 1
+
+    monkeypatch.setattr("webbrowser.open", open_once)
+    assert mmguard("report", out) == (DONE, f"{out / 'report.html'}\n", "")
+    assert opened == []
+    assert mmguard("report", out, "--open")[0] == DONE
+    assert opened == [(out / "report.html").as_uri()]
+    code, _, err = mmguard("report", out, "--open")
+    assert code == FAILED
+    assert "no browser was found" in err
+    (out / "report.html").write_text("<p>all is well</p>")
+    assert mmguard("report", out)[0] == FAILED
+
+
+def test_a_bundle_may_have_no_report(mmguard: Run, tiny_bundle: Path) -> None:
+    code, out, err = mmguard("report", tiny_bundle)
+    assert (code, out) == (FAILED, "")
+    assert "has no report.html" in err
 
 
 def test_audit_names_the_class_of_the_backdoor(mmguard: Run, tiny_bundle: Path, tmp_path: Path) -> None:

@@ -23,6 +23,11 @@ sys.meta_path.insert(0, Hidden())
     ("hidden", "words", "message"),
     [
         ("torch", "['calibrate', 'model.onnx', 'clean']", "calibration needs torch: pip install 'mmguard[calibrate]'"),
+        (
+            "jinja2",
+            "['calibrate', 'model.onnx', 'clean']",
+            "calibration needs jinja2: pip install 'mmguard[calibrate]'",
+        ),
         ("uvicorn", "['serve', 'a.mmguard']", "serving needs uvicorn: pip install 'mmguard[serve]'"),
         ("sklearn", "['demo']", "the demo needs sklearn: pip install 'mmguard[demo]'"),
     ],

@@ -5,7 +5,7 @@ import pytest
 
 MODULES = "mmguard, mmguard.guard, mmguard.cli"
 EXTRAS = {
-    "calibrate": ("torch", "onnx", "onnx_ir"),
+    "calibrate": ("torch", "onnx", "onnx_ir", "jinja2"),
     "serve": ("starlette", "uvicorn"),
     "demo": ("onnxscript", "sklearn", "tritonclient"),
 }

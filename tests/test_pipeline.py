@@ -117,7 +117,7 @@ def test_external_weights_travel_with_the_bundle(tmp_path: Path) -> None:
     assert (path / "original.onnx").read_bytes() == model.read_bytes()
     for file in model.parent.iterdir():
         file.unlink()
-    assert "tiny.weights" in Bundle.open(path).manifest.files
+    assert {"tiny.weights", "report.html"} <= set(Bundle.open(path).manifest.files)
     assert verify_bundle(Bundle.open(path), ["CPUExecutionProvider"]) < 1e-5
 
 
@@ -226,6 +226,15 @@ def test_what_the_bundle_holds_is_what_the_networks_give(tmp_path: Path) -> None
     assert set(bundle.provenance()) == {"started", "seconds", "device", "platform", "machine"}
 
 
+def test_the_report_counts_the_clean_inputs_that_the_guard_flags(tmp_path: Path) -> None:
+    path = calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"), theta=0.2)
+    with Guard(path, registry=None) as guard:
+        count = int((guard(clean_inputs(120)).p_values <= 0.2).sum())
+    text = Bundle.open(path).report().read_text(encoding="utf-8")
+    assert 0 < count < 120
+    assert f"{count} of 120\u00a0clean inputs have p ≤ θ; 24.0 are expected" in text
+
+
 def test_a_preset_may_leave_out_what_the_model_decides_wrongly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRESETS, "right", replace(QUICK, only_correct=True))
     x = clean_inputs(60)
@@ -249,6 +258,7 @@ def test_mmom_makes_a_corrected_model_that_answers_and_flags_nothing(tmp_path: P
     assert manifest.null is None
     assert manifest.settings["objective"] == "mmom"
     assert manifest.calibration.flagged_share == 0
+    assert "This bundle has no null distribution" in Bundle.open(path).report().read_text(encoding="utf-8")
     x = add_trigger(clean_inputs(40, seed=5))
     registry = CollectorRegistry()
     with Guard(path, registry=registry) as guard:

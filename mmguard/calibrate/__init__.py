@@ -2,6 +2,7 @@
 
 from mmguard.calibrate.calibrator import Calibrator, OnRound, Round
 from mmguard.calibrate.clean import CleanSet, assign_classes, check_accuracy, read_clean
+from mmguard.calibrate.clipping import measure_clipping
 from mmguard.calibrate.compare import assert_matches_onnxruntime
 from mmguard.calibrate.cross_fit import cross_fit
 from mmguard.calibrate.domain import declared_input, with_box
@@ -22,6 +23,7 @@ __all__ = [
     "cross_fit",
     "declared_input",
     "find_preset",
+    "measure_clipping",
     "read_clean",
     "with_box",
 ]

@@ -8,7 +8,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from mmguard.bundle import BOUNDS, MANIFEST, PROBES, PROVENANCE
+from mmguard.bundle import BOUNDS, MANIFEST, PROBES, PROVENANCE, REPORT
 from mmguard.errors import NotClassifierError, NotOnnxError, UnsupportedOperatorError
 from mmguard.manifest import OutputSpec
 from mmguard.types import Tail
@@ -16,7 +16,7 @@ from mmguard.types import Tail
 MIN_OPSET = 8
 """Below opset 8 Min does not broadcast a bound over a batch."""
 
-RESERVED = frozenset({"original.onnx", "clipped.onnx", "plans", MANIFEST, PROVENANCE, BOUNDS, PROBES})
+RESERVED = frozenset({"original.onnx", "clipped.onnx", "plans", MANIFEST, PROVENANCE, BOUNDS, PROBES, REPORT})
 """What a bundle holds beside the external weights, which keep their names in it."""
 
 TAILS = {"Softmax": Tail.SOFTMAX, "LogSoftmax": Tail.LOG_SOFTMAX}

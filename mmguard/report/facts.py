@@ -1,0 +1,75 @@
+"""What was calibrated, on what and by what, as rows of a table."""
+
+import numpy as np
+
+from mmguard.manifest import Manifest
+from mmguard.report.evidence import Evidence
+from mmguard.report.text import count
+from mmguard.types import InputSpec, Tail
+
+Rows = tuple[tuple[str, str], ...]
+
+NAMED = 12
+"""Class names that the page lists."""
+
+OBJECTIVES = {
+    "mmac": "MMAC: the logits of clean inputs stay, the largest margins shrink",
+    "mmom": "MMOM: the labels of clean inputs are kept, the largest margins shrink; a corrected model",
+    "mmbm": "MM-BM: the logits of clean inputs stay, the bounds themselves shrink",
+}
+
+STATISTICS = {
+    "gap": "how far the margin of the original's decision falls",
+    "excess_gap": "how much further it falls than that of clean inputs of the same decision and margin",
+    "shift": "how far the logits move, beyond what is expected of a clean input's",
+}
+
+TAILS = {
+    Tail.NONE: "the logits themselves",
+    Tail.SOFTMAX: "a softmax over the logits",
+    Tail.LOG_SOFTMAX: "a log-softmax over the logits",
+}
+
+
+def facts(manifest: Manifest, evidence: Evidence) -> Rows:
+    """Label and value of each row."""
+    figures, output, settings = manifest.calibration, manifest.output, manifest.settings
+    objective = str(settings.get("objective", "mmac"))
+    ended = "then the objective had settled" if figures.converged else "the limit that was set"
+    return (
+        ("Model", manifest.name),
+        ("SHA-256 of the model", evidence.model_sha256),
+        ("Input", _input(manifest.input)),
+        ("Output", f"{output.name}: {TAILS[output.tail]}"),
+        ("Classes", _classes(manifest.classes)),
+        ("Clean set D", f"{count(figures.n, 'input')}, {_labels(manifest)}"),
+        ("Preset", manifest.preset),
+        ("Objective", OBJECTIVES.get(objective, objective)),
+        ("Rounds", f"{figures.rounds}, {ended}"),
+        ("Seed", str(manifest.seed)),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
+    )
+
+
+def _labels(manifest: Manifest) -> str:
+    if not manifest.calibration.labelled:
+        return "unlabelled"
+    if manifest.settings.get("objective") == "mmom":
+        return "labelled; the bounds were learned from the labels"
+    return "labelled; the labels were used for the accuracies only"
+
+
+def _input(spec: InputSpec) -> str:
+    shape = " × ".join("any" if size is None else str(size) for size in spec.shape[1:])
+    low, high = (f"{end:.4g}".replace("-", "−") for end in (np.min(spec.low), np.max(spec.high)))
+    text = f"{spec.name}: {shape}, from {low} to {high}"
+    if spec.preprocessing is None:
+        return f"{text}; given as arrays"
+    read = spec.preprocessing
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (read.mean, read.std))
+    return f"{text}; from {read.mode} images, mean {mean}, std {std}"
+
+
+def _classes(classes: tuple[str, ...]) -> str:
+    more = f", … and {len(classes) - NAMED} more" if len(classes) > NAMED else ""
+    return f"{len(classes)}: {', '.join(classes[:NAMED])}{more}"

@@ -1,0 +1,74 @@
+"""Manifests and evidence to make pages of, and a reader of what a page says."""
+
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+
+from mmguard.manifest import Manifest
+from mmguard.report import Evidence, scores
+from mmguard.types import FloatArray, SiteClipping
+
+VOID = {"meta", "br", "line", "rect", "circle", "polyline", "polygon"}
+
+
+def evidence_of(manifest: Manifest, p_values: FloatArray | None = None) -> Evidence:
+    """Evidence that fits a manifest; p-values of D are spread evenly where none are given."""
+    clipping = tuple(SiteClipping(site.value, 0.0125, 0.5, 0.75) for site in manifest.sites)
+    if manifest.null is None:
+        return Evidence("ab" * 32, clipping)
+    n = manifest.calibration.n
+    spread = (np.arange(n) + 0.5) / n
+    return Evidence("ab" * 32, clipping, scores(spread if p_values is None else p_values))
+
+
+def with_classes(manifest: Manifest, names: tuple[str, ...], original: FloatArray, clipped: FloatArray) -> Manifest:
+    """The same calibration of a model with other classes, and these margins (K,)."""
+    assert manifest.null is not None
+    criteria = tuple(replace(each, intercepts=(0.0,) * len(names)) for each in manifest.null.criteria)
+    return replace(
+        manifest,
+        classes=names,
+        null=replace(manifest.null, criteria=criteria),
+        calibration=replace(
+            manifest.calibration,
+            original_margins=tuple(original.tolist()),
+            clipped_margins=tuple(clipped.tolist()),
+        ),
+    )
+
+
+class Reader(HTMLParser):
+    """The text of a page as one line, its elements, and whether each is closed where it should be."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self._open: list[str] = []
+        self.feed(page)
+        self.close()
+        assert not self._open
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] != "style":
+            self.words.append(data)
+
+    def count(self, tag: str, name: str = "") -> int:
+        """Elements of a tag, of a class where one is named."""
+        return sum(
+            found == tag and (not name or name in (attributes.get("class") or "").split())
+            for found, attributes in self.elements
+        )
