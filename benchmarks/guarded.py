@@ -1,10 +1,9 @@
 """Calibrate a guard for a network of the zoo as a user does, by the command, and keep the bundle for other figures."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -81,7 +80,7 @@ def _kept(path: Path, suspect: Suspect, settings: Settings) -> Bundle | None:
     except BundleError:
         return None
     same_model = (path / "original.onnx").read_bytes() == suspect.path.read_bytes()
-    same_settings = bundle.manifest.settings == json.loads(json.dumps(asdict(settings)))
+    same_settings = bundle.manifest.settings == settings.as_json()
     return bundle if same_model and same_settings else None
 
 

@@ -141,13 +141,16 @@ def staged(out: Path) -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     except OSError as error:
         raise BundleError(f"{out.parent} cannot be written: {error}") from error
-    folder.chmod(0o755)
+    old = folder.with_name(f"{folder.name}.old")
     try:
+        folder.chmod(0o755)
         yield folder
         Bundle.open(folder)  # what cannot be read must not take the place of an older bundle
-        _replace(out, folder)
+        _replace(out, folder, old)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def check_destination(out: Path) -> None:
@@ -208,15 +211,17 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _replace(out: Path, folder: Path) -> None:
-    """Rename `folder` to `out`. An older bundle there is moved away first, since a folder in use cannot be replaced."""
-    old = folder.with_name(folder.name + ".old")
+def _replace(out: Path, folder: Path, old: Path) -> None:
+    """Rename `folder` to `out`. An older bundle there is moved to `old` first, since a folder cannot be overwritten.
+
+    It is put back where anything, an interruption too, comes in between.
+    """
     try:
         if out.exists():
             out.rename(old)
         folder.rename(out)
     except OSError as error:
+        raise BundleError(f"{out} cannot be replaced: {error}; is another calibration writing it?") from error
+    finally:
         if old.exists() and not out.exists():
             old.rename(out)
-        raise BundleError(f"{out} cannot be replaced: {error}; is another calibration writing it?") from error
-    shutil.rmtree(old, ignore_errors=True)

@@ -25,7 +25,7 @@ from mmguard.guard.scan import summarise
 from mmguard.guard.sessions import PROVIDERS
 from mmguard.guard.verify import verify_bundle
 from mmguard.images import IMAGE_SUFFIXES, preprocessing_from
-from mmguard.terminal import ConsoleHandler, console, describe_audit, describe_bundle, round_progress
+from mmguard.terminal import ConsoleHandler, console, describe_audit, describe_bundle, round_progress, say_how_to_go_on
 
 DONE, FAILED, WRONG_USE, FOUND = 0, 1, 2, 3
 
@@ -72,6 +72,7 @@ def calibrate(
     theta: float | None = None,
     rounds: int | None = None,
     margin_weight: float | None = None,
+    null: Literal["gaussian", "empirical"] | None = None,
     classes: Path | None = None,
     mean: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None,
     std: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None,
@@ -82,8 +83,9 @@ def calibrate(
     device: Device = "cpu",
     name: str | None = None,
     skip_bad: bool = False,
+    resume: bool = False,
 ) -> int:
-    """Learn bounds from clean inputs and write a guard bundle.
+    """Learn bounds from clean inputs and write a guard bundle. Interrupted, it can be gone on with by --resume.
 
     Parameters
     ----------
@@ -103,7 +105,10 @@ def calibrate(
     rounds
         Largest number of rounds.
     margin_weight
-        Weight λ at the start: of the margins, or of the norm of the bounds (mmbm).
+        Weight λ of the penalty at the start.
+    null
+        What p-values are read off: gaussian (the default), a curve fitted to the clean inputs; or empirical, an input's
+        rank among them, which asks nothing of their distribution but needs at least 1/theta - 1 of them.
     classes
         Text file with one class name a line, in the order of the model's outputs.
     mean
@@ -124,10 +129,13 @@ def calibrate(
         Name of the bundle in metrics and URLs; MODEL's stem by default.
     skip_bad
         Leave out images that cannot be decoded.
+    resume
+        Go on from the checkpoint that an interrupted calibration with the same arguments left beside its bundle to be.
     """
-    from mmguard.pipeline import calibrate_model
+    from mmguard.pipeline import calibrate_model, checkpoint_path, default_out
 
-    with round_progress() as on_round:
+    out = out or default_out(model)
+    with round_progress() as show, say_how_to_go_on(show, checkpoint_path(out)) as on_round:
         path = calibrate_model(
             model,
             clean,
@@ -138,11 +146,13 @@ def calibrate(
             theta=theta,
             rounds=rounds,
             margin_weight=margin_weight,
+            null=null,
             classes=_class_names(classes),
             preprocessing=preprocessing_from(mean=mean, std=std, scale=scale, layout=layout, size=size),
             seed=seed,
             device=device,
             skip_bad=skip_bad,
+            resume=resume,
             on_round=on_round,
         )
     print(describe_bundle(Bundle.open(path)))
@@ -197,7 +207,8 @@ def audit(bundle: Path) -> int:
         Guard bundle.
     """
     manifest = Bundle.open(bundle).manifest
-    found = audit_margins(np.array(manifest.calibration.original_margins))
+    margins = manifest.calibration.original_margins
+    found = audit_margins({scale: np.array(by_class) for scale, by_class in margins.items()})
     print(describe_audit(found, manifest.classes))
     return FOUND if found.backdoored else DONE
 

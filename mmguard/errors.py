@@ -45,6 +45,10 @@ class CleanSetError(InputError):
     """The clean set cannot be used for calibration: empty, too small, mislabelled, or not the model's."""
 
 
+class CheckpointError(MmguardError):
+    """The checkpoint cannot be gone on from: it is damaged, or of another calibration."""
+
+
 class BundleError(MmguardError):
     """The guard bundle cannot be written or read."""
 

@@ -41,6 +41,8 @@ def preprocessing_from(
     scale = 1 / 255 if scale is None else scale
     if len(mean) not in (1, 3) or len(std) not in (1, 3):
         raise OptionError(f"--mean and --std take one number or three, got {len(mean)} and {len(std)}")
+    if not np.isfinite(mean).all():
+        raise OptionError("--mean must be finite")
     if not all(np.isfinite(value) and value > 0 for value in (*std, scale)):
         raise OptionError("--std and --scale must be positive")
     return Preprocessing(size=_parse_size(size), scale=scale, mean=mean, std=std, layout=layout or "NCHW")

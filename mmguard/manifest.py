@@ -102,7 +102,8 @@ class CalibrationFigures:
         original_accuracy, clipped_accuracy: shares in [0, 1] of D.
         agreement: share of D on which both networks decide the same.
         flagged_share: share of D that the finished test flags.
-        original_margins, clipped_margins: by class, mean margin that the search reached, in logits.
+        original_margins, clipped_margins: by scale of the search, mean margin that it reached by class, in logits; both
+            have the same scales.
         rounds, converged: rounds run, and whether they ended because the objective no longer changed.
     """
 
@@ -112,8 +113,8 @@ class CalibrationFigures:
     clipped_accuracy: float
     agreement: float
     flagged_share: float
-    original_margins: tuple[float, ...]
-    clipped_margins: tuple[float, ...]
+    original_margins: dict[str, tuple[float, ...]]
+    clipped_margins: dict[str, tuple[float, ...]]
     rounds: int
     converged: bool
 
@@ -222,7 +223,10 @@ def _decode_input(raw: dict[str, Any]) -> InputSpec:
 
 
 def _decode_figures(raw: dict[str, Any], classes: int) -> CalibrationFigures:
-    margins = {key: _one_a_class(key, raw, classes) for key in ("original_margins", "clipped_margins")}
+    keys = ("original_margins", "clipped_margins")
+    margins = {key: {scale: _one_a_class(scale, raw[key], classes) for scale in raw[key]} for key in keys}
+    if set(margins[keys[0]]) != set(margins[keys[1]]) or not margins[keys[0]]:
+        raise ValueError("original_margins and clipped_margins must be of the same scales, one or more")
     return CalibrationFigures(**_known(CalibrationFigures, raw) | margins)
 
 

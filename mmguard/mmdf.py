@@ -131,6 +131,28 @@ class Criterion:
 
 
 @dataclass(frozen=True)
+class Verdicts:
+    """What the test says of N inputs.
+
+    Attributes:
+        p_values: (N,) float64 in [0, 1]; small is suspicious.
+        disagreement, confidence: (N,) bool, flagged for either reason.
+        distrusted: (N,) bool, the original's decision lost more confidence than is expected of a clean input. Where it
+            did not, and something else makes the input improbable, the decision itself is no worse than before.
+    """
+
+    p_values: FloatArray
+    disagreement: BoolArray
+    confidence: BoolArray
+    distrusted: BoolArray
+
+    @property
+    def flagged(self) -> BoolArray:
+        """(N,) bool, for whatever reason."""
+        return self.disagreement | self.confidence
+
+
+@dataclass(frozen=True)
 class MmdfTest:
     """Flag an input whose largest score is improbable for a clean one.
 
@@ -160,29 +182,25 @@ class MmdfTest:
         if self.clean_scores:
             check_level(self.theta, len(self.clean_scores))
 
-    def scores(self, original: Logits, clipped: Logits) -> FloatArray:
-        """(N,) the largest score of each input; large is suspicious."""
-        scores: FloatArray = np.max([criterion.scores(original, clipped) for criterion in self.criteria], axis=0)
-        return scores
-
-    def p_values(self, original: Logits, clipped: Logits) -> FloatArray:
-        """(N,) in [0, 1]; small is suspicious.
+    def __call__(self, original: Logits, clipped: Logits) -> Verdicts:
+        """Test a batch.
 
         Args:
             original, clipped: (N, K) logits of the two networks on the same inputs.
         """
-        scores = self.scores(original, clipped)
+        scores = [criterion.scores(original, clipped) for criterion in self.criteria]
+        p_values = self._p_values(np.max(scores, axis=0))
+        of_gaps = [own > 0 for own, each in zip(scores, self.criteria, strict=True) if isinstance(each.statistic, Gap)]
+        disagree = original.argmax(axis=1) != clipped.argmax(axis=1)
+        return Verdicts(
+            p_values,
+            disagreement=disagree & (p_values <= self.disagreement_theta),
+            confidence=p_values <= self.theta,
+            distrusted=np.all(of_gaps, axis=0) if of_gaps else np.ones(len(p_values), np.bool_),
+        )
+
+    def _p_values(self, scores: FloatArray) -> FloatArray:
         if self.clean_scores:
             return empirical_p_values(scores, np.asarray(self.clean_scores))
         p_values: FloatArray = -np.expm1(len(self.criteria) * log_ndtr(scores))
         return p_values
-
-    def __call__(self, original: Logits, clipped: Logits) -> tuple[FloatArray, BoolArray, BoolArray]:
-        """Test a batch.
-
-        Returns:
-            p-values (N,), flagged for disagreement (N,), flagged for confidence (N,).
-        """
-        p_values = self.p_values(original, clipped)
-        disagree = original.argmax(axis=1) != clipped.argmax(axis=1)
-        return p_values, disagree & (p_values <= self.disagreement_theta), p_values <= self.theta

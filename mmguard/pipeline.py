@@ -8,25 +8,28 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mmguard import bundle
+from mmguard.advice import warn_of_blindness, warn_of_few, warn_of_lost_accuracy
 from mmguard.errors import MissingExtraError, NotClassifierError, OptionError, ProviderError
 from mmguard.manifest import NAME_PATTERN, CalibrationFigures, CriterionSpec, Manifest, NullSpec, OutputSpec
 from mmguard.mmdf import Criterion
 from mmguard.provenance import provenance, versions
-from mmguard.stats import check_level, check_null_samples
-from mmguard.types import Calibration, ClipSite, InputSpec, IntArray, Preprocessing
+from mmguard.stats import check_level, check_null_samples, margin_gap
+from mmguard.types import Calibration, ClipSite, FloatArray, InputSpec, IntArray, Preprocessing
 
 if TYPE_CHECKING:
-    from mmguard.calibrate import Calibrator, DifferentiableGraph, Objective, OnRound, Settings
+    from mmguard.calibrate import Calibrator, Checkpoint, DifferentiableGraph, Null, Objective, OnRound, Settings
+    from mmguard.calibrate.fingerprint import Fingerprint
+    from mmguard.calibrate.state import State
     from mmguard.exporter import Activation, Classifier
 
 logger = logging.getLogger(__name__)
@@ -47,14 +50,19 @@ def calibrate_model(
     theta: float | None = None,
     rounds: int | None = None,
     margin_weight: float | None = None,
+    null: "Null | None" = None,
     classes: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
     seed: int = 0,
     device: str = "cpu",
     skip_bad: bool = False,
+    resume: bool = False,
     on_round: "OnRound | None" = None,
 ) -> Path:
     """Calibrate a guard for an ONNX classifier and write its bundle.
+
+    The last finished round is kept in a checkpoint beside the bundle to be, and an interruption leaves it there. To go
+    on from it gives the same bytes as a calibration that was never interrupted, on one machine.
 
     Args:
         model: ONNX file: one float32 input, one output (N, K) of logits or of a softmax over them.
@@ -65,13 +73,16 @@ def calibrate_model(
         objective: what the bounds minimise: `mmac` keeps the logits and gives a guard; `mmom` learns from labels, for a
             model that is overfitted without a backdoor, and gives a corrected model without a test; `mmbm` is `mmac`
             with the norm of the bounds in place of the margins.
-        theta, rounds, margin_weight: override the preset's; the last is λ.
+        theta, rounds, margin_weight, null: override the preset's. The third is λ; the null is `gaussian`, or
+            `empirical` for p-values that are ranks among the clean inputs, and need 1 / theta of them.
         classes: class names in the order of the outputs.
         preprocessing: how image files become inputs, and with it the input box. None scales pixels to [0, 1], and
             takes the box of arrays from their own range.
         seed: seeds all randomness.
         device: torch device of the calibration, `cpu` or `cuda`.
         skip_bad: pass over images that cannot be decoded.
+        resume: go on from the checkpoint of an earlier call with the same arguments; where there is none, begin. Else
+            an existing checkpoint is overwritten.
         on_round: called after every round with its figures.
 
     Returns:
@@ -83,44 +94,69 @@ def calibrate_model(
         OptionError: an unknown preset, objective or device, or rounds, theta, λ or seed out of range.
         ProviderError: device is `cuda` and PyTorch has no GPU.
         BundleError: the destination cannot be written.
+        CheckpointError: the checkpoint to go on from is damaged, or of another calibration.
         MissingExtraError: mmguard was installed without the extra `calibrate`.
     """
     _require_extra()
-    from mmguard.calibrate import cross_fit
+    from mmguard.calibrate import Checkpoint, cross_fit
 
     started, clock = datetime.now(UTC), time.perf_counter()
     model = Path(model)
-    out, name = Path(out or f"{model.stem}.mmguard"), _bundle_name(name or model.stem)
+    out, name = Path(out or default_out(model)), _bundle_name(name or model.stem)
     bundle.check_destination(out)
-    settings = _settings(preset, objective, theta, rounds, margin_weight)
+    settings = _settings(preset, objective, theta, rounds, margin_weight, null)
     subject = _prepare(model, Path(clean), settings, classes, preprocessing, seed, device, skip_bad)
-    learned = cross_fit(subject.learner, subject.x, subject.labels, settings.folds, seed, on_round or (lambda _: None))
-    null = None
-    if settings.objective != "mmom":
-        _warn_of_blindness(learned)
-        null = _fit_null(learned, settings)
-    with bundle.staged(out) as folder:
-        plans, output = _export(folder, subject, learned, seed)
-        manifest = Manifest(
-            name=name,
-            versions=versions(),
-            seed=seed,
-            preset=preset,
-            settings=asdict(settings),
-            input=subject.input,
-            output=output,
-            classes=subject.classes,
-            plans=plans,
-            sites=tuple(
-                ClipSite(a.value, a.operator, a.axis, learned.bounds[a.value].size) for a in subject.activations
-            ),
-            null=null,
-            calibration=_figures(learned, subject.labels, null),
-            files={},
+    checkpoint = Checkpoint(checkpoint_path(out), _fingerprint(subject, settings, seed, device))
+    state = _kept_state(checkpoint, resume)
+    if out.exists():
+        logger.info("will replace the bundle at %s", out)
+    with checkpoint:
+        learned = cross_fit(
+            *(subject.learner, subject.x, subject.labels, settings.folds, seed),
+            *(on_round or (lambda _: None), checkpoint.keep, state),
         )
-        _write_report(folder, manifest, subject, learned, device)
-        bundle.write(folder, manifest, provenance(started, time.perf_counter() - clock, device))
+        logger.info("searching the largest margins of both networks")
+        margins = subject.margins(None), subject.margins(learned.bounds)
+        fitted = None
+        if settings.objective != "mmom":
+            warn_of_blindness(*margins)
+            fitted = _fit_null(learned, settings)
+        figures = _figures(learned, subject.labels, fitted, *margins)
+        warn_of_lost_accuracy(figures, settings.margin_weight)
+        with bundle.staged(out) as folder:
+            plans, output = _export(folder, subject, learned, seed)
+            manifest = Manifest(
+                name=name,
+                versions=versions(),
+                seed=seed,
+                preset=preset,
+                settings=settings.as_json(),
+                input=subject.input,
+                output=output,
+                classes=subject.classes,
+                plans=plans,
+                sites=tuple(
+                    ClipSite(a.value, a.operator, a.axis, learned.bounds[a.value].size) for a in subject.activations
+                ),
+                null=fitted,
+                calibration=figures,
+                files={},
+            )
+            _write_report(folder, manifest, subject, learned, device)
+            bundle.write(folder, manifest, provenance(started, time.perf_counter() - clock, device))
+    checkpoint.remove()
     return out
+
+
+def default_out(model: Path) -> Path:
+    """Where the bundle of a model is written unless the user says otherwise."""
+    return Path(f"{model.stem}.mmguard")
+
+
+def checkpoint_path(out: Path) -> Path:
+    """Where the checkpoint of a bundle to be is kept."""
+    out = out.resolve()
+    return out.with_name(f".{out.name}.checkpoint")
 
 
 @dataclass(frozen=True)
@@ -131,6 +167,8 @@ class _Subject:
         graph: the network as PyTorch has it, on the device of the calibration.
         x: (N, ...) float32, D. labels: (N,) int64 or None.
         learner: makes the calibrator of clean inputs (N, ...).
+        margins: (K,) float64 by scale, maximum margins by class of the network that bounds by value name clip, or with
+            None of the original.
     """
 
     classifier: "Classifier"
@@ -141,6 +179,7 @@ class _Subject:
     labels: IntArray | None
     classes: tuple[str, ...]
     learner: "Callable[[npt.NDArray[np.float32]], Calibrator]"
+    margins: "Callable[[Mapping[str, npt.NDArray[np.float32]] | None], dict[str, FloatArray]]"
 
 
 def _prepare(
@@ -184,13 +223,39 @@ def _prepare(
             check_null_samples(int(right.sum()))
             logger.info("%d clean inputs left out, which the model decides wrongly", int((~right).sum()))
             x, labels = x[right], labels[right]
-            if missing := set(range(len(names))) - set(labels.tolist()):
-                logger.warning("warning: no input is left of %s", ", ".join(names[label] for label in sorted(missing)))
+    if labels is not None or settings.objective != "mmom":  # which refuses to learn without labels
+        calibrate.check_classes(original.argmax(axis=1) if labels is None else labels, names, settings.objective)
     logger.info(
         "%d clean inputs, %d skipped; %d classes; %d clip sites",
         *(len(x), len(data.skipped), len(names), len(activations)),
     )
-    return _Subject(classifier, activations, graph, spec, x, labels, tuple(names), learner)
+
+    def margins(bounds: Mapping[str, npt.NDArray[np.float32]] | None) -> dict[str, FloatArray]:
+        return calibrate.maximum_margins(graph, x, (spec.low, spec.high), len(names), bounds, seed, device)
+
+    return _Subject(classifier, activations, graph, spec, x, labels, tuple(names), learner, margins)
+
+
+def _fingerprint(subject: _Subject, settings: "Settings", seed: int, device: str) -> "Fingerprint":
+    from mmguard.calibrate import fingerprint
+
+    path, spec = subject.classifier.path, subject.input
+    files = [path, *(path.parent / location for location in subject.classifier.external_files())]
+    return fingerprint(files, subject.x, subject.labels, (spec.low, spec.high), settings, seed, device)
+
+
+def _kept_state(checkpoint: "Checkpoint", resume: bool) -> "State | None":
+    """What to go on from, and a line that says so."""
+    if not resume:
+        if checkpoint.path.exists():
+            logger.info("ignores the checkpoint %s, and overwrites it; --resume goes on from it", checkpoint.path)
+        return None
+    state = checkpoint.load()
+    if state is None:
+        logger.info("there is no checkpoint %s to go on from, so this starts from the beginning", checkpoint.path)
+    else:
+        logger.info("goes on from the checkpoint %s", checkpoint.path)
+    return state
 
 
 def _require_extra() -> None:
@@ -203,19 +268,20 @@ def _require_extra() -> None:
 
 
 def _settings(
-    preset: str, objective: "Objective", theta: float | None, rounds: int | None, margin_weight: float | None
+    preset: str,
+    objective: "Objective",
+    theta: float | None,
+    rounds: int | None,
+    margin_weight: float | None,
+    null: "Null | None",
 ) -> "Settings":
     from mmguard.calibrate import find_preset
 
-    settings = find_preset(preset, objective)
-    if theta is not None and objective == "mmom":
-        raise OptionError("MMOM makes a corrected model and no test, so that theta has no meaning")
-    return replace(
-        settings,
-        theta=settings.theta if theta is None else theta,
-        rounds=settings.rounds if rounds is None else rounds,
-        margin_weight=settings.margin_weight if margin_weight is None else margin_weight,
-    )
+    if objective == "mmom" and (theta is not None or null is not None):
+        raise OptionError("MMOM makes a corrected model and no test, so that theta and null have no meaning")
+    given = {"theta": theta, "rounds": rounds, "margin_weight": margin_weight, "null": null}
+    own: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return replace(find_preset(preset, objective), **own)
 
 
 def _check_run(seed: int, device: str) -> None:
@@ -243,19 +309,14 @@ def _bundle_name(name: str) -> str:
     return name
 
 
-def _warn_of_blindness(learned: Calibration) -> None:
-    """Bounds that leave the largest margins as they were, because activations went unclipped, would catch nothing."""
-    before, after = learned.original_margins.max(), learned.clipped_margins.max()
-    if after > before / 2:
-        logger.warning(
-            "warning: clipping lowers the largest margin only from %.1f to %.1f, so this guard may catch little; "
-            "see which activations are clip sites with `mmguard inspect BUNDLE --json`, or run more --rounds",
-            *(before, after),
-        )
-
-
 def _fit_null(learned: Calibration, settings: "Settings") -> NullSpec:
     original, clipped = learned.original_logits, learned.held_out_logits
+    if not margin_gap(original, clipped).any():
+        raise OptionError(
+            f"at a --margin-weight of {settings.margin_weight:g} the bounds clip nothing of the clean inputs, so there "
+            "is no null distribution to test against; give a higher one"
+        )
+    warn_of_few(len(original), settings.theta)
     fitted = {name: Criterion.fit(name, original, clipped, settings.null_power) for name in settings.statistics}
     scores = np.max([criterion.scores(original, clipped) for criterion in fitted.values()], axis=0)
     null = NullSpec(
@@ -300,18 +361,23 @@ def _write_report(folder: Path, manifest: Manifest, subject: _Subject, learned: 
     clipping = measure_clipping(subject.graph, axes, learned.bounds, subject.x, device)
     statistic = None
     if manifest.null is not None:
-        statistic = scores(manifest.null.test().p_values(learned.original_logits, learned.held_out_logits))
+        statistic = scores(manifest.null.test()(learned.original_logits, learned.held_out_logits).p_values)
     page = render(manifest, Evidence(bundle.sha256(folder / "original.onnx"), clipping, statistic))
     (folder / bundle.REPORT).write_text(page, encoding="utf-8", newline="\n")
 
 
-def _figures(learned: Calibration, labels: IntArray | None, null: NullSpec | None) -> CalibrationFigures:
+def _figures(
+    learned: Calibration,
+    labels: IntArray | None,
+    null: NullSpec | None,
+    original_margins: Mapping[str, FloatArray],
+    clipped_margins: Mapping[str, FloatArray],
+) -> CalibrationFigures:
     original, clipped = learned.original_logits.argmax(axis=1), learned.clipped_logits.argmax(axis=1)
     truth = original if labels is None else labels
     flagged = np.zeros(len(truth), np.bool_)
     if null is not None:
-        _, disagreement, confidence = null.test()(learned.original_logits, learned.clipped_logits)
-        flagged = disagreement | confidence
+        flagged = null.test()(learned.original_logits, learned.clipped_logits).flagged
     return CalibrationFigures(
         n=len(truth),
         labelled=labels is not None,
@@ -319,8 +385,8 @@ def _figures(learned: Calibration, labels: IntArray | None, null: NullSpec | Non
         clipped_accuracy=float((clipped == truth).mean()),
         agreement=float((original == clipped).mean()),
         flagged_share=float(flagged.mean()),
-        original_margins=tuple(learned.original_margins.tolist()),
-        clipped_margins=tuple(learned.clipped_margins.tolist()),
+        original_margins={scale: tuple(margins.tolist()) for scale, margins in original_margins.items()},
+        clipped_margins={scale: tuple(margins.tolist()) for scale, margins in clipped_margins.items()},
         rounds=learned.rounds,
         converged=learned.converged,
     )

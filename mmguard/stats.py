@@ -77,6 +77,11 @@ def check_null_samples(n: int) -> None:
         )
 
 
+def unseen_rate(n: int) -> float:
+    """The largest rate, at 95 %, of what none of n inputs showed (Clopper and Pearson's upper bound at 0 of n)."""
+    return 1 - float(0.025 ** (1 / n))
+
+
 def check_level(theta: float, n: int) -> None:
     """Refuse a level below 1 / (1 + n), the least p-value that a rank among n clean inputs can give.
 

@@ -1,15 +1,20 @@
 """What a person sees: a progress bar on a terminal, plain lines anywhere else. All of it goes to standard error."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
 
 from mmguard.audit import Audit
 from mmguard.bundle import Bundle
+from mmguard.errors import MmguardError
 from mmguard.manifest import NullSpec
 
 if TYPE_CHECKING:
@@ -41,26 +46,69 @@ def describe(report: "Round") -> str:
     )
 
 
+class RemainingColumn(ProgressColumn):
+    """Counts down what the last round said that remains: rich's own estimate forgets rounds older than 30 s."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        """Hours, minutes and seconds, or dashes before the first round."""
+        if (ends := task.fields.get("ends")) is None:
+            return Text("-:--:--", style="progress.remaining")
+        left = timedelta(seconds=max(0, round(ends - time.monotonic())))
+        return Text(str(left), style="progress.remaining")
+
+
 @contextmanager
 def round_progress() -> Iterator[Callable[["Round"], None]]:
     """A callback that shows rounds: a bar with the remaining time on a terminal, every tenth as a line elsewhere."""
     if not console.is_terminal:
-        yield _plain
+        yield _plain()
         return
-    columns = (TextColumn("round {task.completed:.0f}/{task.total:.0f}"), BarColumn(), TimeRemainingColumn())
+    columns = (TextColumn("round"), MofNCompleteColumn(), BarColumn(), RemainingColumn())
     with Progress(*columns, TextColumn("{task.description}"), console=console, transient=True) as progress:
         task = progress.add_task("searching margins", total=None)
 
         def show(report: "Round") -> None:
-            progress.update(task, completed=report.number, total=report.rounds, description=describe(report))
+            ends = time.monotonic() + report.remaining
+            progress.update(task, completed=report.number, total=report.rounds, description=describe(report), ends=ends)
 
         yield show
 
 
-def _plain(report: "Round") -> None:
-    if report.number % PLAIN_EVERY == 0 or report.number in (1, report.rounds):
-        remaining = f"about {report.remaining:.0f} s remain"
-        console.print(f"round {report.number}/{report.rounds}: {describe(report)}; {remaining}", soft_wrap=True)
+def _plain() -> Callable[["Round"], None]:
+    """Shows the first round that is run, every tenth and the last."""
+    first = True
+
+    def show(report: "Round") -> None:
+        nonlocal first
+        if first or report.number % PLAIN_EVERY == 0 or report.number == report.rounds:
+            remaining = f"about {report.remaining:.0f} s remain"
+            console.print(f"round {report.number}/{report.rounds}: {describe(report)}; {remaining}", soft_wrap=True)
+        first = False
+
+    return show
+
+
+@contextmanager
+def say_how_to_go_on(on_round: Callable[["Round"], None], checkpoint: Path) -> Iterator[Callable[["Round"], None]]:
+    """Hands rounds on; where anything but a refusal ends them early and the checkpoint is there, says what goes on."""
+    last = ""
+
+    def remember(report: "Round") -> None:
+        nonlocal last
+        last = f" at round {report.number} of {report.rounds}"
+        on_round(report)
+
+    try:
+        yield remember
+    except MmguardError:
+        raise
+    except BaseException as error:
+        if checkpoint.exists():
+            what = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "stopped"
+            console.print(f"{what}{last}; go on with: mmguard calibrate ... --resume", markup=False, soft_wrap=True)
+        raise
 
 
 def describe_bundle(bundle: Bundle) -> str:
@@ -70,7 +118,8 @@ def describe_bundle(bundle: Bundle) -> str:
     shape = ", ".join("any" if size is None else str(size) for size in spec.shape[1:])
     against = "the labels" if figures.labelled else "the original's decisions"
     ended = "converged" if figures.converged else "all rounds run"
-    margins = zip(manifest.classes, figures.original_margins, figures.clipped_margins, strict=True)
+    scale = next(iter(figures.original_margins))
+    margins = zip(manifest.classes, figures.original_margins[scale], figures.clipped_margins[scale], strict=True)
     widest = sorted(margins, key=lambda row: -row[1])[:3]
     return "\n".join(
         (
@@ -84,25 +133,37 @@ def describe_bundle(bundle: Bundle) -> str:
             *_describe_test(manifest.null, figures.flagged_share),
             "margins     "
             + "; ".join(f"{name} {before:.1f} → {after:.1f}" for name, before, after in widest)
-            + " (largest three classes, original → clipped)",
+            + f" (scale {scale}, largest three classes, original → clipped)",
         )
     )
 
 
 def describe_audit(audit: Audit, classes: Sequence[str]) -> str:
-    """The verdict, and the margins that it rests on, the largest first."""
-    rows = sorted(zip(classes, audit.margins.tolist(), strict=True), key=lambda row: -row[1])
+    """The verdict, the p-value of every scale, and the margins of the one that the verdict rests on, largest first."""
+    scale = audit.scales[audit.scale]
+    rows = sorted(zip(classes, scale.margins.tolist(), strict=True), key=lambda row: -row[1])
     shown = [f"  {margin:8.1f}  {name}" for name, margin in rows[:AUDITED]]
-    left_out = len(rows) - len(shown)
+    hidden = len(rows) - len(shown)
     verdict = f"backdoored, target class {classes[audit.suspect]}" if audit.backdoored else "no sign of a backdoor"
     return "\n".join(
         (
-            "mean margin that the search for maxima reached, by class, in logits:",
+            f"scale {audit.scale}: mean margin that the search for maxima reached, by class, in logits:",
             *shown,
-            *([f"  and {left_out} smaller ones"] if left_out else []),
-            f"p {audit.p_value:.2g} that the largest stands out so far without a backdoor: {verdict}",
+            *([f"  and {hidden} smaller ones"] if hidden else []),
+            *_left_out(audit, classes),
+            "p by scale: " + ", ".join(f"{name} {each.p_value:.2g}" for name, each in audit.scales.items()),
+            f"p {audit.p_value:.2g} that a class stands out so far at any scale without a backdoor: {verdict}",
         )
     )
+
+
+def _left_out(audit: Audit, classes: Sequence[str]) -> list[str]:
+    return [
+        f"left out of scale {name}, since their margins are far below the others': "
+        + ", ".join(classes[label] for label in each.left_out)
+        for name, each in audit.scales.items()
+        if each.left_out
+    ]
 
 
 def _describe_test(null: NullSpec | None, flagged_share: float) -> tuple[str, ...]:

@@ -139,8 +139,6 @@ class Calibration:
         original_logits, clipped_logits: (|D|, K) float32 on D, in the order of D.
         held_out_logits: (|D|, K) float32, clipped logits of each input by bounds that were learned without it; where D
             was not folded, by these bounds.
-        original_margins, clipped_margins: (K,) float64, by class, mean margin that the search reached, in logits, on
-            the original before the first round and on the clipped network after the last.
         rounds: rounds run. converged: whether they ended because the objective no longer changed.
     """
 
@@ -148,7 +146,5 @@ class Calibration:
     original_logits: npt.NDArray[np.float32]
     clipped_logits: npt.NDArray[np.float32]
     held_out_logits: npt.NDArray[np.float32]
-    original_margins: FloatArray
-    clipped_margins: FloatArray
     rounds: int
     converged: bool

@@ -202,7 +202,7 @@ def _manifest(
     name: str, seed: int, tail: Tail, plans: dict[str, str], null: NullSpec, logits: Mapping[str, Array]
 ) -> Manifest:
     original, clipped = logits["original"], logits["clipped"]
-    _, disagreement, confidence = null.test()(original, clipped)
+    flagged = null.test()(original, clipped).flagged
     agreement = float((original.argmax(axis=1) == clipped.argmax(axis=1)).mean())
     shape = (3, 1, 1)
     return Manifest(
@@ -223,9 +223,9 @@ def _manifest(
             original_accuracy=1.0,
             clipped_accuracy=agreement,
             agreement=agreement,
-            flagged_share=float((disagreement | confidence).mean()),
-            original_margins=(1.0, 1.0, 9.0),
-            clipped_margins=(1.0, 1.0, 1.0),
+            flagged_share=float(flagged.mean()),
+            original_margins={"sample": (1.0, 1.0, 9.0), "shared": (-2.0, -3.0, 1.0)},
+            clipped_margins={"sample": (1.0, 1.0, 1.0), "shared": (-2.0, -3.0, -2.0)},
             rounds=1,
             converged=True,
         ),

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from mmguard import calibrate_model
+from mmguard.calibrate import audit_search
 from mmguard.calibrate.settings import PRESETS, Settings
 from tests.networks import write_clean
 
@@ -22,6 +23,8 @@ def calibrate(folder: Path, model: Path, clean: Path | None = None, **options: A
     arguments: dict[str, Any] = {"out": folder / "out.mmguard", "preset": "quick", **options}
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "quick", QUICK)
+        for steps in ("ALONE_STEPS", "SHARED_STEPS", "PLACING_STEPS"):
+            patch.setattr(audit_search, steps, 10)
         return calibrate_model(model, clean, **arguments)
 
 

@@ -101,6 +101,9 @@ def test_wrong_use_is_exit_code_2_with_a_word_on_standard_error(mmguard: Run, wo
         (["--size", "big"], "--size takes a side or HEIGHTxWIDTH"),
         (["--mean", "1", "2"], "--mean and --std take one number or three, got 2 and 1"),
         (["--std", "0"], "--std and --scale must be positive"),
+        (["--std", "nan"], "--std and --scale must be positive"),
+        (["--mean", "nan"], "--mean must be finite"),
+        (["--mean", "inf"], "--mean must be finite"),
         (["--name", "/etc"], "cannot be a bundle's name"),
     ],
 )
@@ -193,6 +196,33 @@ def test_an_interrupt_is_no_traceback(mmguard: Run, tmp_path: Path, monkeypatch:
     assert out == ""
 
 
+def test_an_interrupted_calibration_says_how_to_go_on(
+    mmguard: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tiny(tmp_path / "tiny.onnx")
+    write_clean(tmp_path / "clean.npz")
+    words = ["calibrate", "tiny.onnx", "clean.npz", "--rounds", 3]
+    with monkeypatch.context() as patch:
+        patch.setattr("mmguard.exporter.verify_export", lambda *_: sys.exit(143))
+        code, out, err = mmguard(*words)
+    assert (code, out) == (143, "")
+    assert err.endswith("interrupted at round 18 of 18; go on with: mmguard calibrate ... --resume\n")
+    code, _, err = mmguard(*words, "--resume", "--seed", 1)
+    assert code == FAILED
+    assert "differs in: seed (0, now 1)" in err
+    assert "go on with" not in err
+    assert mmguard(*words, "--resume")[0] == DONE
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clean.npz", "tiny.mmguard", "tiny.onnx"]
+
+
+@pytest.mark.parametrize("threads", ["0", "-1"])
+def test_serving_on_no_thread_is_wrong_use(mmguard: Run, tiny_bundle: Path, threads: str) -> None:
+    code, _, err = mmguard("serve", tiny_bundle, "--threads", threads, "--port", "0", "--metrics-port", "0")
+    assert code == WRONG_USE
+    assert f"threads must be at least 1, got {threads}" in err
+
+
 def test_inspect_shows_the_bundle(mmguard: Run, tiny_bundle: Path) -> None:
     code, out, _ = mmguard("inspect", tiny_bundle)
     assert code == DONE
@@ -233,7 +263,7 @@ def test_audit_names_the_class_of_the_backdoor(mmguard: Run, tiny_bundle: Path, 
     for margins, code, verdict in (([9.0, 10.0, 11.0], DONE, "no sign"), ([9.0, 9.1, 40.0], FOUND, "target class")):
         folder = shutil.copytree(tiny_bundle, tmp_path / verdict)
         manifest = json.loads((folder / "manifest.json").read_text())
-        manifest["calibration"]["original_margins"] = margins
+        manifest["calibration"]["original_margins"] = {"sample": [5.0, 5.1, 5.2], "shared": margins}
         (folder / "manifest.json").write_text(json.dumps(manifest))
         found, out, err = mmguard("audit", folder)
         assert found == code, err

@@ -20,7 +20,7 @@ def clean_logits(n: int, k: int, seed: int) -> tuple[FloatArray, FloatArray]:
 def test_an_empty_batch_goes_through() -> None:
     nothing = np.zeros((0, 2), np.float32)
     criteria = tuple(Criterion(kind((0.0, 0.0), 0.0), GaussianNull(0, 1, 100)) for kind in STATISTICS.values())
-    assert [array.shape for array in MmdfTest(criteria, 0.005, 1)(nothing, nothing)] == [(0,)] * 3
+    assert {array.shape for array in vars(MmdfTest(criteria, 0.005, 1)(nothing, nothing)).values()} == {(0,)}
 
 
 @pytest.mark.parametrize(
@@ -39,9 +39,10 @@ def test_the_two_reasons_apart(
 ) -> None:
     before = 10.0 if agree else gap / 2
     original, clipped = (np.array([[margin, 0.0]], np.float32) for margin in (before, before - gap))
-    p_values, by_disagreement, by_confidence = MmdfTest((PLAIN,), 0.005, disagreement_theta)(original, clipped)
-    assert (by_disagreement[0], by_confidence[0]) == (disagreement, confidence)
-    assert p_values[0] == pytest.approx(norm.sf(gap))
+    verdicts = MmdfTest((PLAIN,), 0.005, disagreement_theta)(original, clipped)
+    assert (verdicts.disagreement[0], verdicts.confidence[0]) == (disagreement, confidence)
+    assert verdicts.flagged[0] == (disagreement or confidence)
+    assert verdicts.p_values[0] == pytest.approx(norm.sf(gap))
 
 
 def test_the_paper_s_statistic_is_the_margin_gap() -> None:
@@ -102,20 +103,20 @@ def test_the_shift_sees_what_leaves_the_margin_as_it_was() -> None:
 def test_the_test_of_several_criteria_keeps_its_level(empirical: bool) -> None:
     original, clipped = clean_logits(2000, 5, 5)
     criteria = tuple(Criterion.fit(name, original, clipped, None) for name in ("excess_gap", "shift"))
-    scores = tuple(np.sort(MmdfTest(criteria, 0.05, 0).scores(original, clipped)).tolist()) if empirical else ()
-    test = MmdfTest(criteria, 0.05, 0, scores)
-    p_values, disagreement, confidence = test(*clean_logits(20_000, 5, 6))
-    assert (0.035 if empirical else 0.02) < confidence.mean() < 0.065
-    assert not disagreement.any()
-    np.testing.assert_array_equal(confidence, p_values <= 0.05)
-    assert 0.4 < np.mean(p_values) < 0.65
+    scores = np.max([criterion.scores(original, clipped) for criterion in criteria], axis=0)
+    test = MmdfTest(criteria, 0.05, 0, tuple(np.sort(scores).tolist()) if empirical else ())
+    verdicts = test(*clean_logits(20_000, 5, 6))
+    assert (0.035 if empirical else 0.02) < verdicts.confidence.mean() < 0.065
+    assert not verdicts.disagreement.any()
+    np.testing.assert_array_equal(verdicts.confidence, verdicts.p_values <= 0.05)
+    assert 0.4 < np.mean(verdicts.p_values) < 0.65
 
 
 def test_two_criteria_of_one_input_cost_what_sidak_says() -> None:
     original, clipped = np.array([[10.0, 0.0]]), np.array([[7.0, 0.0]])
-    one, two = (MmdfTest((PLAIN,) * m, 0.005, 0).p_values(original, clipped)[0] for m in (1, 2))
+    one, two = (MmdfTest((PLAIN,) * m, 0.005, 0)(original, clipped).p_values[0] for m in (1, 2))
     assert two == pytest.approx(1 - (1 - one) ** 2)
-    far = MmdfTest((PLAIN,) * 2, 0.005, 0).p_values(original, clipped - np.array([[30.0, 0.0]]))[0]
+    far = MmdfTest((PLAIN,) * 2, 0.005, 0)(original, clipped - np.array([[30.0, 0.0]])).p_values[0]
     assert far == pytest.approx(2 * norm.sf(33), rel=1e-9)
 
 
@@ -129,8 +130,17 @@ def test_the_rank_among_clean_scores_is_exact_for_fresh_clean_inputs() -> None:
     """A level of θ over many draws of clean inputs, where the criteria were fitted elsewhere."""
     flagged, inputs = 0, 0
     for seed in range(40):
-        clean = MmdfTest((PLAIN,), 0.05, 0).scores(*clean_logits(99, 2, 100 + seed))
+        clean = PLAIN.scores(*clean_logits(99, 2, 100 + seed))
         test = MmdfTest((PLAIN,), 0.05, 0, tuple(np.sort(clean).tolist()))
-        _, _, confidence = test(*clean_logits(500, 2, 1000 + seed))
-        flagged, inputs = flagged + int(confidence.sum()), inputs + 500
+        flagged, inputs = flagged + int(test(*clean_logits(500, 2, 1000 + seed)).flagged.sum()), inputs + 500
     assert flagged / inputs == pytest.approx(0.05, abs=0.015)
+
+
+def test_a_decision_is_distrusted_where_it_lost_more_confidence_than_expected() -> None:
+    shift = Criterion(Shift((0.0, 0.0), 1.0), GaussianNull(0, 0.01, 100))
+    original = np.array([[4.0, 0.0], [4.0, 0.0]], np.float32)
+    clipped = np.array([[3.0, 0.0], [6.0, 0.0]], np.float32)
+    verdicts = MmdfTest((PLAIN, shift), 0.005, 0)(original, clipped)
+    np.testing.assert_array_equal(verdicts.flagged, [True, True])
+    np.testing.assert_array_equal(verdicts.distrusted, [True, False])
+    assert MmdfTest((shift,), 0.005, 0)(original, clipped).distrusted.all(), "nothing speaks for the decision"

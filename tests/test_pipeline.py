@@ -121,10 +121,14 @@ def test_external_weights_travel_with_the_bundle(tmp_path: Path) -> None:
     assert verify_bundle(Bundle.open(path), ["CPUExecutionProvider"]) < 1e-5
 
 
-def test_two_equal_calibrations_write_the_same_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folds", [1, 2])
+def test_two_equal_calibrations_write_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folds: int
+) -> None:
+    monkeypatch.setitem(PRESETS, "folded", replace(QUICK, folds=folds))
     model = write_tiny(tmp_path / "tiny.onnx", Tail.SOFTMAX)
     contents = [
-        files(calibrate(tmp_path, model, out=tmp_path / name, seed=seed))
+        files(calibrate(tmp_path, model, out=tmp_path / name, seed=seed, preset="folded"))
         for name, seed in zip("abc", (5, 5, 6), strict=True)
     ]
     for content in contents:
@@ -133,7 +137,7 @@ def test_two_equal_calibrations_write_the_same_bytes(tmp_path: Path) -> None:
     assert contents[0]["bounds.safetensors"] != contents[2]["bounds.safetensors"]
 
 
-def test_an_interrupted_calibration_leaves_nothing(tmp_path: Path) -> None:
+def test_an_interrupted_calibration_leaves_a_checkpoint_and_nothing_else(tmp_path: Path) -> None:
     def interrupt(report: object) -> None:
         raise KeyboardInterrupt
 
@@ -142,8 +146,8 @@ def test_an_interrupted_calibration_leaves_nothing(tmp_path: Path) -> None:
     before = files(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         calibrate(tmp_path, model, clean, on_round=interrupt)
-    assert files(tmp_path) == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["clean.npz", "tiny.onnx"]
+    assert files(tmp_path).items() >= before.items()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.mmguard.checkpoint", "clean.npz", "tiny.onnx"]
 
 
 def test_a_failed_export_leaves_nothing_and_the_older_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,8 +230,11 @@ def test_what_the_bundle_holds_is_what_the_networks_give(tmp_path: Path) -> None
     assert set(bundle.provenance()) == {"started", "seconds", "device", "platform", "machine"}
 
 
-def test_the_report_counts_the_clean_inputs_that_the_guard_flags(tmp_path: Path) -> None:
-    path = calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"), theta=0.2)
+def test_the_report_counts_the_clean_inputs_that_the_guard_flags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PRESETS, "whole", replace(QUICK, folds=1))
+    path = calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"), preset="whole", theta=0.2)
     with Guard(path, registry=None) as guard:
         count = int((guard(clean_inputs(120)).p_values <= 0.2).sum())
     text = Bundle.open(path).report().read_text(encoding="utf-8")
@@ -279,6 +286,19 @@ def test_mmom_makes_a_corrected_model_that_answers_and_flags_nothing(tmp_path: P
     np.testing.assert_array_equal(shadow.output, run(path / "original.onnx", x, manifest.output.name))
     np.testing.assert_array_equal(shadow.decision.labels, shadow.decision.original_labels)
     assert verify_bundle(Bundle.open(path), PROVIDERS["cpu"]) < 1e-4
+
+
+def test_an_empirical_null_ranks_an_input_among_the_clean_ones(tmp_path: Path) -> None:
+    model = write_tiny(tmp_path / "tiny.onnx")
+    with pytest.raises(OptionError, match=r"least empirical p-value that 120 clean inputs can give; give 199"):
+        calibrate(tmp_path, model, null="empirical")
+    path = calibrate(tmp_path, model, null="empirical", theta=0.05)
+    with Guard(path, registry=None) as guard:
+        ranks = 121 * guard(clean_inputs(60, seed=5)).p_values
+        triggered = guard(add_trigger(clean_inputs(60, seed=5)))
+    np.testing.assert_allclose(ranks, np.round(ranks), atol=1e-9)
+    assert ranks.max() > 60
+    assert triggered.flagged.all()
 
 
 def test_mmom_has_no_level(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_arrays_outside_the_box_of_the_preprocessing_are_refused(tmp_path: Path)
 
 
 def test_a_guard_that_would_catch_little_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    model, blind = write_tiny(tmp_path / "tiny.onnx"), Settings(rounds=3, first_steps=1, maximisers=4, hinge=False)
+    model, blind = write_tiny(tmp_path / "tiny.onnx"), Settings(rounds=1, first_steps=1, maximisers=4, bounds_start=3.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "blind", blind)
         calibrate_model(model, write_clean(tmp_path / "clean.npz"), out=tmp_path / "out.mmguard", preset="blind")

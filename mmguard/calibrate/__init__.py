@@ -1,18 +1,23 @@
 """Offline, PyTorch: the clean set, the differentiable graph, the margin search and the bounds."""
 
+from mmguard.calibrate.audit_search import maximum_margins
 from mmguard.calibrate.calibrator import Calibrator, OnRound, Round
-from mmguard.calibrate.clean import CleanSet, assign_classes, check_accuracy, read_clean
+from mmguard.calibrate.checkpoint import Checkpoint
+from mmguard.calibrate.clean import CleanSet, assign_classes, check_accuracy, check_classes, read_clean
 from mmguard.calibrate.clipping import measure_clipping
 from mmguard.calibrate.compare import assert_matches_onnxruntime
 from mmguard.calibrate.cross_fit import cross_fit
 from mmguard.calibrate.domain import declared_input, with_box
+from mmguard.calibrate.fingerprint import fingerprint
 from mmguard.calibrate.graph import DifferentiableGraph
-from mmguard.calibrate.settings import Objective, Settings, find_preset
+from mmguard.calibrate.settings import Null, Objective, Settings, find_preset
 
 __all__ = [
     "Calibrator",
+    "Checkpoint",
     "CleanSet",
     "DifferentiableGraph",
+    "Null",
     "Objective",
     "OnRound",
     "Round",
@@ -20,9 +25,12 @@ __all__ = [
     "assert_matches_onnxruntime",
     "assign_classes",
     "check_accuracy",
+    "check_classes",
     "cross_fit",
     "declared_input",
     "find_preset",
+    "fingerprint",
+    "maximum_margins",
     "measure_clipping",
     "read_clean",
     "with_box",

@@ -1,5 +1,6 @@
 """The clean set D: a folder per class, a flat folder, an `.npz` with `x` and perhaps `y`, or an `.npy`."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,11 +8,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mmguard.calibrate.settings import Objective
 from mmguard.errors import CleanSetError, UnreadableImageError
 from mmguard.images import find_images, image_batches
 from mmguard.inputs import read_array, shape_fits
 from mmguard.manifest import class_name
 from mmguard.types import InputSpec, IntArray
+
+logger = logging.getLogger(__name__)
+
+NAMED = 5
+"""Missing classes that a message names."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,27 @@ def check_accuracy(logits: npt.NDArray[np.float32], labels: IntArray) -> None:
             "class folders in another order than the model's outputs (--classes FILE), or the wrong preprocessing "
             "(--mean, --std, --scale, --layout, --size)"
         )
+
+
+def check_classes(decided: IntArray, names: Sequence[str], objective: Objective) -> None:
+    """Say which classes D says nothing of.
+
+    Args:
+        decided: (N,) int64, labels of D, or the original's decisions where it has none.
+        names: of all K classes.
+        objective: what is learned.
+
+    Raises:
+        CleanSetError: MMOM, which would unlearn a class that is not in D.
+    """
+    missing = [name for name, count in zip(names, np.bincount(decided, minlength=len(names)), strict=True) if not count]
+    if not missing:
+        return
+    more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+    named = f"no clean input of class {', '.join(missing[:NAMED])}{more}"
+    if objective == "mmom":
+        raise CleanSetError(f"{named}: MMOM would unlearn what it has no input of; give some of every class")
+    logger.warning("warning: %s: how clipping treats such inputs is unknown, and more of them may be flagged", named)
 
 
 def _read_folder(path: Path, spec: InputSpec, skip_bad: bool) -> CleanSet:

@@ -8,7 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mmguard.calibrate.calibrator import Calibrator, OnRound, Round
+from mmguard.calibrate.state import State, below, calibration_state, prefixed, restore_calibration
 from mmguard.types import Calibration, IntArray
+
+Keep = Callable[[State], None]
 
 
 def cross_fit(
@@ -18,6 +21,8 @@ def cross_fit(
     folds: int,
     seed: int,
     on_round: OnRound,
+    keep: Keep | None = None,
+    state: State | None = None,
 ) -> Calibration:
     """Learn from D, then once more without each part of it.
 
@@ -27,31 +32,48 @@ def cross_fit(
     Args:
         learner: makes a calibrator of some clean inputs (N, ...).
         x: (N, ...) float32, D. labels: (N,) int64 or None.
-        folds: parts of D, 1 for none: the clipped logits of D are then by the bounds learned from it.
+        folds: parts of D, no more than inputs; 1 for none: clipped logits of D are then by the bounds learned from it.
         seed: of the parts.
-        on_round: called after every round of every run.
+        on_round: called after every round of every run. Its remaining seconds are reckoned from the rounds run here.
+        keep: called before that, with all that a later call can go on from.
+        state: what such a call was given; None starts from the beginning.
 
     Returns:
         What was learned from all of D, with `held_out_logits` of the parts.
     """
-    start, runs = time.perf_counter(), folds + 1 if folds > 1 else 1
+    start, done = time.perf_counter(), 0
+    parts = _left_out(len(x), folds, seed)
+    first, finished = (0, {}) if state is None else (int(state["run"]), below("finished/", state))
 
-    def counted(run: int) -> OnRound:
+    def counted(run: int, calibrator: Calibrator) -> OnRound:
         def report(each: Round) -> None:
+            nonlocal done
+            done += 1
+            if keep is not None:
+                own = prefixed("calibrator/", calibrator.state())
+                keep({"run": np.asarray(run), **prefixed("finished/", finished), **own})
             number, seconds = run * each.rounds + each.number, time.perf_counter() - start
-            rounds = runs * each.rounds
-            remaining = seconds / number * (rounds - number)
+            rounds = len(parts) * each.rounds
+            remaining = seconds / done * (rounds - number)
             on_round(replace(each, number=number, rounds=rounds, seconds=seconds, remaining=remaining))
 
         return report
 
-    learned = learner(x).run(counted(0), labels)
-    if folds == 1:
-        return learned
-    held_out = np.empty_like(learned.clipped_logits)
-    for run, part in enumerate(np.array_split(np.random.default_rng(seed).permutation(len(x)), folds), 1):
-        rest = np.setdiff1d(np.arange(len(x)), part)
-        calibrator = learner(x[rest])
-        calibrator.learn(counted(run), None if labels is None else labels[rest])
-        held_out[part] = calibrator.clipped_logits(x[part])
-    return replace(learned, held_out_logits=held_out)
+    for run, part in list(enumerate(parts))[first:]:
+        calibrator = learner(np.delete(x, part, axis=0) if len(part) else x)
+        if state is not None and run == first:
+            calibrator.restore(below("calibrator/", state))
+        learned = calibrator.run(counted(run, calibrator), None if labels is None else np.delete(labels, part))
+        if run == 0:
+            finished = calibration_state(learned)
+        else:
+            held_out = finished["held_out_logits"].copy()
+            held_out[part] = calibrator.clipped_logits(x[part])
+            finished = {**finished, "held_out_logits": held_out}
+    return restore_calibration(finished)
+
+
+def _left_out(n: int, folds: int, seed: int) -> list[IntArray]:
+    """Rows of D that each run leaves out: none first, then every part."""
+    parts = np.array_split(np.random.default_rng(seed).permutation(n), min(folds, n)) if folds > 1 else []
+    return [np.empty(0, np.int64), *parts]

@@ -86,6 +86,16 @@ class MarginSearch:
         self._perturbations = torch.zeros_like(self._perturbations)
         self._bases = self._draw(len(self._shared_classes))
 
+    def state(self) -> dict[str, Tensor]:
+        """What goes on from round to round. Later steps replace these tensors, and write to none of them."""
+        return {"alone": self._alone, "perturbations": self._perturbations, "bases": self._bases}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state."""
+        device = self._clean.device
+        self._alone, self._perturbations = state["alone"].to(device), state["perturbations"].to(device)
+        self._bases = state["bases"].to(device)
+
     def maximisers(self) -> Tensor:
         """(M, ...) the feasible inputs found so far."""
         return torch.cat([self._alone, self._shared()])

@@ -1,8 +1,9 @@
 """Every constant of calibration, named, and the presets that fix them."""
 
+import json
 import math
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
 
 from mmguard.errors import OptionError
 
@@ -111,6 +112,11 @@ class Settings:
             raise OptionError(f"folds must be at least 1, got {self.folds}")
         if not 0 < self.theta <= 1:
             raise OptionError(f"theta must be above 0 and at most 1, got {self.theta}")
+
+    def as_json(self) -> dict[str, Any]:
+        """The constants by name, as JSON gives them back: a tuple is a list."""
+        constants: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return constants
 
 
 DEFAULT = Settings()

@@ -20,22 +20,24 @@ def decide(original: Logits, clipped: Logits, test: MmdfTest, policy: Policy) ->
     Args:
         original, clipped: (N, K) logits of the two networks on the same inputs.
     """
-    p_values, disagreement, confidence = test(original, clipped)
-    flagged = disagreement | confidence
-    original_labels = original.argmax(axis=1)
+    verdicts = test(original, clipped)
+    flagged = verdicts.flagged
+    original_labels, clipped_labels = original.argmax(axis=1), clipped.argmax(axis=1)
     labels = original_labels.copy()
     if policy.corrects:
-        labels[flagged] = exclude_class(clipped[flagged], original_labels[flagged]).argmax(axis=1)
+        labels[flagged] = clipped_labels[flagged]
+        doubted = flagged & verdicts.distrusted
+        labels[doubted] = exclude_class(clipped[doubted], original_labels[doubted]).argmax(axis=1)
     elif policy.abstains:
         labels[flagged] = ABSTAIN
     return Decision(
         labels=labels,
         original_labels=original_labels,
-        clipped_labels=clipped.argmax(axis=1),
+        clipped_labels=clipped_labels,
         flagged=flagged,
-        corrected=flagged & policy.corrects,
-        reasons=_reasons(disagreement, confidence),
-        p_values=p_values,
+        corrected=(labels != original_labels) & policy.corrects,
+        reasons=_reasons(verdicts.disagreement, verdicts.confidence),
+        p_values=verdicts.p_values,
         margin_gaps=margin_gap(original, clipped),
     )
 

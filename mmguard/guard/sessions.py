@@ -15,7 +15,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state
 
 from mmguard.bundle import Bundle
-from mmguard.errors import InferenceError, ModelError, ProviderError
+from mmguard.errors import InferenceError, ModelError, OptionError, ProviderError
 from mmguard.manifest import OutputSpec
 from mmguard.types import InputSpec
 
@@ -140,6 +140,8 @@ class NetworkPair:
     """
 
     def __init__(self, bundle: Bundle, providers: Sequence[str], threads: int | None) -> None:
+        if threads is not None and threads < 1:
+            raise OptionError(f"threads must be at least 1, got {threads}")
         threads = threads or default_threads()
         manifest = bundle.manifest
         self.providers = tuple(providers)

@@ -12,6 +12,7 @@ Rows = tuple[tuple[str, str], ...]
 NAMED = 12
 """Class names that the page lists."""
 
+TIGHT = "MMAC by tight bounds: the logits of clean inputs stay, and bounds fall to what these inputs need"
 OBJECTIVES = {
     "mmac": "MMAC: the logits of clean inputs stay, the largest margins shrink",
     "mmom": "MMOM: the labels of clean inputs are kept, the largest margins shrink; a corrected model",
@@ -44,7 +45,7 @@ def facts(manifest: Manifest, evidence: Evidence) -> Rows:
         ("Classes", _classes(manifest.classes)),
         ("Clean set D", f"{count(figures.n, 'input')}, {_labels(manifest)}"),
         ("Preset", manifest.preset),
-        ("Objective", OBJECTIVES.get(objective, objective)),
+        ("Objective", TIGHT if settings.get("penalty") == "height" else OBJECTIVES.get(objective, objective)),
         ("Rounds", f"{figures.rounds}, {ended}"),
         ("Seed", str(manifest.seed)),
         ("Versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),

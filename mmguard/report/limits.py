@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mmguard.advice import BLIND
 from mmguard.manifest import Manifest
 from mmguard.report.evidence import FalsePositives
 from mmguard.report.margins import Margins
@@ -100,7 +101,7 @@ def _of_clean_set(manifest: Manifest) -> Iterator[Limit]:
 
 
 def _of_margins(manifest: Manifest, margins: Margins) -> Iterator[Limit]:
-    if margins.after > margins.before / 2:
+    if margins.after > BLIND * margins.before:
         yield Limit(
             "Clipping changes little",
             f"The largest margin falls only from {number(margins.before)} to {number(margins.after)} logits, so this "

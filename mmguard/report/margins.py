@@ -26,11 +26,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The audit's word: of a backdoor's target class, of none, or why there is no word."""
+    """The audit's word: of a backdoor's target class, of none, or why there is no word.
+
+    Attributes:
+        scale: of the search, whose margins the word rests on. p_values: by scale.
+    """
 
     backdoored: bool
     suspect: str
     p_value: float | None
+    scale: str
+    p_values: tuple[tuple[str, float], ...] = ()
     refusal: str = ""
 
 
@@ -54,9 +60,9 @@ class Margins:
 
 def read_margins(manifest: Manifest) -> Margins:
     """Sort and scale the margins of a manifest, and audit them."""
-    original = np.array(manifest.calibration.original_margins)
-    clipped = np.array(manifest.calibration.clipped_margins)
     verdict = _verdict(manifest)
+    original = np.array(manifest.calibration.original_margins[verdict.scale])
+    clipped = np.array(manifest.calibration.clipped_margins[verdict.scale])
     order = np.argsort(-original, kind="stable")
     shown, rest = order[:SHOWN], original[order[SHOWN:]]
     seen = np.concatenate([original[shown], clipped[shown], [0.0]])
@@ -74,8 +80,10 @@ def read_margins(manifest: Manifest) -> Margins:
 
 
 def _verdict(manifest: Manifest) -> Verdict:
+    margins = {scale: np.array(values) for scale, values in manifest.calibration.original_margins.items()}
     try:
-        found = audit(np.array(manifest.calibration.original_margins))
+        found = audit(margins)
     except AuditError as error:
-        return Verdict(False, "", None, str(error))
-    return Verdict(bool(found.backdoored), manifest.classes[found.suspect], float(found.p_value))
+        return Verdict(False, "", None, next(iter(margins)), refusal=str(error))
+    p_values = tuple((name, each.p_value) for name, each in found.scales.items())
+    return Verdict(found.backdoored, manifest.classes[found.suspect], found.p_value, found.scale, p_values)

@@ -13,6 +13,7 @@ import torch
 from onnx import numpy_helper
 
 from mmguard.calibrate import calibrator as calibrator_module
+from mmguard.calibrate import maximum_margins
 from mmguard.calibrate.bounds import Bounds
 from mmguard.calibrate.calibrator import Calibrator, Round
 from mmguard.calibrate.graph import DifferentiableGraph
@@ -67,6 +68,13 @@ def run(
     return logits
 
 
+def margins(bounds: dict[str, Array] | None) -> Array:
+    """(3,) by class, that a search of the network with these bounds reaches."""
+    graph = DifferentiableGraph(ir.from_proto(tiny_network().model()), "logits")
+    found: Array = maximum_margins(graph, CLEAN, BOX, 3, bounds)["sample"].astype(np.float32)
+    return found
+
+
 @pytest.fixture(scope="module")
 def learned() -> Calibration:
     return calibrate()
@@ -74,9 +82,8 @@ def learned() -> Calibration:
 
 def test_the_objective_falls_below_what_it_is_without_bounds(learned: Calibration) -> None:
     change = float(np.square(learned.clipped_logits - learned.original_logits).mean())
-    before = QUICK.margin_weight * np.maximum(learned.original_margins, 0).mean()
-    after = change + QUICK.margin_weight * np.maximum(learned.clipped_margins, 0).mean()
-    assert after < 0.8 * before
+    before, after = (np.maximum(margins(bounds), 0).mean() for bounds in (None, learned.bounds))
+    assert change + QUICK.margin_weight * after < 0.8 * QUICK.margin_weight * before
 
 
 def test_the_margin_falls_round_by_round_where_lambda_stays() -> None:
@@ -100,8 +107,6 @@ def test_what_is_returned_is_what_the_bounds_do(learned: Calibration) -> None:
     graph = DifferentiableGraph(ir.from_proto(tiny_network().model()), "logits")
     np.testing.assert_allclose(run(graph, CLEAN, None), learned.original_logits, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(run(graph, CLEAN, learned.bounds), learned.clipped_logits, rtol=1e-4, atol=1e-5)
-    assert learned.original_margins.shape == learned.clipped_margins.shape == (3,)
-    assert learned.original_margins.dtype == np.float64
     assert learned.rounds == QUICK.rounds
 
 
@@ -189,7 +194,7 @@ def test_tight_bounds_close_the_triggers_channel_without_a_search() -> None:
     logits = [run(graph, triggered, bounds) for bounds in (None, learned.bounds)]
     assert (logits[0].argmax(axis=1) == TARGET).all()
     assert margin_gap(*logits).min() > margin_gap(learned.original_logits, learned.clipped_logits).max()
-    assert learned.clipped_margins.max() < learned.original_margins.max()
+    assert margins(learned.bounds).max() < margins(None).max()
 
 
 def test_lambda_may_wait_and_then_change_every_few_rounds() -> None:
@@ -215,7 +220,7 @@ def test_the_search_may_start_anew_every_few_rounds(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(MarginSearch, "restart", record_restart)
     calibrate(replace(QUICK, rounds=3, renew_every=2, first_steps=4, warm_steps=1, search_original=True))
     first = ["restart", (True, 4)]
-    assert calls == [*first, (True, 1), (True, 1), *first, (True, 1), (False, 4)], "the last for what is reported"
+    assert calls == [*first, (True, 1), (True, 1), *first, (True, 1)]
     calls.clear()
     calibrate(replace(QUICK, rounds=2, first_steps=4, warm_steps=1))
     assert calls == [*first, (False, 1), (False, 1)]
@@ -273,7 +278,7 @@ def test_mmbm_shrinks_the_bounds_without_a_search(monkeypatch: pytest.MonkeyPatc
     settings = replace(find_preset("default", "mmbm"), rounds=5, maximisers=4, first_steps=2)
     rounds: list[Round] = []
     calibrate(settings, on_round=rounds.append)
-    assert steps == [2, 2], "only for the margins that are reported, before and after"
+    assert not steps
     assert rounds[-1].penalty < rounds[0].penalty
     start = Bounds.over(
         DifferentiableGraph(ir.from_proto(tiny_network().model()), "logits"),
@@ -286,7 +291,7 @@ def test_mmbm_shrinks_the_bounds_without_a_search(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_lowers_the_margins_and_keeps_more_than_half_of_the_decisions(preset: str) -> None:
     learned = calibrate(replace(PRESETS[preset], rounds=8, maximisers=8, first_steps=20))
-    assert learned.clipped_margins.max() < learned.original_margins.max()
+    assert margins(learned.bounds).max() < margins(None).max()
     same = learned.clipped_logits.argmax(axis=1) == learned.original_logits.argmax(axis=1)
     assert same.mean() > 0.5
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from mmguard.calibrate.clean import CleanSet, assign_classes, check_accuracy, read_clean
+from mmguard.calibrate.clean import CleanSet, assign_classes, check_accuracy, check_classes, read_clean
 from mmguard.errors import CleanSetError, InputError, UnreadableImageError
 from mmguard.images import pixel_box
 from mmguard.types import InputSpec, Preprocessing
@@ -219,3 +219,17 @@ def test_accuracy_near_chance_is_refused_with_its_likely_cause() -> None:
                 check_accuracy(logits, mixed)
         else:
             check_accuracy(logits, mixed)
+
+
+def test_missing_classes_are_named_and_of_many_only_some(caplog: pytest.LogCaptureFixture) -> None:
+    check_classes(np.array([0, 1, 2]), ["cat", "dog", "ship"], "mmac")
+    assert not caplog.text
+    check_classes(np.array([0, 0]), ["cat", "dog", "ship"], "mmac")
+    assert "no clean input of class dog, ship: how clipping treats such inputs is unknown" in caplog.text
+    check_classes(np.array([3]), [str(i) for i in range(1000)], "mmbm")
+    assert "no clean input of class 0, 1, 2, 4, 5 and 994 more:" in caplog.text
+
+
+def test_mmom_is_refused_where_a_class_is_missing() -> None:
+    with pytest.raises(CleanSetError, match="no clean input of class dog: MMOM would unlearn"):
+        check_classes(np.array([0, 2]), ["cat", "dog", "ship"], "mmom")

@@ -1,5 +1,7 @@
 """Cross-fitting: each part of D meets bounds that were learned without it."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -48,6 +50,20 @@ def test_bounds_change_inputs_more_that_they_never_saw() -> None:
     seen = np.square(folded.clipped_logits - folded.original_logits).mean()
     unseen = np.square(folded.held_out_logits - folded.original_logits).mean()
     assert unseen > seen
+
+
+def test_more_parts_than_inputs_leave_out_one_input_each() -> None:
+    rounds: list[Round] = []
+    seen: list[Array] = []
+
+    def learner(x: Array) -> Calibrator:
+        seen.append(x)
+        quick = replace(SETTINGS, rounds=1, first_steps=1)
+        return Calibrator(GRAPH, dict.fromkeys((site.value for site in SITES), 1), x, BOX, quick)
+
+    cross_fit(learner, CLEAN[:5], None, 100, 0, rounds.append)
+    assert [len(x) for x in seen] == [5, 4, 4, 4, 4, 4]
+    assert rounds[-1].rounds == 6
 
 
 @pytest.mark.parametrize("folds", [1, 3])

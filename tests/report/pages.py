@@ -32,8 +32,8 @@ def with_classes(manifest: Manifest, names: tuple[str, ...], original: FloatArra
         null=replace(manifest.null, criteria=criteria),
         calibration=replace(
             manifest.calibration,
-            original_margins=tuple(original.tolist()),
-            clipped_margins=tuple(clipped.tolist()),
+            original_margins={"sample": tuple(original.tolist())},
+            clipped_margins={"sample": tuple(clipped.tolist())},
         ),
     )
 

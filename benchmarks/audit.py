@@ -1,0 +1,92 @@
+"""The audit on every network: whether it is said to be backdoored, and for which class.
+
+    python -m benchmarks.audit                                    # every network that has no JSON yet
+    python -m benchmarks.audit --networks cifar10-resnet20-badnets-seed0 --draws 3
+
+Writes `benchmarks/results/audit/NETWORK-MM-BD-50-DRAW.json`. Run again, it goes on with the first one missing.
+"""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.cells import Bed, Cell, grid, run_command
+from benchmarks.cifar import Images
+from benchmarks.record import RESULTS, Record
+from benchmarks.suspect import Suspect
+from mmguard.audit import Audit, audit
+from mmguard.calibrate import DifferentiableGraph, maximum_margins
+from mmguard.exporter import read_classifier
+from mmguard.images import pixel_box
+from mmguard.types import FloatArray, Preprocessing
+
+FOLDER = RESULTS / "audit"
+METHOD = "MM-BD"
+
+
+def cells(networks: Sequence[str], methods: Sequence[str], draws: int = 1) -> Iterator[Cell]:
+    """One cell a network and draw of D."""
+    return grid(networks, dict.fromkeys(methods, 0), draws)
+
+
+def measure(cell: Cell, data_folder: Path | None = None) -> Record:
+    """Search the margins of the network from D, and hold the verdict against the attack."""
+    bed, start = Bed.of(cell, data_folder), time.perf_counter()
+    margins = search(bed.suspect, bed.clean.x, cell.draw)
+    seconds = round(time.perf_counter() - start, 1)
+    found = audit(margins)
+    labels = np.arange(len(next(iter(margins.values()))))
+    goal = bed.suspect.attack.goal(labels)
+    targets = sorted(set(goal[goal != labels].tolist()))
+    return bed.record() | verdict(found, targets) | {"search_seconds": seconds} | others(margins, targets)
+
+
+def search(suspect: Suspect, x: Images, seed: int) -> dict[str, FloatArray]:
+    """Maximum margins by scale, from clean images (N, 32, 32, 3) uint8."""
+    mean, deviation = suspect.record["mean"], suspect.record["std"]
+    preprocessing = Preprocessing(mode="RGB", mean=tuple(mean), std=tuple(deviation))
+    classifier = read_classifier(suspect.path)
+    graph = DifferentiableGraph(classifier.model, classifier.output.logits)
+    images = (x.astype(np.float32) / 255 - np.float32(mean)) / np.float32(deviation)
+    clean = np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32)
+    return maximum_margins(graph, clean, pixel_box(preprocessing), suspect.logits(x[:1]).shape[1], seed=seed)
+
+
+def verdict(found: Audit, targets: Sequence[int]) -> Record:
+    """What the audit says, all that it rests on, and whether it is right of a network with these targets."""
+    return {
+        "targets": targets,
+        "backdoored": found.backdoored,
+        "suspect": found.suspect,
+        "right": found.suspect in targets if found.backdoored else not targets,
+        "p_value": found.p_value,
+        "scale": found.scale,
+        "scales": {
+            name: {
+                "margins": scale.margins.tolist(),
+                "suspect": scale.suspect,
+                "p_value": scale.p_value,
+                "left_out": list(scale.left_out),
+            }
+            for name, scale in found.scales.items()
+        },
+    }
+
+
+def others(margins: Mapping[str, FloatArray], targets: Sequence[int]) -> Record:
+    """The p-value without the targets, of which none should be small: an audit of classes that are all clean."""
+    if len(targets) > 1:
+        return {}
+    return {"p_value_of_others": audit({name: np.delete(values, targets) for name, values in margins.items()}).p_value}
+
+
+def main() -> None:
+    """Entry point."""
+    sys.exit(run_command(__doc__, "methods", [METHOD], (), cells, FOLDER, measure))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""What the figures of a calibration should make its user wary of, as warnings in the log."""
+
+import logging
+from collections.abc import Mapping
+
+from mmguard.manifest import CalibrationFigures
+from mmguard.stats import unseen_rate
+from mmguard.types import FloatArray
+
+logger = logging.getLogger(__name__)
+
+BLIND = 0.8
+"""Share of the largest margin that is left where clipping may catch little."""
+LOST_ACCURACY = 0.05
+"""Share of D by which clipping may lower the accuracy before it is warned of."""
+
+
+def warn_of_blindness(original: Mapping[str, FloatArray], clipped: Mapping[str, FloatArray]) -> None:
+    """Bounds that leave the largest margins as they were, because activations went unclipped, would catch nothing.
+
+    Args:
+        original, clipped: margins (K,) in logits of both networks by scale of the search.
+    """
+    before, after = original["sample"].max(), clipped["sample"].max()
+    if after > BLIND * before:
+        what = "lowers the largest margin only" if after < before else "does not lower the largest margin, which went"
+        logger.warning(
+            "warning: clipping %s from %.1f to %.1f, so this guard may catch little; "
+            "see which activations are clip sites with `mmguard inspect BUNDLE --json`, or run more --rounds",
+            *(what, before, after),
+        )
+
+
+def warn_of_lost_accuracy(figures: CalibrationFigures, margin_weight: float) -> None:
+    """Clipping that changes many decisions on D would correct flagged inputs to wrong labels, and flag clean ones.
+
+    Args:
+        margin_weight: λ at the start.
+    """
+    if figures.original_accuracy - figures.clipped_accuracy > LOST_ACCURACY:
+        what = "accuracy" if figures.labelled else "agreement with the original's decisions"
+        logger.warning(
+            "warning: clipping lowers the %s on the clean inputs from %.1f %% to %.1f %%; for looser bounds, give a "
+            "lower --margin-weight than %g, or more clean inputs",
+            *(what, 100 * figures.original_accuracy, 100 * figures.clipped_accuracy, margin_weight),
+        )
+
+
+def warn_of_few(n: int, theta: float) -> None:
+    """Fewer than one of n clean inputs is expected to be flagged: that none is says little of the rate."""
+    if n * theta < 1:
+        logger.warning(
+            "warning: with %d clean inputs, a false-positive rate of %.3g %% cannot be told from one of %.1f %% "
+            "(95 %%); more of them would make it surer",
+            *(n, 100 * theta, 100 * unseen_rate(n)),
+        )
