@@ -1,4 +1,4 @@
-"""Write the figures of README.md from the JSONs of `benchmarks/results/`: `python -m benchmarks.readme`."""
+"""Write the figures of README.md and docs/ from the JSONs of `benchmarks/results/`: `python -m benchmarks.readme`."""
 
 import json
 from collections.abc import Callable
@@ -70,17 +70,55 @@ def cifar(record: Record) -> list[str]:
     return [*table(("", "without", "with mmguard"), rows), "", note]
 
 
-FIGURES: dict[str, tuple[str, Callable[[Record], list[str]]]] = {"demo": ("demo", demo), "cifar": (CIFAR, cifar)}
+def trained_against(record: Record) -> list[str]:
+    """What is left of an attack that was trained with the guard in its loss."""
+    rates = record["true_positive_rate_at"]["0.005"]
+    rows: list[tuple[str, ...]] = [
+        ("AUROC", f"{record['auroc']:.4f}"),
+        ("triggered images flagged", percent(record["true_positive_rate"])),
+        ("– at 0.5 % false positives", percent(rates)),
+        ("clean images flagged", percent(record["false_positive_rate"])),
+    ]
+    images = f"{record['clean_images']} clean and {record['winning_images']} winning triggered images"
+    return [*table(("", "guard_aware"), rows), "", f"{images}. {footnote(record)}"]
+
+
+def searched(record: Record) -> list[str]:
+    """What is left of attacks on the guard itself."""
+    rows = [
+        (
+            name,
+            percent(found["attack_success"]["without"]),
+            percent(found["attack_success"]["with"]),
+            percent(found["flagged"]),
+        )
+        for name, found in record["shapes"].items()
+    ]
+    head = ("what the attacker changes", "success without guard", "success with guard", "flagged")
+    return [*table(head, rows), "", f"`{record['network']}`, {record['images']} images. {footnote(record)}"]
+
+
+Render = Callable[[Record], list[str]]
+
+FIGURES: dict[str, dict[str, tuple[str, Render]]] = {
+    "README.md": {"demo": ("demo", demo), "cifar": (CIFAR, cifar)},
+    "docs/threat-model.md": {
+        "trained": ("detection/cifar10-resnet20-guard_aware-seed0-MMDF-50-draw0", trained_against),
+        "searched": ("adaptive/cifar10-resnet20-none-seed0", searched),
+        "searched-badnets": ("adaptive/cifar10-resnet20-badnets-seed0", searched),
+    },
+}
 
 
 def main() -> None:
-    """Entry point: rewrites the marked blocks of README.md."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name, (file, render) in FIGURES.items():
-        lines = "\n".join(render(json.loads((RESULTS / f"{file}.json").read_text())))
-        start, rest = text.split(f"<!-- figures: {name} -->\n")
-        text = f"{start}<!-- figures: {name} -->\n{lines}\n<!-- end -->{rest.split('<!-- end -->', 1)[1]}"
-    (ROOT / "README.md").write_text(text, encoding="utf-8")
+    """Entry point: rewrites the marked blocks of each document."""
+    for document, blocks in FIGURES.items():
+        text = (ROOT / document).read_text(encoding="utf-8")
+        for name, (file, render) in blocks.items():
+            lines = "\n".join(render(json.loads((RESULTS / f"{file}.json").read_text())))
+            start, rest = text.split(f"<!-- figures: {name} -->\n")
+            text = f"{start}<!-- figures: {name} -->\n{lines}\n<!-- end -->{rest.split('<!-- end -->', 1)[1]}"
+        (ROOT / document).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import defences, detection, detectors, mitigation, overfitting, tables
+from benchmarks import adaptive, audit, defences, detection, detectors, mitigation, objective, overfitting, tables
 from benchmarks.published import Published
 from benchmarks.report import grid
 
@@ -36,6 +36,17 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(mitigation, "FOLDER", tmp_path / "mitigation")
     monkeypatch.setattr(detection, "FOLDER", tmp_path / "detection")
     monkeypatch.setattr(overfitting, "FOLDER", tmp_path / "overfitting")
+    monkeypatch.setattr(audit, "FOLDER", tmp_path / "audit")
+    monkeypatch.setattr(objective, "FOLDER", tmp_path / "objective")
+    monkeypatch.setattr(adaptive, "FOLDER", tmp_path / "adaptive")
+    reached = {"seconds": 61.2, "fit": 0.5, "margin": 20.0, "objective": 2.5, "margin_by_search": {"shared": 3.0}}
+    write(tmp_path / "objective" / "0.json", {"network": "badnets-0", "weight": 0.1, "presets": {"default": reached}})
+    attacked = {"attack_success": {"without": 1.0, "with": 0.75}, "flagged": 0.25}
+    write(tmp_path / "adaptive" / "0.json", {"network": "none-0", "shapes": {"patch of 3 × 3": attacked}})
+    for attack, targets, p_value in (("badnets", [0], 0.001), ("none", [], 0.5)):
+        verdict = {"targets": targets, "backdoored": p_value < 0.05, "suspect": 0, "right": True, "scale": "pixels"}
+        figures = {"draw": 0, "p_value": p_value, "p_value_of_others": 0.5, "search_seconds": 40.2}
+        write(tmp_path / "audit" / f"{attack}.json", cell_of(attack, 0) | verdict | figures)
     for attack, seed, success in (("badnets", 0, 1.0), ("badnets", 1, 0.9), ("none", 0, None), ("sig", 0, 0.5)):
         write(tmp_path / "zoo" / f"{attack}-{seed}.json", network(attack, seed, success))
     for seed, success in ((0, 0.01), (1, 0.03)):
@@ -97,6 +108,21 @@ def test_detection_and_cost(page: str) -> None:
     assert row(page, "### AUROC", "STRIP", "200")[2:] == [""] * 8
     assert row(page, "## What a detector costs", "MMDF")[1:] == ["2", "3.0", "6"]
     assert row(page, "## What a detector costs", "STRIP")[2:] == ["", ""]
+
+
+def test_verdicts_of_the_audit(page: str) -> None:
+    assert "right 2 of 2" in page
+    assert row(page, "## Is a network", "badnets-0", "0")[2:5] == ["0", "backdoored, target 0", "right"]
+    assert row(page, "## Is a network", "none-0", "0")[2:] == [
+        *("none", "no sign of a backdoor", "right", "pixels", "0.5", "", "40")
+    ]
+
+
+def test_what_is_of_mmguard_alone(page: str) -> None:
+    assert row(page, "## Clean images flagged", "badnets-0")[1:] == ["1", "1.0 %", "1.0 %"]
+    assert row(page, "## Clean images flagged", "all runs")[1:] == ["1", "1.0 %", "1.0 %"]
+    assert row(page, "## Eq. 4", "badnets-0", "default")[2:] == ["61", "0.500", "20.00", "2.500", "shared 3.00"]
+    assert row(page, "## Attacks by", "none-0", "patch of 3 × 3")[2:] == ["100.0 %", "75.0 %", "25.0 %"]
 
 
 def test_peers_stand_beside_their_papers(page: str) -> None:

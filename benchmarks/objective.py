@@ -1,0 +1,112 @@
+"""The value of Eq. 4 that each preset reaches, and the time that it takes: both in one run, on one machine.
+
+    python -m benchmarks.objective --networks cifar10-resnet20-badnets-seed0 --presets default reference
+
+Each preset calibrates by the public command. The margins of its clipped network are then searched for anew: with other
+random numbers, more maximisers and more steps than any preset has, from clean inputs, from noise, and by perturbations
+that inputs share. Writes `benchmarks/results/objective/NETWORK.json`.
+"""
+
+import argparse
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.cells import PER_CLASS, Bed, Cell
+from benchmarks.environment import environment
+from benchmarks.guarded import calibrate, write_clean
+from benchmarks.record import RESULTS, Record, write_json
+from benchmarks.suspect import Suspect
+from mmguard import Bundle
+from mmguard.calibrate import DifferentiableGraph
+from mmguard.calibrate.search import Box, MarginSearch
+from mmguard.calibrate.settings import PRESETS, Settings
+from mmguard.exporter import read_classifier
+
+FOLDER = RESULTS / "objective"
+WEIGHT = 0.1
+"""λ of Eq. 4, on the mean over classes and maximisers: what the presets `paper` and `default` start from."""
+SEED = 7
+STEPS = 100
+SEARCHES = {
+    "from clean inputs": Settings(maximisers=50, shared_share=0.0),
+    "from noise": Settings(maximisers=50, shared_share=0.0, noise=1.0),
+    "shared": Settings(maximisers=50, shared_share=1.0),
+}
+
+
+class Judge:
+    """Eq. 4 on one network and clean set, for any bounds."""
+
+    def __init__(self, bed: Bed) -> None:
+        classifier = read_classifier(bed.suspect.path)
+        self._graph = DifferentiableGraph(classifier.model, classifier.output.logits)
+        self._x = torch.from_numpy(bed.suspect.exported.inputs(bed.clean.x))
+        self._box = _box(bed.suspect)
+        self._original = self._logits({})
+
+    def __call__(self, bundle: Bundle) -> Record:
+        """Both terms, and the mean margin that each search reached."""
+        bounds = {value: torch.from_numpy(bound) for value, bound in bundle.bounds().items()}
+        fit = float((self._logits(bounds) - self._original).square().mean())
+        margins = {name: self._margins(settings, bounds) for name, settings in SEARCHES.items()}
+        largest = np.max(list(margins.values()), axis=0)
+        return {
+            "fit": fit,
+            "margin": float(largest.mean()),
+            "objective": fit + WEIGHT * float(largest.mean()),
+            "margin_by_search": {name: float(values.mean()) for name, values in margins.items()},
+        }
+
+    def _margins(
+        self, settings: Settings, bounds: dict[str, torch.Tensor]
+    ) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+        classes = self._original.shape[1]
+        settings = replace(settings, search_budget=settings.maximisers * classes)
+        generator = torch.Generator().manual_seed(SEED)
+        search = MarginSearch(self._graph, self._x, self._box, classes, settings, generator)
+        search.ascend(bounds, STEPS)
+        return search.margins(bounds).numpy()
+
+    @torch.no_grad()
+    def _logits(self, bounds: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.cat([self._graph(part, bounds or None) for part in self._x.split(100)])
+
+
+def _box(suspect: Suspect) -> Box:
+    mean, std = (torch.tensor(suspect.record[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
+    return Box((0 - mean) / std, (1 - mean) / std)
+
+
+def measure(network: str, presets: list[str], data_folder: Path | None) -> Record:
+    """Calibrate with each preset, and judge its bounds."""
+    cell = Cell(network, "objective")
+    bed = Bed.of(cell, data_folder)
+    judge, found = Judge(bed), {}
+    with tempfile.TemporaryDirectory() as folder:
+        write_clean(Path(folder) / "clean", bed.clean)
+        for preset in presets:
+            path = Path(folder) / f"{preset}.mmguard"
+            calibrate(bed.suspect, Path(folder) / "clean", path, ["--preset", preset])
+            bundle = Bundle.open(path)
+            found[preset] = {"seconds": bundle.provenance()["seconds"]} | judge(bundle)
+    return {"network": network, "per_class": PER_CLASS, "weight": WEIGHT, "search_seed": SEED, "presets": found}
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=["cifar10-resnet20-badnets-seed0"], metavar="NETWORK")
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=["default", "reference"])
+    parser.add_argument("--data-folder", type=Path, help="folder of the data set's archive; default MMGUARD_DATA")
+    options = parser.parse_args()
+    for network in options.networks:
+        record = measure(network, options.presets, options.data_folder)
+        write_json(FOLDER / f"{network}.json", record | environment())
+
+
+if __name__ == "__main__":
+    main()

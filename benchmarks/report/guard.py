@@ -1,0 +1,61 @@
+"""What is measured of mmguard alone: false positives over draws of D, the objective of Eq. 4, attacks on the guard."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import mean
+
+from benchmarks.record import Record
+from benchmarks.report.markdown import percent, table
+
+
+def false_positives(detected: Sequence[Record]) -> list[str]:
+    """Clean images that the preset `default` flags at its θ of 0.5 %, over draws of D."""
+    rates = defaultdict(list)
+    for record in detected:
+        if record["method"] == "MMDF" and record["per_class"] == 50:
+            rates[record["network"]].append(record["false_positive_rate"])
+    if not rates:
+        return []
+    every = [rate for of_network in rates.values() for rate in of_network]
+    rows = [(name, str(len(each)), percent(mean(each)), percent(max(each))) for name, each in sorted(rates.items())]
+    rows.append(("all runs", str(len(every)), percent(mean(every)), percent(max(every))))
+    lines = [
+        "",
+        "## Clean images flagged by mmguard, for any reason",
+        "",
+        "θ is 0.5 %; a run a draw of D.",
+    ]
+    return [*lines, "", *table(("network", "draws", "mean", "largest"), rows)]
+
+
+def objective(records: Sequence[Record]) -> list[str]:
+    """The value of Eq. 4 that each preset reaches."""
+    rows = []
+    for record in records:
+        for preset, found in record["presets"].items():
+            numbers = (f"{found['fit']:.3f}", f"{found['margin']:.2f}", f"{found['objective']:.3f}")
+            parts = ", ".join(f"{name} {value:.2f}" for name, value in found["margin_by_search"].items())
+            rows.append((record["network"], preset, f"{found['seconds']:.0f}", *numbers, parts))
+    if not rows:
+        return []
+    head = ("network", "preset", "seconds", "change of the logits", "margin", "Eq. 4", "margin by search")
+    words = f"λ = {records[0]['weight']:g}; margins by an independent search, the largest of three for each class."
+    return ["", "## Eq. 4: what each preset reaches, and when", "", words, "", *table(head, rows)]
+
+
+def adaptive(records: Sequence[Record]) -> list[str]:
+    """Attacks by someone who holds the bundle."""
+    rows = [
+        (
+            record["network"],
+            name,
+            *(percent(found["attack_success"][who]) for who in ("without", "with")),
+            percent(found["flagged"]),
+        )
+        for record in records
+        for name, found in record["shapes"].items()
+    ]
+    if not rows:
+        return []
+    head = ("network", "what the attacker changes", "success without", "success with mmguard", "flagged")
+    return ["", "## Attacks by someone who holds the bundle", "", *table(head, rows)]
