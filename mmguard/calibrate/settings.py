@@ -120,8 +120,8 @@ class Settings:
 
 
 DEFAULT = Settings()
-"""Ours. No margin is searched while bounds are learned: those that hug what clean inputs need leave a trigger no room,
-and reach lower margins than the search does in a hundred times the time (see `benchmarks/RESULTS.md`)."""
+"""Ours. No margin is searched while bounds are learned: those that hug what clean inputs need leave a trigger little
+room, and the null is of inputs that shaped nothing."""
 
 MARGINS = Settings(
     penalty="margins",
