@@ -3,10 +3,12 @@
     python -m benchmarks.overfitting                                        # every cell that has no JSON yet
     python -m benchmarks.overfitting --list                                 # all cells, and which are done
     python -m benchmarks.overfitting --only cifar10-LT-100-CE --device cuda --minutes 6
+    python -m benchmarks.overfitting --small resnet20 20                    # MMOM on CIFAR-10 at a size for two cores
 
-A cell is one ResNet-32 and what was done to it after training. Its network is trained once, kept with its checkpoint in
---networks, and shared by all cells that need it. D is drawn from the test split, and every cell, mitigated or not, is
-measured on the other test images. Writes `benchmarks/results/overfitting/CELL.json`; run again, it goes on.
+A cell is one ResNet-32 (another network with --small) and what was done to it after training. Its network is trained
+once, kept with its checkpoint in --networks, and shared by all cells that need it. D is drawn from the test split, and
+every cell, mitigated or not, is measured on the other test images. Writes `benchmarks/results/overfitting/CELL.json`;
+run again, it goes on.
 """
 
 import argparse
@@ -24,7 +26,7 @@ from benchmarks import cifar, train
 from benchmarks.environment import environment
 from benchmarks.evaluate import Exported, per_class_accuracy
 from benchmarks.guarded import write_clean
-from benchmarks.overfitting_grid import PER_CLASS, Cell, cells
+from benchmarks.overfitting_grid import PER_CLASS, Cell, cells, small_cells
 from benchmarks.record import RESULTS, Record, write_json
 from benchmarks.suspect import CleanSet, Suspect
 from mmguard.images import preprocessing_from
@@ -146,6 +148,9 @@ def main() -> None:
     logging.getLogger("benchmarks").setLevel(logging.INFO)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=[""], metavar="PART", help="cells with one of these in their name")
+    parser.add_argument(
+        "--small", nargs=2, metavar=("NETWORK", "EPOCHS"), help="CE and MMOM on CIFAR-10 only, so trained"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the networks, of the draws of D, of calibration")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to train and calibrate")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing after so many; run again then")
@@ -153,7 +158,8 @@ def main() -> None:
     parser.add_argument("--data-folder", type=Path, help="folder of the data set's archive; default MMGUARD_DATA")
     parser.add_argument("--list", action="store_true", help="print the cells, and run none")
     options = parser.parse_args()
-    grid = [cell for cell in cells(options.seed) if any(part in cell.name for part in options.only)]
+    small = options.small and small_cells(options.small[0], int(options.small[1]), options.seed)
+    grid = [cell for cell in small or cells(options.seed) if any(part in cell.name for part in options.only)]
     if options.list:
         return show(grid, FOLDER)
     deadline = time.monotonic() + 60 * options.minutes

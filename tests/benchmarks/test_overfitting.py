@@ -10,7 +10,7 @@ import pytest
 import mmguard
 from benchmarks import cifar, overfitting, overfitting_grid
 from benchmarks.overfitting import Place, run_cells
-from benchmarks.overfitting_grid import Cell, cells
+from benchmarks.overfitting_grid import Cell, cells, small_cells
 from benchmarks.suspect import CleanSet
 from benchmarks.train import OutOfTimeError
 from benchmarks.training.imbalance import PROFILES
@@ -58,6 +58,14 @@ def test_the_grid_trains_each_network_once() -> None:
     changes = sum(a != b for a, b in pairwise(recipes))
     assert changes + 1 == len(set(recipes)) == 2 * 4 * 3 + 2 + 1
     assert all(recipe.network == "resnet32" and recipe.attack == "none" for recipe in recipes)
+
+
+def test_the_small_grid_is_before_and_after_mmom_on_every_profile() -> None:
+    grid = small_cells("resnet20", 20)
+    assert {(c.profile, c.mitigation) for c in grid} == {(p, m) for p in PROFILES for m in ("none", "MMOM")}
+    assert all(c.recipe.network == "resnet20" and c.recipe.epochs == 20 for c in grid)
+    assert not {c.name for c in grid} & {c.name for c in cells()}
+    assert grid[0].name.startswith("resnet20-cifar10-balanced-CE-20epochs")
 
 
 def test_cells_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

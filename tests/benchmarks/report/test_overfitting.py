@@ -13,7 +13,7 @@ CELL = {"data": "cifar10", "profile": "LT-100", "objective": "CE", "epochs": 200
 
 def record(accuracy: float, **what: Any) -> dict[str, Any]:
     figures = {"accuracy": accuracy, "per_class_accuracy": [0.9, 0.1], "class_sizes": [100, 1]}
-    return CELL | figures | {"training_seconds": 100.0, "mitigation_seconds": 7.0} | what
+    return CELL | {"architecture": "resnet32"} | figures | {"training_seconds": 100.0, "mitigation_seconds": 7.0} | what
 
 
 @pytest.fixture
@@ -29,6 +29,10 @@ def page(tmp_path: Path) -> str:
         record(0.82, epochs=1000, **mmom),
         record(0.5, data="cifar100", profile="step-10", objective="GCL"),
         record(0.93, profile="balanced"),
+        record(0.50, architecture="resnet20", epochs=20),
+        record(0.40, architecture="resnet20", epochs=20, seed=1),
+        record(0.61, architecture="resnet20", epochs=20, **mmom),
+        record(0.61, architecture="resnet20", epochs=20, profile="LT-10", **mmom),
     ]
     return "\n".join(section(records, PAPER, tmp_path / "plots"))
 
@@ -53,6 +57,11 @@ def test_lambda_balanced_and_over_training(page: str) -> None:
     assert row(page, "### Table 3", "ours")[1:] == ["", "", "", "80.00", "", "60.00"]
     assert row(page, "### Table 5", "CE", "ours")[2:] == ["93.00", ""]
     assert row(page, "### Section 4.3", "ours")[1:] == ["71.00 ± 1.41", "75.00", "82.00"]
+
+
+def test_smaller_networks_have_a_table_of_their_own_where_both_cells_are_there(page: str) -> None:
+    assert row(page, "### MMOM on CIFAR-10", "resnet20") == ["resnet20", "20", "LT-100", "45.00", "61.00", "+16.00"]
+    assert page.count("| resnet20 ") == 1
 
 
 def test_seconds_are_of_training_or_of_what_came_after(page: str) -> None:
