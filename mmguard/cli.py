@@ -73,6 +73,7 @@ def calibrate(
     rounds: int | None = None,
     margin_weight: float | None = None,
     null: Literal["gaussian", "empirical"] | None = None,
+    logits: str | None = None,
     classes: Path | None = None,
     mean: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None,
     std: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None,
@@ -109,6 +110,8 @@ def calibrate(
     null
         What p-values are read off: gaussian (the default), a curve fitted to the clean inputs; or empirical, an input's
         rank among them, which asks nothing of their distribution but needs at least 1/theta - 1 of them.
+    logits
+        ONNX name of the logits, (N, K), where they are not found by themselves.
     classes
         Text file with one class name a line, in the order of the model's outputs.
     mean
@@ -147,6 +150,7 @@ def calibrate(
             rounds=rounds,
             margin_weight=margin_weight,
             null=null,
+            logits=logits,
             classes=_class_names(classes),
             preprocessing=preprocessing_from(mean=mean, std=std, scale=scale, layout=layout, size=size),
             seed=seed,

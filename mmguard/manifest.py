@@ -11,9 +11,9 @@ import numpy as np
 from mmguard.errors import SchemaError
 from mmguard.mmdf import STATISTICS, Criterion, MmdfTest
 from mmguard.stats import GaussianNull
-from mmguard.types import ClipSite, InputSpec, Preprocessing, Tail
+from mmguard.types import ClipSite, InputSpec, Preprocessing
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """Names of bundles: they become metric labels and paths in a URL."""
 
@@ -28,17 +28,20 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """The model's output.
+    """What the model answers.
 
     Attributes:
-        name: ONNX name of the user's own output, (N, K).
-        logits: ONNX name under which the plans give the logits, (N, K); `name` itself where that is the logits.
-        tail: what lies between `logits` and `name`.
+        names: ONNX names of the user's own outputs, in order.
+        logits: name under which the plans give the logits, float32 (N, K); one of `names` where they are an output.
+        derived: those of `names` that are computed from the logits alone, which the plan `tail` does. What is in
+            neither is given as the original network gives it.
+        tail: ONNX operators between the logits and these outputs.
     """
 
-    name: str
+    names: tuple[str, ...]
     logits: str
-    tail: Tail
+    derived: tuple[str, ...] = ()
+    tail: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -188,14 +191,32 @@ def _decode(kind: type[Manifest], raw: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"name {raw['name']!r} is not of the form {NAME_PATTERN.pattern}")
     return raw | {
         "input": _decode_input(raw["input"]),
-        "output": OutputSpec(**_known(OutputSpec, raw["output"]) | {"tail": Tail(raw["output"]["tail"])}),
+        "output": _decode_output(raw["output"]),
         "classes": tuple(class_name(name) for name in raw["classes"]),
         "sites": tuple(ClipSite(**_known(ClipSite, site)) for site in raw["sites"]),
         "null": _decode_null(raw["null"], len(raw["classes"])),
         "calibration": _decode_figures(raw["calibration"], len(raw["classes"])),
         "files": {bundle_path(name): FileEntry(**_known(FileEntry, entry)) for name, entry in raw["files"].items()},
-        "plans": {form: bundle_path(raw["plans"][form]) for form in ("original", "clipped")},
+        "plans": _decode_plans(raw["plans"], bool(raw["output"]["derived"])),
     }
+
+
+def _decode_output(raw: dict[str, Any]) -> OutputSpec:
+    keys = ("names", "derived", "tail")
+    if not all(isinstance(raw[key], list) for key in keys):
+        raise ValueError(f"output: {', '.join(keys)} must be lists")
+    lists = {key: tuple(map(str, raw[key])) for key in keys}
+    output = OutputSpec(**_known(OutputSpec, raw) | lists)
+    if not output.names or not set(output.derived) <= set(output.names) - {output.logits}:
+        raise ValueError("output: there must be names, and derived must be some of them other than the logits")
+    return output
+
+
+def _decode_plans(raw: dict[str, Any], derived: bool) -> dict[str, str]:
+    forms = {"original", "clipped", *(["tail"] if derived else [])}
+    if set(raw) != forms:
+        raise ValueError(f"plans must be {sorted(forms)}, found {sorted(raw)}")
+    return {form: bundle_path(name) for form, name in raw.items()}
 
 
 def _decode_input(raw: dict[str, Any]) -> InputSpec:

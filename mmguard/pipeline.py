@@ -20,7 +20,7 @@ import numpy.typing as npt
 from mmguard import bundle
 from mmguard.advice import warn_of_blindness, warn_of_few, warn_of_lost_accuracy
 from mmguard.errors import MissingExtraError, NotClassifierError, OptionError, ProviderError
-from mmguard.manifest import NAME_PATTERN, CalibrationFigures, CriterionSpec, Manifest, NullSpec, OutputSpec
+from mmguard.manifest import NAME_PATTERN, CalibrationFigures, CriterionSpec, Manifest, NullSpec
 from mmguard.mmdf import Criterion
 from mmguard.provenance import provenance, versions
 from mmguard.stats import check_level, check_null_samples, margin_gap
@@ -51,6 +51,7 @@ def calibrate_model(
     rounds: int | None = None,
     margin_weight: float | None = None,
     null: "Null | None" = None,
+    logits: str | None = None,
     classes: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
     seed: int = 0,
@@ -75,6 +76,7 @@ def calibrate_model(
             with the norm of the bounds in place of the margins.
         theta, rounds, margin_weight, null: override the preset's. The third is λ; the null is `gaussian`, or
             `empirical` for p-values that are ranks among the clean inputs, and need 1 / theta of them.
+        logits: ONNX name of the logits (N, K), or of the one number before a sigmoid; None finds them.
         classes: class names in the order of the outputs.
         preprocessing: how image files become inputs, and with it the input box. None scales pixels to [0, 1], and
             takes the box of arrays from their own range.
@@ -105,7 +107,7 @@ def calibrate_model(
     out, name = Path(out or default_out(model)), _bundle_name(name or model.stem)
     bundle.check_destination(out)
     settings = _settings(preset, objective, theta, rounds, margin_weight, null)
-    subject = _prepare(model, Path(clean), settings, classes, preprocessing, seed, device, skip_bad)
+    subject = _prepare(model, Path(clean), settings, logits, classes, preprocessing, seed, device, skip_bad)
     checkpoint = Checkpoint(checkpoint_path(out), _fingerprint(subject, settings, seed, device))
     state = _kept_state(checkpoint, resume)
     if out.exists():
@@ -124,7 +126,7 @@ def calibrate_model(
         figures = _figures(learned, subject.labels, fitted, *margins)
         warn_of_lost_accuracy(figures, settings.margin_weight)
         with bundle.staged(out) as folder:
-            plans, output = _export(folder, subject, learned, seed)
+            plans = _export(folder, subject, learned, seed)
             manifest = Manifest(
                 name=name,
                 versions=versions(),
@@ -132,7 +134,7 @@ def calibrate_model(
                 preset=preset,
                 settings=settings.as_json(),
                 input=subject.input,
-                output=output,
+                output=subject.classifier.output,
                 classes=subject.classes,
                 plans=plans,
                 sites=tuple(
@@ -186,6 +188,7 @@ def _prepare(
     model: Path,
     clean: Path,
     settings: "Settings",
+    logits: str | None,
     classes: Sequence[str] | None,
     preprocessing: Preprocessing | None,
     seed: int,
@@ -196,10 +199,9 @@ def _prepare(
     from mmguard import calibrate, exporter
 
     _check_run(seed, device)
-    classifier = exporter.read_classifier(model)
-    logits = classifier.output.logits
-    activations = exporter.find_activations(classifier.model, logits)
-    graph = calibrate.DifferentiableGraph(classifier.model, logits)
+    classifier = exporter.read_classifier(model, logits)
+    activations = exporter.find_activations(classifier.model, classifier.scores.value)
+    graph = calibrate.DifferentiableGraph(exporter.scored(classifier), classifier.output.logits)
     spec = calibrate.declared_input(classifier.input_name, classifier.input_shape, preprocessing, images=clean.is_dir())
     data = calibrate.read_clean(clean, spec, skip_bad)
     if settings.objective != "mmom":
@@ -207,7 +209,8 @@ def _prepare(
         if settings.null == "empirical":
             check_level(settings.theta, len(data.x))
     spec = calibrate.with_box(spec, data.x)
-    calibrate.assert_matches_onnxruntime(graph, model, data.x[:COMPARED], spec.name, logits)
+    with exporter.scored_file(classifier) as path:
+        calibrate.assert_matches_onnxruntime(graph, path, data.x[:COMPARED], classifier.output.logits)
     axes = {activation.value: activation.axis for activation in activations}
 
     def learner(x: npt.NDArray[np.float32]) -> "Calibrator":
@@ -331,9 +334,9 @@ def _fit_null(learned: Calibration, settings: "Settings") -> NullSpec:
     return null
 
 
-def _export(folder: Path, subject: _Subject, learned: Calibration, seed: int) -> tuple[dict[str, str], OutputSpec]:
+def _export(folder: Path, subject: _Subject, learned: Calibration, seed: int) -> dict[str, str]:
     """Write both networks, their plans, the bounds and the probes; every form is checked on D before it is kept."""
-    from mmguard.exporter import run, verify_export, write_clipped, write_plans
+    from mmguard.exporter import FORMS, run, verify_export, verify_tail, write_clipped, write_plans
 
     classifier, spec, x = subject.classifier, subject.input, subject.x
     shutil.copyfile(classifier.path, folder / "original.onnx")
@@ -341,15 +344,17 @@ def _export(folder: Path, subject: _Subject, learned: Calibration, seed: int) ->
         (folder / location).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(classifier.path.parent / location, folder / location)
     write_clipped(classifier, learned.bounds, folder / "clipped.onnx")
-    plans, output = write_plans(folder, classifier.output)
-    verify_export(folder / plans["original"], x, learned.original_logits, output.logits)
-    verify_export(folder / plans["clipped"], x, learned.clipped_logits, output.logits)
+    plans, name = write_plans(folder, classifier), classifier.output.logits
+    verify_export(folder / plans["original"], x, learned.original_logits, name)
+    verify_export(folder / plans["clipped"], x, learned.clipped_logits, name)
+    if "tail" in plans:
+        verify_tail(folder / plans["tail"], folder / plans["original"], x, classifier.output)
     bundle.write_tensors(folder / bundle.BOUNDS, learned.bounds)
     shape = (PROBES, *x.shape[1:])
     probes = np.random.default_rng(seed).uniform(spec.low, spec.high, shape).astype(np.float32)
-    logits = {form: run(folder / plans[form], probes, output.logits) for form in plans}
+    logits = {form: run(folder / plans[form], probes, name) for form in FORMS}
     bundle.write_tensors(folder / bundle.PROBES, {"x": probes, **logits})
-    return plans, output
+    return plans
 
 
 def _write_report(folder: Path, manifest: Manifest, subject: _Subject, learned: Calibration, device: str) -> None:

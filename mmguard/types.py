@@ -23,14 +23,6 @@ class Reason(StrEnum):
     BOTH = "both"
 
 
-class Tail(StrEnum):
-    """What the user's model does to its logits before it returns them."""
-
-    NONE = "none"
-    SOFTMAX = "softmax"
-    LOG_SOFTMAX = "log_softmax"
-
-
 @dataclass(frozen=True)
 class ClipSite:
     """One activation of the network, clipped per channel.
@@ -94,6 +86,7 @@ class InputSpec:
         shape: shape of one batch; None where the axis is dynamic. The first axis is the batch.
         low, high: bounds of a feasible input, float32, broadcastable against one input (no batch axis).
         preprocessing: how image files are read; None where D came as arrays.
+        dtype: NumPy's name of the input's dtype.
     """
 
     name: str
@@ -101,6 +94,7 @@ class InputSpec:
     low: npt.NDArray[np.float32]
     high: npt.NDArray[np.float32]
     preprocessing: Preprocessing | None = None
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)

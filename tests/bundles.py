@@ -6,6 +6,7 @@ are smooth, so on them that channel is nearly silent, and its bound is near zero
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,18 @@ from onnx import TensorProto, helper, numpy_helper
 from mmguard.bundle import BOUNDS, PROBES, staged, write, write_tensors
 from mmguard.manifest import CalibrationFigures, CriterionSpec, Manifest, NullSpec, OutputSpec
 from mmguard.mmdf import Criterion
-from mmguard.types import ClipSite, InputSpec, Tail
+from mmguard.types import ClipSite, InputSpec
 
 Array = npt.NDArray[np.float32]
+
+
+class Tail(StrEnum):
+    """What the tiny network does to its logits before it returns them."""
+
+    NONE = "none"
+    SOFTMAX = "Softmax"
+    LOG_SOFTMAX = "LogSoftmax"
+
 
 CLASSES = ("cat", "dog", "ship")
 TARGET = 2
@@ -54,8 +64,7 @@ class TinyNetwork:
         nodes.append(helper.make_node("Flatten", ["pooled"], ["features"]))
         nodes.append(helper.make_node("Gemm", ["features", "fc.weight", "fc.bias"], ["logits"], transB=1))
         if self.tail is not Tail.NONE:
-            operator = "Softmax" if self.tail is Tail.SOFTMAX else "LogSoftmax"
-            nodes.append(helper.make_node(operator, ["logits"], [OUTPUT[self.tail]], axis=1))
+            nodes.append(helper.make_node(self.tail, ["logits"], [OUTPUT[self.tail]], axis=1))
         outputs = [OUTPUT[self.tail]]
         if logits is not None:
             nodes.append(helper.make_node("Identity", ["logits"], [logits]))
@@ -195,7 +204,27 @@ def _write_plans(folder: Path, network: TinyNetwork, bounds: Mapping[str, Array]
     (folder / "plans").mkdir()
     onnx.save(network.model(logits="mmguard_logits"), folder / "plans/original.onnx")
     onnx.save(network.model(bounds, logits="mmguard_logits"), folder / "plans/clipped.onnx")
-    return {form: f"plans/{form}.onnx" for form in ("original", "clipped")}
+    onnx.save(_tail(network), folder / "plans/tail.onnx")
+    return {form: f"plans/{form}.onnx" for form in ("original", "clipped", "tail")}
+
+
+def _tail(network: TinyNetwork) -> onnx.ModelProto:
+    """What comes after the logits, alone."""
+    name = OUTPUT[network.tail]
+    graph = helper.make_graph(
+        [helper.make_node(network.tail, ["mmguard_logits"], [name], axis=1)],
+        "tail",
+        [helper.make_tensor_value_info("mmguard_logits", TensorProto.FLOAT, ["N", 3])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3])],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def output_spec(tail: Tail) -> OutputSpec:
+    """What the manifest says of the tiny network's output."""
+    if tail is Tail.NONE:
+        return OutputSpec(("logits",), "logits")
+    return OutputSpec((OUTPUT[tail],), "mmguard_logits", (OUTPUT[tail],), (tail.value,))
 
 
 def _manifest(
@@ -212,7 +241,7 @@ def _manifest(
         preset="default",
         settings={"rounds": 1},
         input=InputSpec("image", (None, 3, 8, 8), np.zeros(shape, np.float32), np.ones(shape, np.float32)),
-        output=OutputSpec(OUTPUT[tail], "logits" if tail is Tail.NONE else "mmguard_logits", tail),
+        output=output_spec(tail),
         classes=CLASSES,
         plans=plans,
         sites=SITES,

@@ -8,8 +8,8 @@ import onnx_ir as ir
 from onnx import helper
 from PIL import Image
 
-from mmguard.types import IntArray, Tail
-from tests.bundles import Array, clean_inputs, run_model, tiny_network
+from mmguard.types import IntArray
+from tests.bundles import Array, Tail, clean_inputs, run_model, tiny_network
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]>'
 

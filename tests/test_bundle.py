@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 from mmguard.bundle import BOUNDS, MANIFEST, PROBES, PROVENANCE, Bundle, check_destination, staged, write, write_tensors
 from mmguard.errors import BundleError, SchemaError, TamperedBundleError
 from mmguard.guard import Guard
-from mmguard.manifest import SCHEMA_VERSION, Manifest
-from mmguard.types import InputSpec, Preprocessing, Tail
-from tests.bundles import CLASSES, SITES, run_model, tiny_bounds, tiny_network, write_tiny_bundle
+from mmguard.manifest import SCHEMA_VERSION, Manifest, OutputSpec
+from mmguard.types import InputSpec, Preprocessing
+from tests.bundles import CLASSES, SITES, Tail, run_model, tiny_bounds, tiny_network, write_tiny_bundle
 
 LISTED = ("original.onnx", "clipped.onnx", BOUNDS, PROBES)
 
@@ -121,10 +122,10 @@ def test_a_huge_manifest_is_not_read(bundle: Path, monkeypatch: pytest.MonkeyPat
         Bundle.open(bundle)
 
 
-@pytest.mark.parametrize("version", [0, SCHEMA_VERSION + 1, "2", None])
+@pytest.mark.parametrize("version", [0, SCHEMA_VERSION + 1, str(SCHEMA_VERSION), None])
 def test_another_schema_version_is_refused(bundle: Path, version: object) -> None:
     change_manifest(bundle, lambda raw: raw.update(schema_version=version))
-    with pytest.raises(SchemaError, match=r"schema version .* this mmguard reads 2; calibrate again"):
+    with pytest.raises(SchemaError, match=rf"schema version .* this mmguard reads {SCHEMA_VERSION}; calibrate again"):
         Bundle.open(bundle)
 
 
@@ -187,7 +188,11 @@ def test_an_unknown_or_missing_field_is_named(bundle: Path, section: str | None)
         lambda raw: raw["calibration"]["clipped_margins"]["shared"].append(1.0),
         lambda raw: raw["calibration"]["clipped_margins"]["sample"].__setitem__(0, float("inf")),
         lambda raw: raw["calibration"]["original_margins"]["sample"].__setitem__(0, [1.0]),
-        lambda raw: raw["output"].update(tail="sigmoid"),
+        lambda raw: raw["output"].update(tail="Sigmoid"),
+        lambda raw: raw["output"].update(names=[]),
+        lambda raw: raw["output"].update(derived=["other"]),
+        lambda raw: raw["output"].update(derived=raw["output"]["names"]),
+        lambda raw: raw["plans"].update(tail="plans/tail.onnx"),
         lambda raw: raw["input"].update(low=[[1], [2, 3]]),
         lambda raw: raw["input"].update(preprocessing={"mode": "RGB"}),
         lambda raw: raw["plans"].pop("clipped"),
@@ -279,3 +284,11 @@ def test_another_tool_s_folder_with_a_manifest_is_not_written_over(tmp_path: Pat
     (tmp_path / "app" / "manifest.json").write_text("{}")
     with pytest.raises(BundleError, match="is not a guard bundle"):
         check_destination(tmp_path / "app")
+
+
+def test_the_docs_are_of_this_schema() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "bundle.md").read_text()
+    assert text.startswith(f"# The guard bundle, schema version {SCHEMA_VERSION}\n")
+    assert f"| `schema_version` | integer | {SCHEMA_VERSION} |" in text
+    documented = {"versions", "seed", "files", *(field.name for field in fields(OutputSpec))}
+    assert all(f"`{name}`" in text or f"`output.{name}`" in text for name in documented)

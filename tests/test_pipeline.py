@@ -23,8 +23,8 @@ from mmguard.guard.scan import scan, summarise
 from mmguard.guard.sessions import PROVIDERS
 from mmguard.guard.verify import verify_bundle
 from mmguard.images import preprocessing_from
-from mmguard.types import Preprocessing, Tail
-from tests.bundles import OUTPUT, TARGET, Array, add_trigger, clean_inputs, run_model, tiny_network
+from mmguard.types import Preprocessing
+from tests.bundles import OUTPUT, TARGET, Array, Tail, add_trigger, clean_inputs, output_spec, run_model, tiny_network
 from tests.networks import write_class_folders, write_clean, write_tiny
 from tests.quick import QUICK, calibrate, files
 
@@ -86,7 +86,7 @@ print(scores.shape, bool(numpy.isfinite(scores).all()))
 def test_every_tail_is_guarded_in_what_the_model_itself_returns(tmp_path: Path, tail: Tail) -> None:
     model = write_tiny(tmp_path / "tiny.onnx", tail)
     path = calibrate(tmp_path, model, rounds=10)
-    assert Bundle.open(path).manifest.output.tail is tail
+    assert Bundle.open(path).manifest.output == output_spec(tail)
     plain, triggered = clean_inputs(40, seed=8), add_trigger(clean_inputs(40, seed=8))
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     decisions: list[mmguard.Decision] = []
@@ -270,7 +270,7 @@ def test_mmom_makes_a_corrected_model_that_answers_and_flags_nothing(tmp_path: P
     registry = CollectorRegistry()
     with Guard(path, registry=registry) as guard:
         judged = guard.infer(x)
-        answer = run(path / "clipped.onnx", x, manifest.output.name)
+        answer = run(path / "clipped.onnx", x, manifest.output.names[0])
     np.testing.assert_array_equal(judged.output, answer)
     np.testing.assert_array_equal(judged.decision.labels, answer.argmax(axis=1))
     assert not judged.decision.flagged.any()
@@ -283,7 +283,7 @@ def test_mmom_makes_a_corrected_model_that_answers_and_flags_nothing(tmp_path: P
         assert not summarise(guard, rows).alarming
         assert {row["p_value"] for row in rows} == {row["margin_gap"] for row in rows} == {None}
         shadow = guard.infer(x)
-    np.testing.assert_array_equal(shadow.output, run(path / "original.onnx", x, manifest.output.name))
+    np.testing.assert_array_equal(shadow.output, run(path / "original.onnx", x, manifest.output.names[0]))
     np.testing.assert_array_equal(shadow.decision.labels, shadow.decision.original_labels)
     assert verify_bundle(Bundle.open(path), PROVIDERS["cpu"]) < 1e-4
 

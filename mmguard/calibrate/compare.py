@@ -12,6 +12,7 @@ import onnxruntime
 import torch
 from onnxruntime.capi import onnxruntime_pybind11_state
 
+from mmguard.batching import run_session
 from mmguard.calibrate.graph import DifferentiableGraph
 from mmguard.errors import GraphMismatchError, ModelError
 
@@ -26,7 +27,6 @@ def assert_matches_onnxruntime(
     graph: DifferentiableGraph,
     model_path: str | Path,
     x: npt.NDArray[np.float32],
-    input_name: str,
     output_name: str,
     tolerance: float = 1e-4,
 ) -> None:
@@ -38,7 +38,6 @@ def assert_matches_onnxruntime(
         graph: the differentiable form; its output is `output_name`.
         model_path: the ONNX file that the graph was made from.
         x: (N, ...) samples, as the model takes them.
-        input_name: ONNX name of the input that takes x.
         output_name: ONNX name of the value to compare, which may lie inside the graph.
         tolerance: largest difference allowed, as a share of the largest logit or of 1, whichever is more.
 
@@ -47,7 +46,7 @@ def assert_matches_onnxruntime(
         ModelError: ONNX Runtime cannot load the model, or cannot run it on x.
     """
     try:
-        expected = _onnxruntime_values(Path(model_path), {input_name: x}, [output_name])[output_name]
+        expected = _onnxruntime_values(Path(model_path), x, [output_name])[output_name]
     except _ORT_ERRORS as error:
         raise ModelError(
             f"ONNX Runtime cannot run {model_path} on inputs of shape {x.shape}; if it names a shape, export the model "
@@ -57,7 +56,7 @@ def assert_matches_onnxruntime(
     if not (difference := _excess(actual, expected, tolerance)):
         return
     recorded = _pytorch_values(graph, x, graph.values)
-    reference = _onnxruntime_values(Path(model_path), {input_name: x}, list(recorded))
+    reference = _onnxruntime_values(Path(model_path), x, list(recorded))
     raise GraphMismatchError(
         f"On {len(x)} real samples, {output_name!r} in PyTorch should equal ONNX Runtime's within {tolerance:g}, "
         f"but {difference}. {_first_difference(Path(model_path), recorded, reference, tolerance)} Please report "
@@ -78,14 +77,16 @@ def _pytorch_values(
     return {name: value.numpy() for name, value in values.items()}
 
 
-def _onnxruntime_values(model_path: Path, inputs: Arrays, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+def _onnxruntime_values(
+    model_path: Path, x: npt.NDArray[np.float32], names: Sequence[str]
+) -> dict[str, npt.NDArray[Any]]:
     """Values of the graph, outputs or not, by ONNX Runtime on one CPU thread."""
     session = _session(model_path)
     if {output.name for output in session.get_outputs()}.issuperset(names):
-        return dict(zip(names, session.run(list(names), dict(inputs)), strict=True))
+        return dict(zip(names, run_session(session, names, x), strict=True))
     with TemporaryDirectory() as folder:
         session = _session(_with_outputs(model_path, names, Path(folder)))
-        return dict(zip(names, session.run(list(names), dict(inputs)), strict=True))
+        return dict(zip(names, run_session(session, names, x), strict=True))
 
 
 def _session(model_path: Path) -> Any:

@@ -2,17 +2,22 @@
 
 from mmguard.exporter.classifier import Classifier, read_classifier
 from mmguard.exporter.clip import write_clipped
-from mmguard.exporter.plans import write_plans
+from mmguard.exporter.logits import scored, scored_file
+from mmguard.exporter.plans import FORMS, write_plans
 from mmguard.exporter.sites import Activation, find_activations
-from mmguard.exporter.verify import run, verify_export
+from mmguard.exporter.verify import run, verify_export, verify_tail
 
 __all__ = [
+    "FORMS",
     "Activation",
     "Classifier",
     "find_activations",
     "read_classifier",
     "run",
+    "scored",
+    "scored_file",
     "verify_export",
+    "verify_tail",
     "write_clipped",
     "write_plans",
 ]

@@ -1,153 +1,97 @@
 """Read an ONNX file as a classifier, or say why it is not one."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
 
-from mmguard.bundle import BOUNDS, MANIFEST, PROBES, PROVENANCE, REPORT
-from mmguard.errors import NotClassifierError, NotOnnxError, UnsupportedOperatorError
+from mmguard.errors import NotClassifierError
+from mmguard.exporter.load import canonical, external_tensors, load
+from mmguard.exporter.scores import Scores, find_scores
 from mmguard.manifest import OutputSpec
-from mmguard.types import Tail
 
-MIN_OPSET = 8
-"""Below opset 8 Min does not broadcast a bound over a batch."""
-
-RESERVED = frozenset({"original.onnx", "clipped.onnx", "plans", MANIFEST, PROVENANCE, BOUNDS, PROBES, REPORT})
-"""What a bundle holds beside the external weights, which keep their names in it."""
-
-TAILS = {"Softmax": Tail.SOFTMAX, "LogSoftmax": Tail.LOG_SOFTMAX}
+LOGITS = "mmguard_logits"
+"""Name under which plans give the logits where no output of the user's is them, float32 (N, K)."""
+INPUTS = {
+    ir.DataType.FLOAT: "float32",
+    ir.DataType.FLOAT16: "float16",
+    ir.DataType.DOUBLE: "float64",
+    ir.DataType.UINT8: "uint8",
+}
+"""NumPy's names of the dtypes that a model may take."""
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """An ONNX model with one float input and one output of scores.
+    """An ONNX model with one input of numbers and scores among its outputs or before them.
 
     Attributes:
         path: the user's file.
-        model: the graph; weights in external files are mapped when they are read.
-        input_name, input_shape: the one input; None for each dynamic axis.
-        output: the user's output, and where the logits are.
+        model: the graph, in the form that bounds are put into; weights in external files are mapped when they are read.
+        input_name, input_dtype: the one input. input_shape: None for each dynamic axis.
+        scores: where the logits are in that graph.
+        output: the user's outputs, and the logits as the plans give them.
     """
 
     path: Path
     model: ir.Model
     input_name: str
+    input_dtype: str
     input_shape: tuple[int | None, ...]
+    scores: Scores
     output: OutputSpec
 
     def external_files(self) -> list[Path]:
         """Locations, relative to the model's folder, of the files that hold its external weights."""
-        return sorted({Path(tensor.location) for tensor in _external_tensors(self.model.graph)})
+        return sorted({Path(tensor.location) for tensor in external_tensors(ir.load(self.path))})
 
 
-def read_classifier(path: Path) -> Classifier:
+def read_classifier(path: Path, logits: str | None = None) -> Classifier:
     """Load and check an ONNX file.
+
+    Args:
+        path: the file. logits: ONNX name of the logits, None to find them.
 
     Raises:
         NotOnnxError: no such file, not ONNX, ONNX's checker refuses it, or external weights that a bundle cannot hold.
-        NotClassifierError: not one float32 input with a dynamic batch and one (N, K) output of scores.
-        UnsupportedOperatorError: an opset below 8, or local functions.
+        NotClassifierError: not one input of numbers, or no scores (N, K) that its outputs come from.
+        UnsupportedOperatorError: an opset in which Min cannot clip it, and that ONNX cannot convert.
+        OptionError: `logits` names no value that could be logits.
     """
-    model = _load(path)
-    _check_external(path, model.graph)
-    if model.functions:
-        names = ", ".join(sorted(identifier[1] for identifier in model.functions))
-        raise UnsupportedOperatorError(f"{path} defines functions ({names}); inline them first: onnx.inliner")
-    opset = model.opset_imports.get("", 0)
-    if opset < MIN_OPSET:
-        raise UnsupportedOperatorError(
-            f"{path} is of opset {opset}, at least {MIN_OPSET} is needed; convert it: onnx.version_converter"
-        )
-    name, shape = _single_input(path, model.graph)
-    return Classifier(path, model, name, shape, _single_output(path, model.graph))
-
-
-def _load(path: Path) -> ir.Model:
-    if not path.is_file():
-        raise NotOnnxError(f"{path}: no such file; the first argument of calibrate is an ONNX file")
+    load(path)
+    model = canonical(path)
+    value, shape = _single_input(path, model.graph)
     try:
-        onnx.checker.check_model(str(path))
-        return ir.load(path)
-    except (onnx.checker.ValidationError, DecodeError, ValueError, OSError, RuntimeError) as error:
-        raise NotOnnxError(f"{path} is not a valid ONNX model: {error}") from error
+        scores = find_scores(model, logits)
+    except NotClassifierError as error:
+        raise NotClassifierError(f"{path}: {error}") from error
+    names = tuple(str(output.name) for output in model.graph.outputs)
+    direct = scores.value in names and scores.dtype is ir.DataType.FLOAT and not scores.one_column
+    name = scores.value if direct else LOGITS
+    derived = tuple(each for each in scores.derived if each != name)
+    output = OutputSpec(names, name, derived, scores.tail)
+    assert value.dtype is not None, "checked above"
+    return Classifier(path, model, str(value.name), INPUTS[value.dtype], shape, scores, output)
 
 
-def _check_external(path: Path, graph: ir.Graph) -> None:
-    for tensor in _external_tensors(graph):
-        location = str(tensor.location)
-        if location.split("/")[0] in RESERVED:
-            raise NotOnnxError(
-                f"{path} keeps weights in {location!r}, where a bundle keeps a file of its own; "
-                "save the model again with another location, such as weights.data"
-            )
-        size, end = Path(tensor.path).stat().st_size, (tensor.offset or 0) + (tensor.length or tensor.nbytes)
-        if size < end:
-            raise NotOnnxError(
-                f"{path} keeps weights up to byte {end} of {location!r}, which has {size}; copy that file again"
-            )
-
-
-def _single_input(path: Path, graph: ir.Graph) -> tuple[str, tuple[int | None, ...]]:
+def _single_input(path: Path, graph: ir.Graph) -> tuple[ir.Value, tuple[int | None, ...]]:
     inputs = [value for value in graph.inputs if value.name not in graph.initializers]
     if len(inputs) != 1:
         names = ", ".join(str(value.name) for value in inputs) or "none"
         raise NotClassifierError(f"{path} has {len(inputs)} inputs ({names}); a model of exactly one input is needed")
     (value,) = inputs
-    if value.dtype is not ir.DataType.FLOAT:
+    if value.dtype not in INPUTS:
         raise NotClassifierError(
-            f"{path}: input {value.name!r} is {value.dtype}, float32 is needed; export the model in float32"
+            f"{path}: input {value.name!r} is {value.dtype}; a model that takes one of {', '.join(INPUTS.values())} is "
+            "needed, since the margin search moves inputs in small steps"
         )
     shape = _static_shape(value)
     if shape is None or len(shape) < 2:
         raise NotClassifierError(f"{path}: input {value.name!r} needs a declared shape (N, ...), it has {value.shape}")
-    if shape[0] is not None:
-        raise NotClassifierError(
-            f"{path}: input {value.name!r} has a fixed batch of {shape[0]}; export it with a dynamic batch axis "
-            "(torch.onnx.export: dynamic_shapes, or dynamic_axes)"
-        )
-    return str(value.name), shape
-
-
-def _single_output(path: Path, graph: ir.Graph) -> OutputSpec:
-    if len(graph.outputs) != 1:
-        names = ", ".join(str(value.name) for value in graph.outputs)
-        raise NotClassifierError(f"{path} has {len(graph.outputs)} outputs ({names}); a model of exactly one is needed")
-    value = graph.outputs[0]
-    shape = _static_shape(value)
-    if value.dtype is not ir.DataType.FLOAT or (shape is not None and len(shape) != 2):
-        raise NotClassifierError(
-            f"{path}: output {value.name!r} is {value.dtype} of shape {value.shape}; "
-            "a classifier gives float32 scores of shape (N, K)"
-        )
-    if shape is not None and shape[1] == 1:
-        raise NotClassifierError(f"{path}: output {value.name!r} has one column; at least two classes are needed")
-    logits, tail = _before_tail(value)
-    return OutputSpec(str(value.name), str(logits.name), tail)
-
-
-def _before_tail(output: ir.Value) -> tuple[ir.Value, Tail]:
-    """The logits: the output itself, or what goes into a softmax over the classes that ends the graph."""
-    node = output.producer()
-    while node is not None and node.op_type == "Identity" and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
-    if node is None or node.op_type not in TAILS or node.inputs[0] is None:
-        return output, Tail.NONE
-    if node.attributes.get_int("axis", -1) not in (-1, 1):
-        return output, Tail.NONE
-    return node.inputs[0], TAILS[node.op_type]
+    return value, shape
 
 
 def _static_shape(value: ir.Value) -> tuple[int | None, ...] | None:
     if value.shape is None:
         return None
     return tuple(size if isinstance(size, int) else None for size in value.shape)
-
-
-def _external_tensors(graph: ir.Graph) -> Iterator[ir.ExternalTensor]:
-    for value in graph.initializers.values():
-        if isinstance(value.const_value, ir.ExternalTensor):
-            yield value.const_value

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from mmguard.exporter.classifier import Classifier
+from mmguard.exporter.load import canonical
 from mmguard.exporter.sites import BOUND_SUFFIX
 
 MIN_IR_VERSION = 4
@@ -22,7 +23,7 @@ def write_clipped(classifier: Classifier, bounds: Mapping[str, npt.NDArray[np.fl
         bounds: by name of the activation's value, float32, one number a channel, broadcastable against the value.
         path: ONNX file to write. External weights keep their locations, relative to it.
     """
-    model = ir.load(classifier.path)
+    model = canonical(classifier.path)
     for node in list(model.graph):
         bound = bounds.get(str(node.outputs[0].name))
         if bound is not None:

@@ -1,44 +1,77 @@
-"""The forms that the guard runs: each gives the logits beside the user's own output."""
+"""The forms that the guard runs: each gives the logits beside the user's own outputs.
+
+A third, the tail, computes from logits alone what the user's outputs are computed from: so that a corrected row is in
+every output what the model itself would have made of the corrected logits.
+"""
 
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
-from onnx_ir import external_data
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from mmguard.manifest import OutputSpec
-from mmguard.types import Tail
+from mmguard.exporter.classifier import Classifier
+from mmguard.exporter.load import canonical
+from mmguard.exporter.logits import add_logits, add_weight, batch_axis, find_value, name_nodes, save
 
-LOGITS = "mmguard_logits"
+FORMS = ("original", "clipped")
+TO_COLUMN = np.array([[-1], [1]], np.float32)
+"""From the logits of two classes to the one column that they came from, or that gives the same decision."""
 
 
-def write_plans(folder: Path, output: OutputSpec) -> tuple[dict[str, str], OutputSpec]:
-    """Write plans where the user's output is not the logits; otherwise the networks are their own plans.
+def write_plans(folder: Path, classifier: Classifier) -> dict[str, str]:
+    """Write plans where no output of the user's is the logits; otherwise the networks are their own plans.
 
     Args:
         folder: bundle folder with `original.onnx` and `clipped.onnx`.
-        output: the user's output and the value that holds the logits.
+        classifier: the user's model.
 
     Returns:
-        File of each form, and the output as the plans give it.
+        File of each form, `original` and `clipped`, and of the `tail` where outputs are derived from the logits.
     """
-    forms = {form: f"{form}.onnx" for form in ("original", "clipped")}
-    if output.tail is Tail.NONE:
-        return forms, output
+    plans = {form: f"{form}.onnx" for form in FORMS}
+    output = classifier.output
+    direct = output.logits in output.names
+    if direct and not output.derived:
+        return plans
     (folder / "plans").mkdir()
-    for file in forms.values():
-        _add_logits(folder / file, folder / "plans" / file, output.logits)
-    return {form: f"plans/{file}" for form, file in forms.items()}, OutputSpec(output.name, LOGITS, output.tail)
+    if not direct:
+        for form in FORMS:
+            model = add_logits(canonical(folder / plans[form]), classifier.scores)
+            plans[form] = f"plans/{form}.onnx"
+            save(model, folder / plans[form])
+    if output.derived:
+        plans["tail"] = "plans/tail.onnx"
+        save(_tail(classifier), folder / plans["tail"])
+    return plans
 
 
-def _add_logits(source: Path, destination: Path, logits: str) -> None:
-    """Add a value as a second graph output. External weights are put inside: a plan lies in another folder."""
-    model = ir.load(source)
-    external_data.load_to_model(model)
+def _tail(classifier: Classifier) -> ir.Model:
+    """The part of the user's graph after the logits: takes them, float32 (N, K), and gives the derived outputs."""
+    model, output = canonical(classifier.path), classifier.output
     graph = model.graph
-    value = next(v for node in graph for v in node.outputs if v.name == logits)
-    node = ir.node("Identity", [value], name=f"{LOGITS}_identity")
-    scores = graph.outputs[0]  # a softmax keeps the shape and type of what it takes, which the graph need not declare
-    node.outputs[0].name, node.outputs[0].shape, node.outputs[0].type = LOGITS, scores.shape, scores.type
-    graph.append(node)
-    graph.outputs.append(node.outputs[0])
-    ir.save(model, destination)
+    given = _replace_scores(graph, classifier)
+    graph.inputs[:] = [given]
+    graph.outputs[:] = [value for value in graph.outputs if value.name in output.derived]
+    model.ir_version = max(model.ir_version, 4)  # where initialisers need not be inputs
+    return RemoveUnusedNodesPass()(model).model
+
+
+def _replace_scores(graph: ir.Graph, classifier: Classifier) -> ir.Value:
+    """Let all that reads the scores read what logits from outside give; returns the value that takes these."""
+    scores, given = classifier.scores, ir.Value(name=classifier.output.logits, type=ir.TensorType(ir.DataType.FLOAT))
+    given.shape = ir.Shape([batch_axis(graph), 2 if scores.one_column else scores.classes])
+    value, nodes = find_value(graph, scores.value), []
+    if scores.one_column:
+        nodes.append(ir.node("MatMul", [given, add_weight(graph, TO_COLUMN)]))
+    nodes.append(ir.node("Cast", [nodes[-1].outputs[0] if nodes else given], {"to": scores.dtype.value}))
+    name_nodes(nodes)
+    start = nodes[-1].outputs[0]
+    start.type, start.shape = ir.TensorType(scores.dtype), value.shape
+    value.replace_all_uses_with(start, replace_graph_outputs=True)
+    if given.name != scores.value:  # an output of that name stays one
+        value.name, start.name = f"{scores.value}_mmguard_replaced", scores.value
+    else:
+        value.name = f"{scores.value}_mmguard_replaced"
+    graph.insert_before(graph[0], nodes)
+    return given

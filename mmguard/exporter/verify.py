@@ -1,13 +1,16 @@
 """Check an exported network: ONNX's full checker, and equality with what was learned."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 
+from mmguard.batching import run_session
 from mmguard.errors import GraphMismatchError, NotOnnxError
+from mmguard.manifest import OutputSpec
 
 TOLERANCE = 1e-4
 """Largest difference of a logit, relative to the largest logit."""
@@ -43,6 +46,37 @@ def verify_export(path: Path, x: npt.NDArray[np.float32], logits: npt.NDArray[np
     return difference
 
 
+def verify_tail(tail: Path, original: Path, x: npt.NDArray[np.float32], output: OutputSpec) -> None:
+    """Check that the tail makes of the original's logits what the original itself answers.
+
+    Args:
+        tail, original: ONNX files of these plans. x: (N, ...) float32 inputs. output: the user's outputs.
+
+    Raises:
+        GraphMismatchError: an output differs.
+    """
+    names = [*output.derived, output.logits]
+    session = ort.InferenceSession(original, providers=["CPUExecutionProvider"])
+    *expected, logits = run_session(session, names, x[:BATCH])
+    made = run_session(ort.InferenceSession(tail, providers=["CPUExecutionProvider"]), output.derived, logits)
+    for name, got, wanted in zip(output.derived, made, expected, strict=True):
+        if not _alike(got, wanted):
+            raise GraphMismatchError(f"{tail.name} does not give output {name!r} of the logits; no bundle was written")
+
+
+def _alike(got: Any, wanted: Any) -> bool:
+    """Whether two outputs are equal: numbers within the tolerance, all else exactly."""
+    if isinstance(wanted, list):
+        return len(got) == len(wanted) and all(
+            one.keys() == other.keys() and np.allclose(list(one.values()), list(other.values()), TOLERANCE, TOLERANCE)
+            for one, other in zip(got, wanted, strict=True)
+        )
+    if got.shape != wanted.shape or got.dtype != wanted.dtype:
+        return False
+    floating = wanted.dtype.kind == "f"
+    return bool(np.allclose(got, wanted, TOLERANCE, TOLERANCE) if floating else (got == wanted).all())
+
+
 def relative_difference(got: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> float:
     """Largest absolute difference over the largest absolute expected value (at least 1)."""
     return float(np.abs(got - expected).max() / max(1.0, float(np.abs(expected).max())))
@@ -51,5 +85,4 @@ def relative_difference(got: npt.NDArray[np.float32], expected: npt.NDArray[np.f
 def run(path: Path, x: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float32]:
     """Run an ONNX file on the CPU in batches of 100; returns the output `name`, (N, ...)."""
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (feed,) = (value.name for value in session.get_inputs())
-    return np.concatenate([session.run([name], {feed: x[i : i + BATCH]})[0] for i in range(0, len(x), BATCH)])
+    return np.concatenate([run_session(session, [name], x[i : i + BATCH])[0] for i in range(0, len(x), BATCH)])

@@ -1,15 +1,12 @@
-"""From two networks' logits to a decision, and to what the model's caller is given."""
-
-from collections.abc import Callable
+"""From two networks' logits to a decision."""
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_softmax, softmax
 
 from mmguard.guard.policy import Policy
 from mmguard.mmdf import MmdfTest
 from mmguard.stats import exclude_class, margin_gap
-from mmguard.types import ABSTAIN, BoolArray, Decision, IntArray, Reason, Tail
+from mmguard.types import ABSTAIN, BoolArray, Decision, IntArray, Reason
 
 Logits = npt.NDArray[np.float32]
 
@@ -73,32 +70,6 @@ def _without_test(labels: IntArray, original_labels: IntArray, clipped_labels: I
         p_values=unknown,
         margin_gaps=unknown,
     )
-
-
-def guarded_output(output: Logits, clipped: Logits | None, decision: Decision, tail: Tail) -> Logits:
-    """The model's own output with the policy applied.
-
-    A corrected row carries the clipped network's values with the original's class put last, so that its arg max is the
-    corrected label; a row without a label is NaN; every other row is the original's, bit for bit.
-
-    Args:
-        output: (N, K) what the original network returned. clipped: (N, K) logits, None where nothing is corrected.
-    """
-    abstained = decision.labels == ABSTAIN
-    if not (decision.corrected.any() or abstained.any()):
-        return output
-    result = output.copy()
-    if clipped is not None and decision.corrected.any():
-        rows = decision.corrected
-        result[rows] = _apply_tail(exclude_class(clipped[rows], decision.original_labels[rows]), tail)
-    result[abstained] = np.nan
-    return result
-
-
-def _apply_tail(logits: Logits, tail: Tail) -> Logits:
-    """Do to logits what the model does to its own before it returns them."""
-    functions: dict[Tail, Callable[..., Logits]] = {Tail.SOFTMAX: softmax, Tail.LOG_SOFTMAX: log_softmax}
-    return functions[tail](logits, axis=1) if tail in functions else logits
 
 
 def _reasons(disagreement: BoolArray, confidence: BoolArray) -> npt.NDArray[np.str_]:

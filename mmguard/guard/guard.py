@@ -5,30 +5,40 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-import numpy as np
 import numpy.typing as npt
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from mmguard.bundle import Bundle
 from mmguard.errors import InferenceError, InputError, OptionError
-from mmguard.guard.decide import corrected_model, decide, guarded_output, untested
+from mmguard.guard.answer import Logits, guarded_outputs
+from mmguard.guard.decide import corrected_model, decide, untested
 from mmguard.guard.metrics import Metrics
 from mmguard.guard.policy import Policy
 from mmguard.guard.sessions import PROVIDERS, NetworkOutput, NetworkPair
 from mmguard.inputs import check_batch
 from mmguard.types import Decision
 
-Batch = npt.NDArray[np.float32]
+Batch = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class GuardedBatch:
-    """A judged batch: the decision, and the model's own output (N, K) with the policy applied."""
+    """A judged batch.
+
+    Attributes:
+        decision: what the guard says of each input.
+        outputs: the model's own outputs with the policy applied, by name; see `mmguard.guard.answer`.
+    """
 
     decision: Decision
-    output: npt.NDArray[np.float32]
+    outputs: dict[str, Any]
+
+    @property
+    def output(self) -> Any:
+        """The first of them."""
+        return next(iter(self.outputs.values()))
 
 
 class Guard:
@@ -72,7 +82,7 @@ class Guard:
         """Judge a batch.
 
         Args:
-            x: (N, ...) float32, the model's own input, already preprocessed.
+            x: (N, ...) of the model's own dtype, already preprocessed.
 
         Raises:
             InputError: wrong type, dtype or shape, or values that are not finite.
@@ -84,7 +94,7 @@ class Guard:
         """Judge a batch and give the model's own output too.
 
         Args:
-            x: (N, ...) float32, the model's own input, already preprocessed.
+            x: (N, ...) of the model's own dtype, already preprocessed.
             original: what answers for the original network, such as a wrapped predictor; None is the bundle's own.
 
         Raises:
@@ -131,13 +141,16 @@ class Guard:
         if self._test is None:
             decision = corrected_model(original.logits, clipped.logits, self.policy)
             self._metrics.count(decision)
-            return GuardedBatch(decision, (clipped if self.policy.mode == "enforce" else original).output)
+            return GuardedBatch(decision, (clipped if self.policy.mode == "enforce" else original).outputs)
         with self._metrics.timed("test"):
             decision = decide(original.logits, clipped.logits, self._test, self.policy)
-            tail = self.bundle.manifest.output.tail
-            output = guarded_output(original.output, clipped.logits, decision, tail)
+            outputs = self._outputs(original, clipped.logits, decision)
         self._metrics.count(decision)
-        return GuardedBatch(decision, output)
+        return GuardedBatch(decision, outputs)
+
+    def _outputs(self, original: NetworkOutput, clipped: Logits | None, decision: Decision) -> dict[str, Any]:
+        spec = self.bundle.manifest.output
+        return guarded_outputs(original.outputs, clipped, decision, spec, self.networks.tail)
 
     def _degrade(self, original: NetworkOutput, error: Exception) -> GuardedBatch:
         late = isinstance(error, FutureTimeoutError)
@@ -150,4 +163,4 @@ class Guard:
             raise error
         decision = untested(original.logits, self.policy)
         self._metrics.count_degraded(self.policy.when_untested, len(decision))
-        return GuardedBatch(decision, guarded_output(original.output, None, decision, self.bundle.manifest.output.tail))
+        return GuardedBatch(decision, self._outputs(original, None, decision))

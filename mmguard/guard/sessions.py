@@ -8,16 +8,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state
 
+from mmguard.batching import run_session
 from mmguard.bundle import Bundle
 from mmguard.errors import InferenceError, ModelError, OptionError, ProviderError
+from mmguard.guard.answer import Tail
 from mmguard.manifest import OutputSpec
-from mmguard.types import InputSpec
 
 logger = logging.getLogger(__name__)
 
@@ -34,15 +36,26 @@ MAX_PENDING = 64
 PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 """TF32 keeps 10 bits of a product: enough to move a margin gap across the level of the test."""
 
+Array = npt.NDArray[Any]
 Logits = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class NetworkOutput:
-    """What one network gives for a batch: the user's own output (N, K), and the logits (N, K), float32."""
+    """What one network gives for a batch of N.
 
-    output: Logits
+    Attributes:
+        outputs: the user's own, by name: arrays (N, ...), or a list of N where the model gives a sequence.
+        logits: (N, K) float32.
+    """
+
+    outputs: dict[str, Any]
     logits: Logits
+
+    @property
+    def output(self) -> Any:
+        """The first of the outputs."""
+        return next(iter(self.outputs.values()))
 
 
 def default_threads() -> int:
@@ -101,24 +114,34 @@ def _refuse_two_runtimes() -> None:
 
 
 class Network:
-    """One session that gives its own output and the logits."""
+    """One session that gives the user's own outputs and the logits."""
 
-    def __init__(self, session: ort.InferenceSession, input_spec: InputSpec, output: OutputSpec) -> None:
+    def __init__(self, session: ort.InferenceSession, output: OutputSpec) -> None:
         self.session = session
-        self._input = input_spec.name
-        self._names = list(dict.fromkeys((output.name, output.logits)))
+        self._output = output
 
-    def __call__(self, x: npt.NDArray[np.float32]) -> NetworkOutput:
-        """Run a batch (N, ...) float32.
+    def __call__(self, x: Array) -> NetworkOutput:
+        """Run a batch (N, ...), of the dtype that the model takes.
 
         Raises:
             InferenceError: the run failed, or a logit is not finite.
         """
-        try:
-            results = self.session.run(self._names, {self._input: x})
-        except ORT_ERRORS as error:
-            raise InferenceError(f"ONNX Runtime failed on a batch of shape {x.shape}: {error}") from error
-        return NetworkOutput(results[0], check_finite(results[-1]))
+        names = list(dict.fromkeys((*self._output.names, self._output.logits)))
+        found = dict(zip(names, run(self.session, names, x), strict=True))
+        logits = check_finite(found[self._output.logits])
+        return NetworkOutput({name: found[name] for name in self._output.names}, logits)
+
+
+def run(session: ort.InferenceSession, names: Sequence[str], x: Array) -> list[Any]:
+    """Run a session on a batch (N, ...) of any size.
+
+    Raises:
+        InferenceError: the run failed.
+    """
+    try:
+        return run_session(session, names, x)
+    except ORT_ERRORS as error:
+        raise InferenceError(f"ONNX Runtime failed on a batch of shape {x.shape}: {error}") from error
 
 
 def check_finite(logits: Logits) -> Logits:
@@ -132,8 +155,17 @@ def check_finite(logits: Logits) -> Logits:
     return logits
 
 
+def _open_tail(bundle: Bundle) -> Tail | None:
+    """What computes the derived outputs of a few rows: always on one thread of the CPU."""
+    manifest = bundle.manifest
+    if not manifest.output.derived:
+        return None
+    session = open_session(bundle.plan("tail"), PROVIDERS["cpu"], 1)
+    return lambda logits: run(session, manifest.output.derived, logits)
+
+
 class NetworkPair:
-    """The original and the clipped network of a bundle.
+    """The original and the clipped network of a bundle, and the tail that makes the derived outputs of logits.
 
     The clipped network runs on a worker thread while the caller's thread runs the original, so that an idle core, or
     on CUDA a second stream, hides it. Safe to call from many threads.
@@ -145,17 +177,15 @@ class NetworkPair:
         threads = threads or default_threads()
         manifest = bundle.manifest
         self.providers = tuple(providers)
-        self._input = manifest.input
         self.original, self.clipped = (
-            Network(open_session(bundle.plan(form), providers, threads), manifest.input, manifest.output)
+            Network(open_session(bundle.plan(form), providers, threads), manifest.output)
             for form in ("original", "clipped")
         )
+        self.tail = _open_tail(bundle)
         self._pool = ThreadPoolExecutor(max_workers=MAX_PENDING, thread_name_prefix="mmguard")
         self._slots = threading.BoundedSemaphore(MAX_PENDING)
 
-    def submit(
-        self, run: Callable[[npt.NDArray[np.float32]], NetworkOutput], x: npt.NDArray[np.float32]
-    ) -> "Future[NetworkOutput]":
+    def submit(self, network: Callable[[Array], NetworkOutput], x: Array) -> "Future[NetworkOutput]":
         """Start a network on a batch, on a worker thread. Nothing queues: each batch in flight has its thread.
 
         Returns:
@@ -169,7 +199,7 @@ class NetworkPair:
             saturated.set_exception(InferenceError(f"{MAX_PENDING} batches are not done yet"))
             return saturated
         try:
-            future = self._pool.submit(run, x)
+            future = self._pool.submit(network, x)
         except RuntimeError as error:
             self._slots.release()
             raise InferenceError("the guard is closed") from error

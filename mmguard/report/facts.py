@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from mmguard.manifest import Manifest
+from mmguard.manifest import Manifest, OutputSpec
 from mmguard.report.evidence import Evidence
 from mmguard.report.text import count
-from mmguard.types import InputSpec, Tail
+from mmguard.types import InputSpec
 
 Rows = tuple[tuple[str, str], ...]
 
@@ -25,23 +25,17 @@ STATISTICS = {
     "shift": "how far the logits move, beyond what is expected of a clean input's",
 }
 
-TAILS = {
-    Tail.NONE: "the logits themselves",
-    Tail.SOFTMAX: "a softmax over the logits",
-    Tail.LOG_SOFTMAX: "a log-softmax over the logits",
-}
-
 
 def facts(manifest: Manifest, evidence: Evidence) -> Rows:
     """Label and value of each row."""
-    figures, output, settings = manifest.calibration, manifest.output, manifest.settings
+    figures, settings = manifest.calibration, manifest.settings
     objective = str(settings.get("objective", "mmac"))
     ended = "then the objective had settled" if figures.converged else "the limit that was set"
     return (
         ("Model", manifest.name),
         ("SHA-256 of the model", evidence.model_sha256),
         ("Input", _input(manifest.input)),
-        ("Output", f"{output.name}: {TAILS[output.tail]}"),
+        ("Output", _output(manifest.output)),
         ("Classes", _classes(manifest.classes)),
         ("Clean set D", f"{count(figures.n, 'input')}, {_labels(manifest)}"),
         ("Preset", manifest.preset),
@@ -50,6 +44,14 @@ def facts(manifest: Manifest, evidence: Evidence) -> Rows:
         ("Seed", str(manifest.seed)),
         ("Versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
     )
+
+
+def _output(output: OutputSpec) -> str:
+    made = f"{', '.join(output.derived)}: from the logits by {', '.join(output.tail) or 'a change of type'}"
+    given = [name for name in output.names if name not in output.derived]
+    itself = [f"{name}: the logits themselves" for name in given if name == output.logits]
+    beside = [f"{name}: as the original network gives it" for name in given if name != output.logits]
+    return "; ".join([*itself, *([made] if output.derived else []), *beside])
 
 
 def _labels(manifest: Manifest) -> str:

@@ -53,7 +53,7 @@ def bent_wrongly() -> Iterator[None]:
 
 @pytest.mark.parametrize("output", ["probabilities", "logits", "lifted"])
 def test_agrees_on_outputs_and_on_values_inside(path: Path, x: npt.NDArray[np.float32], output: str) -> None:
-    assert_matches_onnxruntime(DifferentiableGraph(ir.load(path), output), path, x, "x", output)
+    assert_matches_onnxruntime(DifferentiableGraph(ir.load(path), output), path, x, output)
 
 
 @pytest.mark.usefixtures("bent_wrongly")
@@ -61,18 +61,18 @@ def test_agrees_on_outputs_and_on_values_inside(path: Path, x: npt.NDArray[np.fl
 def test_names_the_first_node_that_differs(path: Path, x: npt.NDArray[np.float32], output: str) -> None:
     graph = DifferentiableGraph(ir.load(path), output)
     with pytest.raises(GraphMismatchError, match=r"first node that differs is Softsign 'bend' -> 'bent'") as error:
-        assert_matches_onnxruntime(graph, path, x, "x", output)
+        assert_matches_onnxruntime(graph, path, x, output)
     assert f"{output!r} in PyTorch should equal ONNX Runtime's within 0.0001" in str(error.value)
 
 
 @pytest.mark.usefixtures("bent_wrongly")
 def test_the_tolerance_is_the_callers(path: Path, x: npt.NDArray[np.float32]) -> None:
-    assert_matches_onnxruntime(DifferentiableGraph(ir.load(path), "logits"), path, x, "x", "logits", tolerance=0.02)
+    assert_matches_onnxruntime(DifferentiableGraph(ir.load(path), "logits"), path, x, "logits", tolerance=0.02)
 
 
 def test_the_model_itself_stays_as_it_is(path: Path, x: npt.NDArray[np.float32]) -> None:
     before = path.read_bytes()
-    assert_matches_onnxruntime(DifferentiableGraph(ir.load(path), "logits"), path, x, "x", "logits")
+    assert_matches_onnxruntime(DifferentiableGraph(ir.load(path), "logits"), path, x, "logits")
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == ["model.onnx"]
 
@@ -80,7 +80,7 @@ def test_the_model_itself_stays_as_it_is(path: Path, x: npt.NDArray[np.float32])
 def test_external_weights_are_found(path: Path, x: npt.NDArray[np.float32]) -> None:
     ir.save(ir.load(path), path.with_name("split.onnx"), external_data="split.data", size_threshold_bytes=0)
     split = path.with_name("split.onnx")
-    assert_matches_onnxruntime(DifferentiableGraph(ir.load(split), "logits"), split, x, "x", "logits")
+    assert_matches_onnxruntime(DifferentiableGraph(ir.load(split), "logits"), split, x, "logits")
 
 
 def test_another_files_weights_are_a_mismatch(path: Path, x: npt.NDArray[np.float32], tmp_path: Path) -> None:
@@ -88,10 +88,10 @@ def test_another_files_weights_are_a_mismatch(path: Path, x: npt.NDArray[np.floa
     ir.save(ir.from_onnx_text(MODEL.replace("1.0, -2.0", "1.5, -2.0")), other)
     graph = DifferentiableGraph(ir.load(other), "logits")
     with pytest.raises(GraphMismatchError, match="MatMul 'head' -> 'logits'"):
-        assert_matches_onnxruntime(graph, path, x, "x", "logits")
+        assert_matches_onnxruntime(graph, path, x, "logits")
 
 
 def test_values_that_are_not_numbers_are_a_mismatch(path: Path, x: npt.NDArray[np.float32]) -> None:
     x[0, 0] = np.nan
     with pytest.raises(GraphMismatchError, match="nan"):
-        assert_matches_onnxruntime(DifferentiableGraph(ir.load(path), "logits"), path, x, "x", "logits")
+        assert_matches_onnxruntime(DifferentiableGraph(ir.load(path), "logits"), path, x, "logits")

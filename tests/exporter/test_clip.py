@@ -11,9 +11,7 @@ import torch
 from onnx import helper, numpy_helper
 
 from mmguard.calibrate import DifferentiableGraph
-from mmguard.exporter import Classifier, find_activations, read_classifier, run, verify_export, write_clipped
-from mmguard.manifest import OutputSpec
-from mmguard.types import Tail
+from mmguard.exporter import find_activations, read_classifier, run, verify_export, write_clipped
 from tests.bundles import Array, clean_inputs, tiny_network
 from tests.networks import HEADER, PLAIN, RESIDUAL, residual_inputs, write_text
 
@@ -56,7 +54,7 @@ def test_a_consumer_that_reads_a_value_twice_reads_it_clipped_twice(tmp_path: Pa
 
 def test_an_activation_that_is_an_output_too_stays_one_unclipped(tmp_path: Path) -> None:
     path = write_text(tmp_path, PLAIN.replace("float[n,3] logits)", "float[n,3] logits, float[n,4] hidden)"))
-    classifier = Classifier(path, ir.load(path), "x", (None, 4), OutputSpec("logits", "logits", Tail.NONE))
+    classifier = read_classifier(path, "logits")
     write_clipped(classifier, {"hidden": np.zeros(4, np.float32)}, path)
     x = np.ones((2, 4), np.float32)
     np.testing.assert_array_equal(run(path, x, "hidden"), x)
@@ -152,4 +150,4 @@ def test_external_weights_stay_outside_and_where_they_were(exported: Path) -> No
     assert read_classifier(clipped).external_files() == [Path("net.onnx.data")]
     graph = DifferentiableGraph(classifier.model, classifier.output.logits)
     expected = graph(torch.from_numpy(x), {site: torch.from_numpy(bound)}).numpy()
-    verify_export(clipped, x, expected, classifier.output.name)
+    verify_export(clipped, x, expected, classifier.output.logits)

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from scipy.special import log_softmax, softmax
 
-from mmguard.exporter import read_classifier, run, write_clipped, write_plans
-from mmguard.exporter.plans import LOGITS
-from mmguard.manifest import OutputSpec
-from mmguard.types import Tail
-from tests.bundles import OUTPUT, clean_inputs, run_model, tiny_bounds, tiny_network
+from mmguard.exporter import Classifier, read_classifier, run, write_clipped, write_plans
+from mmguard.exporter.classifier import LOGITS
+from tests.bundles import OUTPUT, Tail, clean_inputs, output_spec, run_model, tiny_bounds, tiny_network
 from tests.networks import write_tiny
 
 X = clean_inputs(30)
@@ -19,44 +18,44 @@ BOUNDS = tiny_bounds(tiny_network())
 FORMS = ("original", "clipped")
 
 
-def write_forms(folder: Path, tail: Tail) -> OutputSpec:
-    """Write `original.onnx` and `clipped.onnx`; returns the user's output."""
+def write_forms(folder: Path, tail: Tail) -> Classifier:
+    """Write `original.onnx` and `clipped.onnx`; returns the user's model."""
     classifier = read_classifier(write_tiny(folder / "original.onnx", tail))
     write_clipped(classifier, BOUNDS, folder / "clipped.onnx")
-    return classifier.output
+    return classifier
 
 
 def test_networks_that_end_in_logits_are_their_own_plans(tmp_path: Path) -> None:
-    output = write_forms(tmp_path, Tail.NONE)
-    assert write_plans(tmp_path, output) == ({form: f"{form}.onnx" for form in FORMS}, output)
+    assert write_plans(tmp_path, write_forms(tmp_path, Tail.NONE)) == {form: f"{form}.onnx" for form in FORMS}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clipped.onnx", "original.onnx"]
 
 
 @pytest.mark.parametrize(("tail", "function"), [(Tail.SOFTMAX, softmax), (Tail.LOG_SOFTMAX, log_softmax)])
 def test_plans_give_the_logits_beside_the_users_output(tmp_path: Path, tail: Tail, function: np.ufunc) -> None:
-    plans, output = write_plans(tmp_path, write_forms(tmp_path, tail))
-    assert output == OutputSpec(OUTPUT[tail], LOGITS, tail)
+    classifier = write_forms(tmp_path, tail)
+    plans, name = write_plans(tmp_path, classifier), OUTPUT[tail]
+    assert classifier.output == output_spec(tail)
     for form in FORMS:
         expected = run_model(tiny_network().model(BOUNDS if form == "clipped" else None), X)
         logits = run(tmp_path / plans[form], X, LOGITS)
         np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(run(tmp_path / plans[form], X, output.name), function(logits, axis=1), rtol=1e-4)
+        np.testing.assert_allclose(run(tmp_path / plans[form], X, name), function(logits, axis=1), rtol=1e-4)
         names = [value.name for value in onnx.load(tmp_path / plans[form]).graph.output]
-        assert names == [output.name, LOGITS], "the user's own output stays the first"
+        assert names == [name, LOGITS], "the user's own output stays the first"
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_plans_pass_the_full_checker_where_the_logits_had_no_declared_shape(tmp_path: Path, form: str) -> None:
-    output = write_forms(tmp_path, Tail.SOFTMAX)
+    classifier = write_forms(tmp_path, Tail.SOFTMAX)
     assert not onnx.load(tmp_path / "original.onnx").graph.value_info
-    plans, _ = write_plans(tmp_path, output)
+    plans = write_plans(tmp_path, classifier)
     onnx.checker.check_model(str(tmp_path / plans[form]), full_check=True)
 
 
 def test_the_networks_themselves_stay_as_they_are(tmp_path: Path) -> None:
-    output = write_forms(tmp_path, Tail.SOFTMAX)
+    classifier = write_forms(tmp_path, Tail.SOFTMAX)
     before = {form: (tmp_path / f"{form}.onnx").read_bytes() for form in FORMS}
-    write_plans(tmp_path, output)
+    write_plans(tmp_path, classifier)
     assert {form: (tmp_path / f"{form}.onnx").read_bytes() for form in FORMS} == before
 
 
@@ -65,7 +64,17 @@ def test_a_plan_holds_external_weights_itself(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "original.onnx", save_as_external_data=True, location="w.data", size_threshold=0)
     classifier = read_classifier(tmp_path / "original.onnx")
     write_clipped(classifier, BOUNDS, tmp_path / "clipped.onnx")
-    plans, _ = write_plans(tmp_path, classifier.output)
+    plans = write_plans(tmp_path, classifier)
     (tmp_path / "w.data").unlink()
     expected = run_model(tiny_network().model(), X)
     np.testing.assert_allclose(run(tmp_path / plans["original"], X, LOGITS), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("tail", "function"), [(Tail.SOFTMAX, softmax), (Tail.LOG_SOFTMAX, log_softmax)])
+def test_the_tail_makes_the_users_output_of_logits(tmp_path: Path, tail: Tail, function: np.ufunc) -> None:
+    plans = write_plans(tmp_path, write_forms(tmp_path, tail))
+    logits = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    session = ort.InferenceSession(tmp_path / plans["tail"], providers=["CPUExecutionProvider"])
+    assert [value.name for value in session.get_inputs()] == [LOGITS]
+    np.testing.assert_allclose(session.run([OUTPUT[tail]], {LOGITS: logits})[0], function(logits, axis=1), rtol=1e-5)
+    assert {node.op_type for node in onnx.load(tmp_path / plans["tail"]).graph.node} == {"Cast", tail.value}

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from mmguard.guard.decide import decide, guarded_output
+from mmguard.guard.answer import guarded_outputs
+from mmguard.guard.decide import decide
 from mmguard.guard.policy import OnFlag, Policy
+from mmguard.manifest import OutputSpec
 from mmguard.mmdf import Criterion, Gap, MmdfTest, Shift
 from mmguard.stats import GaussianNull
-from mmguard.types import Tail
 
 NULL = GaussianNull(0, 0.01, 100)
 TEST = MmdfTest((Criterion(Gap((0.0,) * 3, 0.0), NULL), Criterion(Shift((0.0,) * 3, 1.0), NULL)), 0.005, 0.005)
@@ -34,7 +35,7 @@ def test_a_flagged_input_is_answered_by_policy(on_flag: OnFlag, labels: list[int
 
 def test_the_output_of_a_decision_that_stays_is_the_original_s_own() -> None:
     decision = decide(ORIGINAL, CLIPPED, TEST, Policy())
-    output = guarded_output(ORIGINAL, CLIPPED, decision, Tail.NONE)
+    output = guarded_outputs({"logits": ORIGINAL}, CLIPPED, decision, OutputSpec(("logits",), "logits"), None)["logits"]
     np.testing.assert_array_equal(output.argmax(axis=1), decision.labels)
     np.testing.assert_array_equal(output[2], ORIGINAL[2])
     np.testing.assert_array_equal(output[1], CLIPPED[1])

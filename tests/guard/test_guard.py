@@ -15,10 +15,11 @@ from mmguard.errors import InferenceError, InputError, ModelError, OptionError, 
 from mmguard.guard import Guard, Policy, sessions
 from mmguard.guard.sessions import open_session
 from mmguard.stats import exclude_class, margin_gap
-from mmguard.types import ABSTAIN, Reason, Tail
+from mmguard.types import ABSTAIN, Reason
 from tests.bundles import (
     TARGET,
     Array,
+    Tail,
     add_trigger,
     clean_inputs,
     run_model,
@@ -150,7 +151,7 @@ def test_a_guard_that_may_not_act_answers_the_original_bit_for_bit(
     with guard_of(bundle, **policy) as guard:
         for n in (1, 7, 64):
             result = guard.infer(MIXED[-n:])
-            expected = session.run([guard.bundle.manifest.output.name], {"image": MIXED[-n:]})[0]
+            expected = session.run(list(guard.bundle.manifest.output.names), {"image": MIXED[-n:]})[0]
             assert result.output.tobytes() == expected.tobytes()
             np.testing.assert_array_equal(result.decision.labels, result.decision.original_labels)
             assert not result.decision.corrected.any()

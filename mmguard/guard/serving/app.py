@@ -20,7 +20,14 @@ from mmguard import __version__
 from mmguard.errors import InferenceError, InputError, RequestTooLargeError
 from mmguard.guard.guard import Guard, GuardedBatch
 from mmguard.guard.serving.body import MAX_REQUEST_BYTES, decompress, read_body
-from mmguard.guard.serving.protocol import VERSION, encode_response, model_metadata, output_names, parse_request
+from mmguard.guard.serving.protocol import (
+    VERSION,
+    encode_response,
+    model_metadata,
+    output_names,
+    parse_request,
+    served_outputs,
+)
 from mmguard.guard.serving.tensors import HEADER_LENGTH
 
 
@@ -62,8 +69,13 @@ class _Models:
 
     def __init__(self, guards: Mapping[str, Guard], max_request_bytes: int) -> None:
         self._guards = dict(guards)
+        self._served = {
+            name: served_outputs(guard.networks.original.session, guard.bundle.manifest.output.names)
+            for name, guard in guards.items()
+        }
         self._metadata = {
-            name: model_metadata(guard.bundle.manifest) | {"name": name} for name, guard in guards.items()
+            name: model_metadata(guard.bundle.manifest, self._served[name]) | {"name": name}
+            for name, guard in guards.items()
         }
         self._max_request_bytes = max_request_bytes
 
@@ -82,11 +94,10 @@ class _Models:
 
     def _answer(self, guard: Guard, request: Request, body: bytes) -> Response:
         """All that takes time, off the event loop."""
-        manifest = guard.bundle.manifest
+        name, spec = request.path_params["name"], guard.bundle.manifest.input
         body = decompress(body, request.headers.get("content-encoding", "identity"), self._max_request_bytes)
-        asked = parse_request(body, request.headers.get(HEADER_LENGTH), manifest.input, output_names(manifest))
-        arrays = _outputs(manifest.output.name, guard.infer(asked.x))
-        content, headers = encode_response(request.path_params["name"], asked, arrays)
+        asked = parse_request(body, request.headers.get(HEADER_LENGTH), spec, output_names(self._served[name]))
+        content, headers = encode_response(name, asked, _outputs(guard.infer(asked.x)))
         return Response(content, headers=headers)
 
     def _guard(self, request: Request) -> Guard:
@@ -99,11 +110,11 @@ class _Models:
         return self._guards[name]
 
 
-def _outputs(name: str, batch: GuardedBatch) -> dict[str, npt.NDArray[Any]]:
+def _outputs(batch: GuardedBatch) -> dict[str, npt.NDArray[Any]]:
     """All that a model answers, by the names of `output_names`."""
     decision = batch.decision
     return {
-        name: batch.output,
+        **batch.outputs,
         "mmguard_label": decision.labels,
         "mmguard_original_label": decision.original_labels,
         "mmguard_flagged": decision.flagged,

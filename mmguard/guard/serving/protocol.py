@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from reprlib import repr as short
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from mmguard.errors import InputError
@@ -31,6 +30,19 @@ GUARD_OUTPUTS = {
     "mmguard_reason": "BYTES",
 }
 """Datatypes of what the guard says of each input, (N,) each, in the order of a response; see `types.Decision`."""
+INPUTS = {"float16": "FP16", "float32": "FP32", "float64": "FP64", "uint8": "UINT8"}
+"""Datatypes of inputs, by NumPy's name of the dtype."""
+OUTPUTS = {
+    "tensor(bool)": "BOOL",
+    "tensor(double)": "FP64",
+    "tensor(float)": "FP32",
+    "tensor(float16)": "FP16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(string)": "BYTES",
+    "tensor(uint8)": "UINT8",
+}
+"""Datatypes of outputs, by ONNX Runtime's name of the type. What is no tensor, such as a map, cannot be served."""
 MAX_AXES = 64
 """NumPy has no arrays of more."""
 
@@ -41,30 +53,58 @@ class InferenceRequest:
 
     Attributes:
         id: the client's own, given back in the response; None where it gave none.
-        x: float32, of the shape that the client said; whether the model takes that is the guard's to check.
+        x: of the model's dtype and of the shape that the client said; whether the model takes that is the guard's to
+            check.
         outputs: in the order to answer in, by name, whether the output goes as binary.
     """
 
     id: str | None
-    x: npt.NDArray[np.float32]
+    x: npt.NDArray[Any]
     outputs: Mapping[str, bool]
 
 
-def output_names(manifest: Manifest) -> tuple[str, ...]:
-    """What a model answers: its own output first."""
-    return manifest.output.name, *GUARD_OUTPUTS
+@dataclass(frozen=True)
+class ServedTensor:
+    """An output of the model: its name, its datatype in the protocol and its shape, None for a dynamic axis."""
+
+    name: str
+    datatype: str
+    shape: tuple[int | None, ...]
 
 
-def model_metadata(manifest: Manifest) -> dict[str, Any]:
-    """A model's metadata as the protocol writes it; -1 is a dynamic axis."""
-    shape = [size or -1 for size in manifest.input.shape]
-    outputs = [{"name": manifest.output.name, "datatype": "FP32", "shape": [shape[0], len(manifest.classes)]}]
-    outputs += [{"name": name, "datatype": kind, "shape": [shape[0]]} for name, kind in GUARD_OUTPUTS.items()]
+def served_outputs(session: Any, names: Sequence[str]) -> tuple[ServedTensor, ...]:
+    """The model's own outputs that the protocol can carry.
+
+    Args:
+        session: an `onnxruntime.InferenceSession`. names: of the outputs, in order.
+    """
+    described = {output.name: output for output in session.get_outputs()}
+    return tuple(
+        ServedTensor(name, OUTPUTS[output.type], tuple(n if isinstance(n, int) else None for n in output.shape))
+        for name in names
+        if (output := described[name]).type in OUTPUTS
+    )
+
+
+def output_names(served: Sequence[ServedTensor]) -> tuple[str, ...]:
+    """What a model answers: its own outputs first."""
+    return *(output.name for output in served), *GUARD_OUTPUTS
+
+
+def model_metadata(manifest: Manifest, served: Sequence[ServedTensor]) -> dict[str, Any]:
+    """A model's metadata as the protocol writes it; -1 is a dynamic axis. Batches of any size are taken."""
+    spec = manifest.input
+    outputs = [
+        {"name": each.name, "datatype": each.datatype, "shape": [-1, *(size or -1 for size in each.shape[1:])]}
+        for each in served
+    ]
+    outputs += [{"name": name, "datatype": kind, "shape": [-1]} for name, kind in GUARD_OUTPUTS.items()]
+    shape = [-1, *(size or -1 for size in spec.shape[1:])]
     return {
         "name": manifest.name,
         "versions": [VERSION],
         "platform": "mmguard",
-        "inputs": [{"name": manifest.input.name, "datatype": "FP32", "shape": shape}],
+        "inputs": [{"name": spec.name, "datatype": INPUTS[spec.dtype], "shape": shape}],
         "outputs": outputs,
     }
 
@@ -162,8 +202,8 @@ def _flag(parameters: dict[str, Any], name: str, default: bool) -> bool:
     return value
 
 
-def _parse_input(request: dict[str, Any], tail: memoryview, spec: InputSpec) -> npt.NDArray[np.float32]:
-    """The one input that there must be, as float32 of the shape that it says."""
+def _parse_input(request: dict[str, Any], tail: memoryview, spec: InputSpec) -> npt.NDArray[Any]:
+    """The one input that there must be, of the model's dtype and of the shape that it says."""
     tensors = request.get("inputs")
     if not isinstance(tensors, list) or len(tensors) != 1:
         got = f"{len(tensors)} tensors" if isinstance(tensors, list) else short(tensors)
@@ -171,10 +211,11 @@ def _parse_input(request: dict[str, Any], tail: memoryview, spec: InputSpec) -> 
     tensor, what = _object(tensors[0], "an input"), f"input {spec.name!r}"
     if tensor.get("name") != spec.name:
         raise InputError(f"the model's input is {spec.name!r}, got {short(tensor.get('name'))}")
-    if tensor.get("datatype") != "FP32":
-        raise InputError(f"{what} is of datatype FP32, got {short(tensor.get('datatype'))}")
+    datatype = INPUTS[spec.dtype]
+    if tensor.get("datatype") != datatype:
+        raise InputError(f"{what} is of datatype {datatype}, got {short(tensor.get('datatype'))}")
     shape = _parse_shape(tensor.get("shape"), what)
-    values = _read_values(tensor, shape, tail, what)
+    values = _read_values(tensor, shape, tail, datatype, what)
     try:
         return values.reshape(shape)
     except ValueError as error:
@@ -192,17 +233,17 @@ def _parse_shape(raw: object, what: str) -> tuple[int, ...]:
 
 
 def _read_values(
-    tensor: dict[str, Any], shape: tuple[int, ...], tail: memoryview, what: str
-) -> npt.NDArray[np.float32]:
+    tensor: dict[str, Any], shape: tuple[int, ...], tail: memoryview, datatype: str, what: str
+) -> npt.NDArray[Any]:
     """The tensor's values, from the JSON or from the bytes behind it."""
     size = _parameters(tensor, what).get("binary_data_size")
     if (size is None) == ("data" not in tensor):
         raise InputError(f"{what} must have either data or the parameter binary_data_size")
     if size is not None:
-        return from_bytes(size, shape, tail, what)
+        return from_bytes(size, shape, tail, datatype, what)
     if len(tail):
         raise InputError(f"{len(tail)} bytes follow the JSON, but {what} has no binary_data_size")
-    return from_json(tensor["data"], shape, what)
+    return from_json(tensor["data"], shape, datatype, what)
 
 
 def _parse_outputs(request: dict[str, Any], known: Sequence[str]) -> dict[str, bool]:

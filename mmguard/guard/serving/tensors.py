@@ -12,7 +12,10 @@ from mmguard.errors import InputError
 HEADER_LENGTH = "Inference-Header-Content-Length"
 DTYPES = {
     "BOOL": np.dtype(np.bool_),
+    "UINT8": np.dtype("u1"),
+    "INT32": np.dtype("<i4"),
     "INT64": np.dtype("<i8"),
+    "FP16": np.dtype("<f2"),
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
 }
@@ -38,30 +41,32 @@ def to_json(array: npt.NDArray[Any]) -> list[Any]:
 
 def datatype_of(array: npt.NDArray[Any]) -> str:
     """The protocol's name of an array's dtype."""
-    if array.dtype.kind == "U":
+    if array.dtype.kind in "UO":
         return "BYTES"
     return next(name for name, dtype in DTYPES.items() if dtype == array.dtype.newbyteorder("<"))
 
 
-def from_bytes(size: object, shape: tuple[int, ...], tail: memoryview, what: str) -> npt.NDArray[np.float32]:
+def from_bytes(size: object, shape: tuple[int, ...], tail: memoryview, datatype: str, what: str) -> npt.NDArray[Any]:
     """Read the bytes behind the JSON; a copy, so that it is aligned.
 
     Args:
-        size: `binary_data_size`, as it came. shape: as the client said. what: names the tensor in errors.
+        size: `binary_data_size`, as it came. shape: as the client said. datatype: of the tensor, a key of `DTYPES`.
+        what: names the tensor in errors.
 
     Returns:
-        (product of `shape`,) float32.
+        (product of `shape`,) of that dtype.
 
     Raises:
         InputError: the shape, the size and the bytes that came do not agree.
     """
-    needed = 4 * math.prod(shape)
+    dtype = DTYPES[datatype]
+    needed = dtype.itemsize * math.prod(shape)
     if type(size) is not int or not size == needed == len(tail):
         raise InputError(
-            f"{what}: shape {short(list(shape))} of FP32 is {short(needed)} bytes, binary_data_size is {short(size)} "
-            f"and {len(tail)} bytes follow the JSON (check {HEADER_LENGTH} too)"
+            f"{what}: shape {short(list(shape))} of {datatype} is {short(needed)} bytes, binary_data_size is "
+            f"{short(size)} and {len(tail)} bytes follow the JSON (check {HEADER_LENGTH} too)"
         )
-    return np.frombuffer(tail, dtype=DTYPES["FP32"]).astype(np.float32)
+    return np.frombuffer(tail, dtype=dtype).astype(dtype.newbyteorder("="))
 
 
 def _check_numbers(data: object, what: str) -> None:
@@ -74,17 +79,18 @@ def _check_numbers(data: object, what: str) -> None:
         level = inner
 
 
-def from_json(data: object, shape: tuple[int, ...], what: str) -> npt.NDArray[np.float32]:
-    """Read numbers from the JSON. One too large for float32 is infinite.
+def from_json(data: object, shape: tuple[int, ...], datatype: str, what: str) -> npt.NDArray[Any]:
+    """Read numbers from the JSON. One too large for the dtype is infinite.
 
     Args:
-        data: a list, flat or nested as the shape says. shape: as the client said. what: names the tensor in errors.
+        data: a list, flat or nested as the shape says. shape: as the client said. datatype: a key of `DTYPES`.
+        what: names the tensor in errors.
 
     Returns:
-        `shape` or (product of `shape`,) float32.
+        `shape` or (product of `shape`,) of that dtype.
 
     Raises:
-        InputError: not a list of numbers, or of another shape.
+        InputError: not a list of numbers, of another shape, or integers that the dtype does not hold.
     """
     _check_numbers(data, what)
     try:
@@ -95,5 +101,9 @@ def from_json(data: object, shape: tuple[int, ...], what: str) -> npt.NDArray[np
         raise InputError(f"data of {what} must be a list of numbers only")
     if values.shape not in (shape, (math.prod(shape),)):
         raise InputError(f"data of {what} has shape {values.shape}, its shape says {short(list(shape))}")
-    with np.errstate(over="ignore"):
-        return values.astype(np.float32)
+    dtype = DTYPES[datatype].newbyteorder("=")
+    with np.errstate(over="ignore", invalid="ignore"):
+        result = values.astype(dtype)
+    if dtype.kind in "iu" and not np.array_equal(result, values):
+        raise InputError(f"data of {what} must be integers that {datatype} holds")
+    return result

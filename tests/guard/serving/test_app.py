@@ -15,8 +15,8 @@ from tritonclient.utils import InferenceServerException
 
 from mmguard.guard import Guard, GuardedBatch, Policy
 from mmguard.guard.serving.server import create_app
-from mmguard.types import Decision, Tail
-from tests.bundles import Array, add_trigger, clean_inputs, write_tiny_bundle
+from mmguard.types import Decision
+from tests.bundles import Array, Tail, add_trigger, clean_inputs, write_tiny_bundle
 from tests.guard.serving.servers import DEADLINE, Gate, Served, request_of, running, wait_until
 
 INFER = "/v2/models/tiny/infer"

@@ -16,8 +16,10 @@ from mmguard.guard.serving.protocol import (
     model_metadata,
     output_names,
     parse_request,
+    served_outputs,
 )
 from mmguard.guard.serving.tensors import HEADER_LENGTH, to_bytes, to_json
+from mmguard.guard.sessions import PROVIDERS, open_session
 from mmguard.types import InputSpec
 
 LOW, HIGH = np.zeros(1, np.float32), np.ones(1, np.float32)
@@ -231,10 +233,11 @@ def test_a_response_of_json_alone_has_no_header_length() -> None:
 
 def test_metadata_names_what_is_answered(tiny_bundle: Path) -> None:
     manifest = Bundle.open(tiny_bundle).manifest
-    metadata = model_metadata(manifest)
+    served = served_outputs(open_session(tiny_bundle / "original.onnx", PROVIDERS["cpu"], 1), manifest.output.names)
+    metadata = model_metadata(manifest, served)
     assert metadata["inputs"] == [{"name": "image", "datatype": "FP32", "shape": [-1, 3, 8, 8]}]
     assert metadata["outputs"][0] == {"name": "logits", "datatype": "FP32", "shape": [-1, 3]}
-    assert tuple(output["name"] for output in metadata["outputs"]) == output_names(manifest)
+    assert tuple(output["name"] for output in metadata["outputs"]) == output_names(served)
 
 
 def test_decompression_stops_at_the_limit() -> None:

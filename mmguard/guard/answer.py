@@ -1,0 +1,65 @@
+"""What the model's caller is given: the user's own outputs with the policy applied."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmguard.manifest import OutputSpec
+from mmguard.stats import exclude_class
+from mmguard.types import ABSTAIN, BoolArray, Decision
+
+Logits = npt.NDArray[np.float32]
+Tail = Callable[[Logits], Sequence[Any]]
+"""From logits (n, K) float32 to the derived outputs, in their order."""
+
+
+def guarded_outputs(
+    outputs: Mapping[str, Any], clipped: Logits | None, decision: Decision, spec: OutputSpec, tail: Tail | None
+) -> dict[str, Any]:
+    """The model's own outputs with the policy applied.
+
+    A corrected row carries the clipped network's values with the original's class put last, so that its arg max is the
+    corrected label; a row without a label is NaN (-1 of integers, empty of text); every other row is the original's,
+    bit for bit. An output that is not computed from the logits alone stays as it is.
+
+    Args:
+        outputs: by name, what the original network returned: arrays (N, ...), or lists of N maps.
+        clipped: (N, K) logits, None where nothing is corrected.
+        tail: computes the derived outputs; None where there are none.
+    """
+    result = dict(outputs)
+    if clipped is not None and decision.corrected.any():
+        rows = decision.corrected
+        given = exclude_class(clipped[rows], decision.original_labels[rows]).astype(np.float32)
+        values = {spec.logits: given} | (dict(zip(spec.derived, tail(given), strict=True)) if tail else {})
+        result |= {name: _with_rows(result[name], rows, values[name]) for name in spec.names if name in values}
+    if (abstained := decision.labels == ABSTAIN).any():
+        result |= {name: _without_rows(result[name], abstained) for name in _of_logits(spec)}
+    return result
+
+
+def _of_logits(spec: OutputSpec) -> list[str]:
+    return [name for name in spec.names if name == spec.logits or name in spec.derived]
+
+
+def _with_rows(output: Any, rows: BoolArray, values: Any) -> Any:
+    """A copy with other values in some rows."""
+    if isinstance(output, list):
+        fresh = iter(values)
+        return [next(fresh) if changed else row for row, changed in zip(output, rows, strict=True)]
+    result = output.copy()
+    result[rows] = values
+    return result
+
+
+def _without_rows(output: Any, rows: BoolArray) -> Any:
+    """A copy with some rows made void."""
+    if isinstance(output, list):
+        return [dict.fromkeys(row, np.nan) if void else row for row, void in zip(output, rows, strict=True)]
+    result = output.copy()
+    result[rows] = {"f": np.nan, "i": -1, "u": np.iinfo(output.dtype).max if output.dtype.kind == "u" else 0}.get(
+        output.dtype.kind, ""
+    )
+    return result

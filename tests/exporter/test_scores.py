@@ -1,0 +1,151 @@
+"""Where the logits are, for every way in which classifiers end."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+
+from mmguard.errors import NotClassifierError, OptionError
+from mmguard.exporter import read_classifier, scored, scored_file, write_clipped, write_plans
+from mmguard.exporter.classifier import LOGITS
+from mmguard.exporter.scores import Scores, find_scores
+from tests.bundles import Array
+from tests.networks import HEADER
+
+X = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+
+
+def network(outputs: str, end: str, columns: int = 3) -> str:
+    """A layer, an activation, a layer that gives `raw` (N, columns), and what follows."""
+    weights = ", ".join(f"{value:.2f}" for value in np.random.default_rng(1).normal(size=4 * columns))
+    return f"""{HEADER}
+    net (float[n,4] x) => ({outputs})
+    <float[4,{columns}] w = {{{weights}}}>
+    {{
+        hidden = Relu(x)
+        raw = MatMul(hidden, w)
+        {end}
+    }}"""
+
+
+def scores_of(outputs: str, end: str, columns: int = 3, name: str | None = None) -> Scores:
+    return find_scores(ir.from_onnx_text(network(outputs, end, columns)), name)
+
+
+COLUMN = "a = Constant<value_ints = [1]>() flat = Squeeze(raw, a) p = Sigmoid(flat)"
+BOTH = "p = Sigmoid(raw) one = Constant<value = float {1.0}>() q = Sub(one, p) both = Concat<axis = 1>(q, p)"
+BEST = "p = Softmax(raw) k = Constant<value_ints = [2]>() best, which = TopK(p, k)"
+DECIDED = "p = Softmax(raw) label = ArgMax<axis = -1, keepdims = 0>(p)"
+ENDS = [
+    ("float[n,3] raw", "", 3, ("raw",), ()),
+    ("float[n,3] p", "p = Softmax(raw)", 3, ("p",), ("Softmax",)),
+    ("float[n,3] p", "p = Sigmoid(raw)", 3, ("p",), ("Sigmoid",)),
+    ("float[n,3] raw, float[n,3] p", "p = Softmax(raw)", 3, ("raw", "p"), ("Softmax",)),
+    ("int64[n] label", "label = ArgMax<axis = 1, keepdims = 0>(raw)", 3, ("label",), ("ArgMax",)),
+    ("float[n,3] p, int64[n] label", DECIDED, 3, ("p", "label"), ("Softmax", "ArgMax")),
+    ("float[n,2] best, int64[n,2] which", BEST, 3, ("best", "which"), ("Softmax", "TopK")),
+    ("float16[n,3] p", "q = Softmax(raw) p = Cast<to = 10>(q)", 3, ("p",), ("Softmax",)),
+    ("float[n,1] p", "p = Sigmoid(raw)", 1, ("p",), ("Sigmoid",)),
+    ("float[n] p", COLUMN, 1, ("p",), ("Sigmoid",)),
+    ("float[n,2] both", BOTH, 1, ("both",), ("Sigmoid", "Sub", "Concat")),
+]
+
+
+@pytest.mark.parametrize(("outputs", "end", "columns", "derived", "tail"), ENDS)
+def test_every_end_leads_back_to_the_logits(
+    outputs: str, end: str, columns: int, derived: tuple[str, ...], tail: tuple[str, ...]
+) -> None:
+    assert scores_of(outputs, end, columns) == Scores("raw", ir.DataType.FLOAT, columns, derived, tail)
+
+
+@pytest.mark.parametrize(("outputs", "end", "columns", "derived", "tail"), ENDS)
+def test_plans_and_tail_give_what_the_model_gives(
+    tmp_path: Path, outputs: str, end: str, columns: int, derived: tuple[str, ...], tail: tuple[str, ...]
+) -> None:
+    path = tmp_path / "original.onnx"
+    ir.save(ir.from_onnx_text(network(outputs, end, columns)), path)
+    classifier = read_classifier(path)
+    write_clipped(classifier, {"hidden": np.full(4, 0.5, np.float32)}, tmp_path / "clipped.onnx")
+    plans = write_plans(tmp_path, classifier)
+    model = run(path, X)
+    both = run(tmp_path / plans["original"], X)
+    for name, expected in model.items():
+        np.testing.assert_array_equal(both[name], expected)
+    logits = both[classifier.output.logits]
+    assert logits.dtype == np.float32
+    assert logits.shape == (6, max(2, columns))
+    assert ("tail" in plans) == bool(classifier.output.derived)
+    if "tail" in plans:
+        made = run(tmp_path / plans["tail"], logits, classifier.output.logits)
+        assert tuple(made) == classifier.output.derived
+        for name, array in made.items():
+            assert array.dtype == model[name].dtype
+            np.testing.assert_allclose(array, model[name], rtol=1e-3, atol=1e-6)
+
+
+def run(path: Path, x: Array, given: str = "x") -> dict[str, Array]:
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return dict(zip((value.name for value in session.get_outputs()), session.run(None, {given: x}), strict=True))
+
+
+def test_one_sigmoid_is_two_classes(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    ir.save(ir.from_onnx_text(network("float[n,1] p", "p = Sigmoid(raw)", 1)), path)
+    classifier = read_classifier(path)
+    assert classifier.output.logits == LOGITS
+    with scored_file(classifier) as copy:
+        found = run(copy, X)
+    p = found["p"][:, 0]
+    np.testing.assert_array_equal(found[LOGITS][:, 0], 0)
+    np.testing.assert_allclose(found[LOGITS][:, 1], np.log(p / (1 - p)), rtol=1e-4)
+    assert not copy.exists()
+    assert [value.name for value in scored(classifier).graph.outputs] == ["p", LOGITS]
+    assert [value.name for value in classifier.model.graph.outputs] == ["p"], "the model itself stays"
+
+
+def test_a_hidden_sigmoid_is_no_end() -> None:
+    body = network("float[n,2] out", "gate = Sigmoid(raw) out = MatMul(gate, v)").replace(
+        "<float[4,3] w", "<float[3,2] v = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}, float[4,3] w"
+    )
+    assert find_scores(ir.from_onnx_text(body)).value == "out"
+
+
+def test_a_gate_and_an_attention_are_no_end() -> None:
+    gated = "gate = Sigmoid(raw) mixed = Mul(gate, raw) weight = Softmax(raw) out = Mul(mixed, weight)"
+    assert scores_of("float[n,3] out", gated).value == "raw", "all of it is a function of the logits alone"
+    gated = "side = MatMul(x, w) gate = Sigmoid(side) out = Mul(gate, raw)"
+    assert scores_of("float[n,3] out", gated).value == "out"
+
+
+def test_a_softmax_over_the_batch_decides_nothing() -> None:
+    assert scores_of("float[n,3] out", "out = Softmax<axis = 0>(raw)").value == "out"
+
+
+def test_outputs_beside_the_logits_stay_the_original_s(tmp_path: Path) -> None:
+    found = scores_of("float[n,3] p, float[n,4] hidden", "p = Softmax(raw)")
+    assert (found.value, found.derived) == ("raw", ("p",))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "end", "message"),
+    [
+        ("float[n,3] raw, float[n,4] hidden", "", "'raw' and 'hidden' could each be the logits .* by --logits NAME"),
+        ("float[n,1] raw", "", "no classifier .*'raw' is FLOAT of shape .*at least two classes"),
+        ("float[n,3,1] out", "a = Constant<value_ints = [2]>() out = Unsqueeze(raw, a)", "'out' is FLOAT of shape"),
+        ("int64[n,3] out", "out = Cast<to = 7>(raw)", "'out' is INT64 of shape"),
+    ],
+)
+def test_what_could_be_several_or_is_none_is_refused(outputs: str, end: str, message: str) -> None:
+    with pytest.raises(NotClassifierError, match=message):
+        scores_of(outputs, end, 1 if "n,1] raw" in outputs else 3)
+
+
+def test_the_user_chooses(tmp_path: Path) -> None:
+    outputs = "float[n,3] raw, float[n,4] hidden"
+    assert scores_of(outputs, "", name="raw").derived == ("raw",)
+    with pytest.raises(OptionError, match=r"--logits 'ra': the model computes no value .* in their name: raw"):
+        scores_of(outputs, "", name="ra")
+    with pytest.raises(OptionError, match=r"--logits 'which' is INT64 .* logits are floats"):
+        scores_of("int64[n] which", "which = ArgMax<axis = 1, keepdims = 0>(raw)", name="which")
