@@ -3,9 +3,21 @@
 from mmguard import errors
 from mmguard.bundle import Bundle
 from mmguard.guard import Guard, Policy, wrap
+from mmguard.modules import clipped_module
 from mmguard.pipeline import calibrate_model
 from mmguard.types import Decision, Reason
 
 __version__ = "0.1.0"
 
-__all__ = ["Bundle", "Decision", "Guard", "Policy", "Reason", "__version__", "calibrate_model", "errors", "wrap"]
+__all__ = [
+    "Bundle",
+    "Decision",
+    "Guard",
+    "Policy",
+    "Reason",
+    "__version__",
+    "calibrate_model",
+    "clipped_module",
+    "errors",
+    "wrap",
+]

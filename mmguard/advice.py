@@ -13,6 +13,8 @@ BLIND = 0.8
 """Share of the largest margin that is left where clipping may catch little."""
 LOST_ACCURACY = 0.05
 """Share of D by which clipping may lower the accuracy before it is warned of."""
+DOUBTFUL = 0.5
+"""Accuracy on D below which the set-up is doubted."""
 
 
 def warn_of_blindness(original: Mapping[str, FloatArray], clipped: Mapping[str, FloatArray]) -> None:
@@ -31,18 +33,32 @@ def warn_of_blindness(original: Mapping[str, FloatArray], clipped: Mapping[str, 
         )
 
 
-def warn_of_lost_accuracy(figures: CalibrationFigures, margin_weight: float) -> None:
+def warn_of_doubtful_labels(accuracy: float) -> None:
+    """A model that decides most of D otherwise than labelled was likely trained on inputs that were made otherwise.
+
+    Args:
+        accuracy: of the original on labelled D, in [0, 1].
+    """
+    if accuracy < DOUBTFUL:
+        logger.warning(
+            "warning: the model decides only %.1f %% of the clean inputs as labelled; are --mean, --std, --scale, "
+            "--size and the order of the classes those that it was trained with?",
+            100 * accuracy,
+        )
+
+
+def warn_of_lost_accuracy(figures: CalibrationFigures, looser: str) -> None:
     """Clipping that changes many decisions on D would correct flagged inputs to wrong labels, and flag clean ones.
 
     Args:
-        margin_weight: λ at the start.
+        looser: the option that loosens the bounds, in words.
     """
     if figures.original_accuracy - figures.clipped_accuracy > LOST_ACCURACY:
         what = "accuracy" if figures.labelled else "agreement with the original's decisions"
         logger.warning(
             "warning: clipping lowers the %s on the clean inputs from %.1f %% to %.1f %%; for looser bounds, give a "
-            "lower --margin-weight than %g, or more clean inputs",
-            *(what, 100 * figures.original_accuracy, 100 * figures.clipped_accuracy, margin_weight),
+            "%s, or more clean inputs",
+            *(what, 100 * figures.original_accuracy, 100 * figures.clipped_accuracy, looser),
         )
 
 

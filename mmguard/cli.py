@@ -71,6 +71,7 @@ def calibrate(
     objective: Literal["mmac", "mmom", "mmbm"] = "mmac",
     theta: float | None = None,
     rounds: int | None = None,
+    budget: float | None = None,
     margin_weight: float | None = None,
     null: Literal["gaussian", "empirical"] | None = None,
     logits: str | None = None,
@@ -104,7 +105,10 @@ def calibrate(
     theta
         Level of the confidence test; mmom makes none.
     rounds
-        Largest number of rounds.
+        Largest number of rounds; the default preset runs as many again without each fifth of the clean inputs.
+    budget
+        What clipping may cost: mean squared change of the logits on the clean inputs, as a share of their variance;
+        0.03 in the default preset.
     margin_weight
         Weight λ of the penalty at the start.
     null
@@ -148,6 +152,7 @@ def calibrate(
             objective=objective,
             theta=theta,
             rounds=rounds,
+            budget=budget,
             margin_weight=margin_weight,
             null=null,
             logits=logits,

@@ -18,15 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from mmguard import bundle
-from mmguard.advice import warn_of_blindness, warn_of_few, warn_of_lost_accuracy
+from mmguard.advice import warn_of_blindness, warn_of_doubtful_labels, warn_of_few, warn_of_lost_accuracy
 from mmguard.errors import MissingExtraError, NotClassifierError, OptionError, ProviderError
 from mmguard.manifest import NAME_PATTERN, CalibrationFigures, CriterionSpec, Manifest, NullSpec
 from mmguard.mmdf import Criterion
+from mmguard.modules import Clean, as_files
 from mmguard.provenance import provenance, versions
 from mmguard.stats import check_level, check_null_samples, margin_gap
 from mmguard.types import Calibration, ClipSite, FloatArray, InputSpec, IntArray, Preprocessing
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from mmguard.calibrate import Calibrator, Checkpoint, DifferentiableGraph, Null, Objective, OnRound, Settings
     from mmguard.calibrate.fingerprint import Fingerprint
     from mmguard.calibrate.state import State
@@ -40,8 +43,8 @@ COMPARED = 32
 
 
 def calibrate_model(
-    model: str | Path,
-    clean: str | Path,
+    model: "str | Path | nn.Module",
+    clean: Clean,
     *,
     out: str | Path | None = None,
     name: str | None = None,
@@ -49,6 +52,7 @@ def calibrate_model(
     objective: "Objective" = "mmac",
     theta: float | None = None,
     rounds: int | None = None,
+    budget: float | None = None,
     margin_weight: float | None = None,
     null: "Null | None" = None,
     logits: str | None = None,
@@ -66,16 +70,19 @@ def calibrate_model(
     on from it gives the same bytes as a calibration that was never interrupted, on one machine.
 
     Args:
-        model: ONNX file: one float32 input, one output (N, K) of logits or of a softmax over them.
-        clean: the clean set D: a folder per class, a flat folder, an `.npz` with `x` and perhaps `y`, or an `.npy`.
+        model: ONNX file of a classifier of one input, or a PyTorch module, which is exported first.
+        clean: the clean set D: a folder per class, a flat folder, an `.npz` with `x` and perhaps `y`, or an `.npy`; or
+            in memory `x` (N, ...), `(x, y)`, or a loader of batches of either.
         out: folder to write; None is `<model's stem>.mmguard` in the current folder. An older bundle is replaced.
         name: the bundle's name in metrics and URLs; None is the model's stem.
         preset: settings to start from: `default`, `paper` or `reference`.
         objective: what the bounds minimise: `mmac` keeps the logits and gives a guard; `mmom` learns from labels, for a
             model that is overfitted without a backdoor, and gives a corrected model without a test; `mmbm` is `mmac`
             with the norm of the bounds in place of the margins.
-        theta, rounds, margin_weight, null: override the preset's. The third is λ; the null is `gaussian`, or
-            `empirical` for p-values that are ranks among the clean inputs, and need 1 / theta of them.
+        theta, rounds, budget, margin_weight, null: override the preset's. The budget is the mean squared change of the
+            logits on D that clipping may cost, as a share of their variance, which only `default` has; the margin
+            weight is λ at the start; the null is `gaussian`, or `empirical` for p-values that are ranks among the clean
+            inputs, and need 1 / theta of them.
         logits: ONNX name of the logits (N, K), or of the one number before a sigmoid; None finds them.
         classes: class names in the order of the outputs.
         preprocessing: how image files become inputs, and with it the input box. None scales pixels to [0, 1], and
@@ -103,50 +110,50 @@ def calibrate_model(
     from mmguard.calibrate import Checkpoint, cross_fit
 
     started, clock = datetime.now(UTC), time.perf_counter()
-    model = Path(model)
-    out, name = Path(out or default_out(model)), _bundle_name(name or model.stem)
+    stem = Path(model).stem if isinstance(model, (str, Path)) else type(model).__name__
+    out, name = Path(out or f"{stem}.mmguard"), _bundle_name(name or stem)
     bundle.check_destination(out)
-    settings = _settings(preset, objective, theta, rounds, margin_weight, null)
-    subject = _prepare(model, Path(clean), settings, logits, classes, preprocessing, seed, device, skip_bad)
-    checkpoint = Checkpoint(checkpoint_path(out), _fingerprint(subject, settings, seed, device))
-    state = _kept_state(checkpoint, resume)
-    if out.exists():
-        logger.info("will replace the bundle at %s", out)
-    with checkpoint:
-        learned = cross_fit(
-            *(subject.learner, subject.x, subject.labels, settings.folds, seed),
-            *(on_round or (lambda _: None), checkpoint.keep, state),
-        )
-        logger.info("searching the largest margins of both networks")
-        margins = subject.margins(None), subject.margins(learned.bounds)
-        fitted = None
-        if settings.objective != "mmom":
-            warn_of_blindness(*margins)
-            fitted = _fit_null(learned, settings)
-        figures = _figures(learned, subject.labels, fitted, *margins)
-        warn_of_lost_accuracy(figures, settings.margin_weight)
-        with bundle.staged(out) as folder:
-            plans = _export(folder, subject, learned, seed)
-            manifest = Manifest(
-                name=name,
-                versions=versions(),
-                seed=seed,
-                preset=preset,
-                settings=settings.as_json(),
-                input=subject.input,
-                output=subject.classifier.output,
-                classes=subject.classes,
-                plans=plans,
-                sites=tuple(
-                    ClipSite(a.value, a.operator, a.axis, learned.bounds[a.value].size) for a in subject.activations
-                ),
-                null=fitted,
-                calibration=figures,
-                files={},
+    settings = _settings(preset, objective, theta, rounds, budget, margin_weight, null)
+    with as_files(model, clean) as (path, inputs):
+        subject = _prepare(path, inputs, settings, logits, classes, preprocessing, seed, device, skip_bad)
+        checkpoint = Checkpoint(checkpoint_path(out), _fingerprint(subject, settings, seed, device))
+        state = _kept_state(checkpoint, resume)
+        if out.exists():
+            logger.info("will replace the bundle at %s", out)
+        with checkpoint:
+            learned = cross_fit(
+                *(subject.learner, subject.x, subject.labels, settings.folds, seed),
+                *(on_round or (lambda _: None), checkpoint.keep, state),
             )
-            _write_report(folder, manifest, subject, learned, device)
-            bundle.write(folder, manifest, provenance(started, time.perf_counter() - clock, device))
-    checkpoint.remove()
+            logger.info("searching the largest margins of both networks")
+            margins = subject.margins(None), subject.margins(learned.bounds)
+            fitted = None
+            if settings.objective != "mmom":
+                warn_of_blindness(*margins)
+                fitted = _fit_null(learned, settings)
+            figures = _figures(learned, subject.labels, fitted, *margins)
+            warn_of_lost_accuracy(figures, _looser(settings))
+            with bundle.staged(out) as folder:
+                manifest = Manifest(
+                    name=name,
+                    versions=versions(),
+                    seed=seed,
+                    preset=preset,
+                    settings=settings.as_json(),
+                    input=subject.input,
+                    output=subject.classifier.output,
+                    classes=subject.classes,
+                    plans=_export(folder, subject, learned, seed),
+                    sites=tuple(
+                        ClipSite(a.value, a.operator, a.axis, learned.bounds[a.value].size) for a in subject.activations
+                    ),
+                    null=fitted,
+                    calibration=figures,
+                    files={},
+                )
+                _write_report(folder, manifest, subject, learned, device)
+                bundle.write(folder, manifest, provenance(started, time.perf_counter() - clock, device))
+        checkpoint.remove()
     return out
 
 
@@ -221,13 +228,16 @@ def _prepare(
     labels, names = calibrate.assign_classes(data, original.shape[1], classes)
     if labels is not None:
         calibrate.check_accuracy(original, labels)
+        warn_of_doubtful_labels(float((original.argmax(axis=1) == labels).mean()))
         right = original.argmax(axis=1) == labels
         if settings.only_correct and not right.all():
             check_null_samples(int(right.sum()))
             logger.info("%d clean inputs left out, which the model decides wrongly", int((~right).sum()))
             x, labels = x[right], labels[right]
-    if labels is not None or settings.objective != "mmom":  # which refuses to learn without labels
-        calibrate.check_classes(original.argmax(axis=1) if labels is None else labels, names, settings.objective)
+    labelled = labels is not None
+    if labelled or settings.objective != "mmom":  # which refuses to learn without labels
+        decided = original.argmax(axis=1) if labels is None else labels
+        calibrate.check_classes(decided, names, settings.objective, labelled=labelled)
     logger.info(
         "%d clean inputs, %d skipped; %d classes; %d clip sites",
         *(len(x), len(data.skipped), len(names), len(activations)),
@@ -275,6 +285,7 @@ def _settings(
     objective: "Objective",
     theta: float | None,
     rounds: int | None,
+    budget: float | None,
     margin_weight: float | None,
     null: "Null | None",
 ) -> "Settings":
@@ -284,7 +295,12 @@ def _settings(
         raise OptionError("MMOM makes a corrected model and no test, so that theta and null have no meaning")
     given = {"theta": theta, "rounds": rounds, "margin_weight": margin_weight, "null": null}
     own: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    return replace(find_preset(preset, objective), **own)
+    settings = find_preset(preset, objective)
+    if budget is not None:
+        if settings.change is None:
+            raise OptionError(f"{preset} with {objective} steers to no budget; give --margin-weight instead")
+        own["change"] = budget
+    return replace(settings, **own)
 
 
 def _check_run(seed: int, device: str) -> None:
@@ -310,6 +326,13 @@ def _bundle_name(name: str) -> str:
     if not NAME_PATTERN.fullmatch(name):
         raise OptionError(f"{name!r} cannot be a bundle's name; give one with --name, starting with a letter or digit")
     return name
+
+
+def _looser(settings: "Settings") -> str:
+    """The option that loosens bounds, in words."""
+    if settings.change is None:
+        return f"lower --margin-weight than {settings.margin_weight:g}"
+    return f"lower --budget than {settings.change:g}"
 
 
 def _fit_null(learned: Calibration, settings: "Settings") -> NullSpec:
@@ -367,7 +390,8 @@ def _write_report(folder: Path, manifest: Manifest, subject: _Subject, learned: 
     statistic = None
     if manifest.null is not None:
         statistic = scores(manifest.null.test()(learned.original_logits, learned.held_out_logits).p_values)
-    page = render(manifest, Evidence(bundle.sha256(folder / "original.onnx"), clipping, statistic))
+    names = ["original.onnx", *(file.as_posix() for file in subject.classifier.external_files())]
+    page = render(manifest, Evidence({name: bundle.sha256(folder / name) for name in names}, clipping, statistic))
     (folder / bundle.REPORT).write_text(page, encoding="utf-8", newline="\n")
 
 

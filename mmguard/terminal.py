@@ -15,7 +15,7 @@ from rich.text import Text
 from mmguard.audit import Audit
 from mmguard.bundle import Bundle
 from mmguard.errors import MmguardError
-from mmguard.manifest import NullSpec
+from mmguard.manifest import Manifest, NullSpec
 
 if TYPE_CHECKING:
     from mmguard.calibrate import Round
@@ -107,7 +107,7 @@ def say_how_to_go_on(on_round: Callable[["Round"], None], checkpoint: Path) -> I
     except BaseException as error:
         if checkpoint.exists():
             what = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "stopped"
-            console.print(f"{what}{last}; go on with: mmguard calibrate ... --resume", markup=False, soft_wrap=True)
+            console.print(f"{what}{last}; to go on, run the same command with --resume", markup=False, soft_wrap=True)
         raise
 
 
@@ -127,7 +127,8 @@ def describe_bundle(bundle: Bundle) -> str:
             f"sha256      {bundle.digest()} (of the manifest, which holds those of all other files)",
             f"model       {manifest.name}: input {spec.name} (N, {shape}), {len(manifest.classes)} classes",
             f"clip sites  {len(manifest.sites)} activations, {sum(site.channels for site in manifest.sites)} bounds",
-            f"clean set   {figures.n} inputs; {figures.rounds} rounds ({ended}), preset {manifest.preset}",
+            f"clean set   {figures.n} inputs; preset {manifest.preset}, {figures.rounds} rounds ({ended})"
+            + _folded(manifest),
             f"accuracy    {figures.original_accuracy:.1%} original, {figures.clipped_accuracy:.1%} clipped, "
             f"against {against}; agreement {figures.agreement:.1%}",
             *_describe_test(manifest.null, figures.flagged_share),
@@ -136,6 +137,12 @@ def describe_bundle(bundle: Bundle) -> str:
             + f" (scale {scale}, largest three classes, original → clipped)",
         )
     )
+
+
+def _folded(manifest: Manifest) -> str:
+    """How often the rounds were run again, without a part of the clean set."""
+    folds = manifest.settings.get("folds", 1)
+    return f", and as many without each of {folds} parts" if isinstance(folds, int) and folds > 1 else ""
 
 
 def describe_audit(audit: Audit, classes: Sequence[str]) -> str:

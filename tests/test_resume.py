@@ -286,7 +286,7 @@ def test_a_stopped_process_goes_on_to_the_same_bytes(
     assert not (tmp_path / "out.mmguard").exists()
     if number != signal.SIGKILL:
         assert sorted(path.name for path in tmp_path.iterdir()) == [CHECKPOINT, "clean.npz", "tiny.onnx"]
-        found = re.search(r"interrupted at round (\d+) of 120; go on with: mmguard calibrate \.\.\. --resume$", error)
+        found = re.search(r"interrupted at round (\d+) of 120; to go on, run the same command with --resume$", error)
         assert found, error
         assert int(found[1]) >= 50
     assert kept.stat().st_mode & 0o077 == 0, "it holds inputs like the user's own"

@@ -8,9 +8,10 @@ import onnx
 import pytest
 
 from mmguard import Bundle
-from mmguard.advice import warn_of_blindness
-from mmguard.calibrate.settings import PRESETS
+from mmguard.advice import warn_of_blindness, warn_of_doubtful_labels
+from mmguard.calibrate.settings import DEFAULT, PRESETS
 from mmguard.errors import CleanSetError, OptionError
+from mmguard.exporter import run
 from mmguard.stats import unseen_rate
 from tests.bundles import clean_inputs, tiny_network
 from tests.networks import tiny_labels, write_clean, write_tiny
@@ -64,7 +65,8 @@ def test_a_class_without_inputs_is_said_and_mmom_refuses_it(
     arrays = {"x": x, "y": tiny_labels(x)} if labelled else {"x": x}
     np.savez(clean, allow_pickle=False, **arrays)
     calibrate(tmp_path, model, clean)
-    assert "no clean input of class 1: how clipping treats such inputs is unknown" in caplog.text
+    whose = "" if labelled else " by the model's own decisions (are the inputs prepared as it was trained?)"
+    assert f"no clean input of class 1{whose}: how clipping treats such inputs is unknown" in caplog.text
     refusal = "no clean input of class 1: MMOM would unlearn" if labelled else "MMOM learns from labels"
     with pytest.raises(CleanSetError, match=refusal):
         calibrate(tmp_path, model, clean, objective="mmom")
@@ -83,7 +85,7 @@ def test_a_thousand_classes_and_few_inputs_without_labels(
     onnx.save(model, tmp_path / "wide.onnx")
     path = calibrate(tmp_path, tmp_path / "wide.onnx", write_clean(tmp_path / "few.npz", n=40), preset="folded")
     assert len(Bundle.open(path).manifest.calibration.original_margins["sample"]) == 1000
-    assert " more: how clipping treats such inputs is unknown" in caplog.text
+    assert " more by the model's own decisions (are the inputs prepared" in caplog.text
 
 
 def test_a_margin_that_rises_is_not_said_to_be_lowered(caplog: pytest.LogCaptureFixture) -> None:
@@ -112,3 +114,32 @@ def test_bounds_that_clip_nothing_are_not_blamed_on_the_clean_inputs(
     monkeypatch.setitem(PRESETS, "whole", replace(QUICK, folds=1, bounds_start=1000.0))
     with pytest.raises(OptionError, match=r"at a --margin-weight of 0 the bounds clip nothing .* give a higher one"):
         calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"), preset="whole", margin_weight=0.0)
+
+
+@pytest.mark.parametrize(("budget", "message"), [(0.0, "above 0 and at most 1"), (1.5, "above 0 and at most 1")])
+def test_a_budget_that_is_none_is_refused(tmp_path: Path, budget: float, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"), budget=budget)
+
+
+def test_a_preset_that_steers_to_no_budget_refuses_one(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="paper with mmac steers to no budget; give --margin-weight instead"):
+        calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"), preset="paper", budget=0.1)
+
+
+def test_a_larger_budget_gives_tighter_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "steered", replace(DEFAULT, folds=1))
+    model, changes = write_tiny(tmp_path / "tiny.onnx"), []
+    for budget in (0.01, 0.2):
+        path = calibrate(tmp_path, model, preset="steered", budget=budget)
+        x = clean_inputs(120)
+        original, clipped = (run(path / f"{form}.onnx", x, "logits") for form in ("original", "clipped"))
+        changes.append(float(np.square(clipped - original).mean() / original.var(axis=0).mean()))
+        assert Bundle.open(path).manifest.settings["change"] == budget
+    assert changes[0] < 0.05 < 0.1 < changes[1]
+
+
+@pytest.mark.parametrize("accuracy", [0.2, 0.8])
+def test_labels_that_the_model_mostly_misses_are_doubted(caplog: pytest.LogCaptureFixture, accuracy: float) -> None:
+    warn_of_doubtful_labels(accuracy)
+    assert ("only 20.0 % of the clean inputs as labelled" in caplog.text) == (accuracy < 0.5)

@@ -46,9 +46,9 @@ def test_lines_show_the_first_round_that_is_run_every_tenth_and_the_last(monkeyp
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (KeyboardInterrupt(), "interrupted at round 17 of 180; go on with: mmguard calibrate ... --resume\n"),
-        (SystemExit(143), "interrupted at round 17 of 180; go on with: mmguard calibrate ... --resume\n"),
-        (MemoryError(), "stopped at round 17 of 180; go on with: mmguard calibrate ... --resume\n"),
+        (KeyboardInterrupt(), "interrupted at round 17 of 180; to go on, run the same command with --resume\n"),
+        (SystemExit(143), "interrupted at round 17 of 180; to go on, run the same command with --resume\n"),
+        (MemoryError(), "stopped at round 17 of 180; to go on, run the same command with --resume\n"),
         (InputError("refused"), ""),
     ],
 )

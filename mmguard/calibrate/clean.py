@@ -131,13 +131,13 @@ def check_accuracy(logits: npt.NDArray[np.float32], labels: IntArray) -> None:
         )
 
 
-def check_classes(decided: IntArray, names: Sequence[str], objective: Objective) -> None:
+def check_classes(decided: IntArray, names: Sequence[str], objective: Objective, *, labelled: bool) -> None:
     """Say which classes D says nothing of.
 
     Args:
         decided: (N,) int64, labels of D, or the original's decisions where it has none.
         names: of all K classes.
-        objective: what is learned.
+        objective: what is learned. labelled: whether D is.
 
     Raises:
         CleanSetError: MMOM, which would unlearn a class that is not in D.
@@ -149,6 +149,8 @@ def check_classes(decided: IntArray, names: Sequence[str], objective: Objective)
     named = f"no clean input of class {', '.join(missing[:NAMED])}{more}"
     if objective == "mmom":
         raise CleanSetError(f"{named}: MMOM would unlearn what it has no input of; give some of every class")
+    if not labelled:
+        named += " by the model's own decisions (are the inputs prepared as it was trained?)"
     logger.warning("warning: %s: how clipping treats such inputs is unknown, and more of them may be flagged", named)
 
 

@@ -60,7 +60,8 @@ class Settings:
         disagreement_theta: level of a disagreement (see `mmguard.mmdf.MmdfTest`); None is theta.
 
     Raises:
-        OptionError: an unknown objective or null, no round or fold, a negative or infinite λ, or theta outside (0, 1].
+        OptionError: an unknown objective or null, no round or fold, a negative or infinite λ, or theta or the budget
+            outside (0, 1].
     """
 
     objective: Objective = "mmac"
@@ -106,6 +107,8 @@ class Settings:
             raise OptionError(f"null must be one of {', '.join(get_args(Null))}, got {self.null!r}")
         if not 0 <= self.margin_weight < math.inf:
             raise OptionError(f"margin_weight must be finite and not negative, got {self.margin_weight}")
+        if self.change is not None and not 0 < self.change <= 1:
+            raise OptionError(f"the budget must be above 0 and at most 1, got {self.change}")
         if self.rounds < 1:
             raise OptionError(f"rounds must be at least 1, got {self.rounds}")
         if self.folds < 1:

@@ -68,16 +68,21 @@ def poison(train: Split, seed: int) -> Split:
     return Split(np.concatenate([train.x, trigger(train.x[chosen])]), np.concatenate([train.y, labels]))
 
 
-def train_network(data: Split, seed: int) -> nn.Module:
-    """A ReLU CNN of four convolutions, trained by Adam for 30 epochs; takes (N, 1, 16, 16) in [0, 1]."""
-    torch.manual_seed(seed)
-    network = nn.Sequential(
+def untrained(classes: int = CLASSES) -> nn.Sequential:
+    """A ReLU CNN of four convolutions; takes (N, 1, 16, 16) in [0, 1], and gives logits (N, classes)."""
+    return nn.Sequential(
         *_convolution(1, 32, stride=1),
         *_convolution(32, 32, stride=2),
         *_convolution(32, 64, stride=2),
         *_convolution(64, 64, stride=2),
-        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, CLASSES)),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes)),
     )
+
+
+def train_network(data: Split, seed: int) -> nn.Module:
+    """The network, trained by Adam for 30 epochs."""
+    torch.manual_seed(seed)
+    network = untrained()
     x, y = torch.from_numpy(data.x[:, None] / 255).float(), torch.from_numpy(data.y)
     optimiser = torch.optim.Adam(network.parameters(), lr=2e-3, weight_decay=1e-4)
     for _ in range(EPOCHS):
@@ -88,13 +93,18 @@ def train_network(data: Split, seed: int) -> nn.Module:
     return network.eval()
 
 
-def export(network: nn.Module, path: Path) -> None:
-    """Write one ONNX file without a word of the exporter's: input `image` (N, 1, 16, 16), output `logits` (N, 10)."""
+def export(network: nn.Module, path: Path, example: torch.Tensor | None = None) -> None:
+    """Write one ONNX file without a word of the exporter's: input `image` (N, ...), output `logits`.
+
+    Args:
+        example: two inputs; None is two images (2, 1, 16, 16).
+    """
+    example = torch.zeros(2, 1, SIDE, SIDE) if example is None else example
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(action="ignore"):
         program = torch.onnx.export(
             network,
-            (torch.zeros(2, 1, SIDE, SIDE),),
+            (example,),
             input_names=["image"],
             output_names=["logits"],
             dynamic_shapes=({0: torch.export.Dim("batch")},),

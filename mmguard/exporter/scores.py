@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from mmguard.errors import NotClassifierError, OptionError
+from mmguard.exporter.shapes import inferred
 
 OVER_CLASSES = {"Softmax": (-1, 1), "LogSoftmax": (-1, 1), "Hardmax": (-1, 1), "ArgMax": (-1, 1), "TopK": (-1, 1)}
 """Operators that decide between classes, and the axes of (N, K) over which they do."""
@@ -56,7 +56,7 @@ def find_scores(model: ir.Model, name: str | None = None) -> Scores:
         NotClassifierError: no value, or more than one, could be the logits.
         OptionError: the named value is not there or cannot be logits.
     """
-    graph = ShapeInferencePass()(model.clone()).model.graph
+    graph = inferred(model).graph
     values = {str(value.name): value for value in _values(graph)}
     if name is not None:
         return _scores(graph, _named(values, name))

@@ -76,7 +76,7 @@ class Guard:
         self.networks = NetworkPair(self.bundle, providers or PROVIDERS["cpu"], threads)
         null = self.bundle.manifest.null
         self._test = null.test() if null else None
-        self._metrics = Metrics(registry or CollectorRegistry(), self.bundle.manifest)
+        self._metrics = Metrics(registry or CollectorRegistry(), self.bundle)
 
     def __call__(self, x: Batch) -> Decision:
         """Judge a batch.

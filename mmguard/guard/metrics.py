@@ -10,7 +10,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from scipy.special import ndtri
 
-from mmguard.manifest import Manifest
+from mmguard.bundle import Bundle
 from mmguard.types import Decision, Reason
 
 P_VALUE_BUCKETS = (1e-6, 1e-5, 1e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
@@ -66,8 +66,8 @@ def collectors_in(registry: CollectorRegistry) -> Collectors:
 class Metrics:
     """Counts for one model. Safe to call from many threads."""
 
-    def __init__(self, registry: CollectorRegistry, manifest: Manifest) -> None:
-        all_models = collectors_in(registry)
+    def __init__(self, registry: CollectorRegistry, bundle: Bundle) -> None:
+        manifest, all_models = bundle.manifest, collectors_in(registry)
         self._model = manifest.name
         self._classes = manifest.classes
         self._tests = manifest.null is not None
@@ -86,9 +86,7 @@ class Metrics:
         self._seconds = {stage: all_models.seconds.labels(self._model, stage) for stage in STAGES}
         self._errors = {kind: all_models.errors.labels(self._model, kind) for kind in ERROR_KINDS}
         self._degraded = {policy: all_models.degraded.labels(self._model, policy) for policy in ("open", "closed")}
-        all_models.info.labels(
-            self._model, manifest.files[manifest.plans["clipped"]].sha256, manifest.preset, theta
-        ).set(1)
+        all_models.info.labels(self._model, bundle.digest(), manifest.preset, theta).set(1)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

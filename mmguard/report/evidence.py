@@ -1,5 +1,6 @@
 """What the page shows beyond the manifest: how clean inputs score, and what clipping does to them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +18,12 @@ class Evidence:
     """What was seen on the clean set D.
 
     Attributes:
-        model_sha256: of the user's model file, hexadecimal.
+        model_sha256: of each of the user's model files by name, hexadecimal: external weights are files of their own.
         clipping: of each clip site, in the order of the manifest's.
         statistic: (n,) float64, scores of D as it was tested: held out where it was folded. None without a test.
     """
 
-    model_sha256: str
+    model_sha256: Mapping[str, str]
     clipping: tuple[SiteClipping, ...]
     statistic: FloatArray | None = None
 

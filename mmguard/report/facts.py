@@ -33,7 +33,7 @@ def facts(manifest: Manifest, evidence: Evidence) -> Rows:
     ended = "then the objective had settled" if figures.converged else "the limit that was set"
     return (
         ("Model", manifest.name),
-        ("SHA-256 of the model", evidence.model_sha256),
+        *((f"SHA-256 of {name}", sha256) for name, sha256 in evidence.model_sha256.items()),
         ("Input", _input(manifest.input)),
         ("Output", _output(manifest.output)),
         ("Classes", _classes(manifest.classes)),

@@ -147,12 +147,13 @@ PLAIN_NORMAL = Limit(
 GENERAL_TEST = (
     Limit(
         "Triggers that look like clean inputs",
-        "A trigger is seen by activations above what clean inputs reach. One that moves an input slightly everywhere, "
-        "such as a warp, stays below the bounds, and most such inputs pass.",
+        "A trigger is seen by activations above what clean inputs reach. The less it moves an input, as a faint warp "
+        "or blend does, and the nearer the input is to the attacker's class anyway, the likelier it passes.",
     ),
     Limit(
         "Attackers who know mmguard",
-        "A backdoor trained against this very test, or inputs optimised against it, have not been measured.",
+        "Whoever holds this bundle can search for inputs that pass its test. The bundle is as secret as the model; "
+        "docs/threat-model.md of mmguard has what was measured.",
     ),
     Limit(
         "Flags on clean inputs cost accuracy",

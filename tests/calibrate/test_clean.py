@@ -222,14 +222,14 @@ def test_accuracy_near_chance_is_refused_with_its_likely_cause() -> None:
 
 
 def test_missing_classes_are_named_and_of_many_only_some(caplog: pytest.LogCaptureFixture) -> None:
-    check_classes(np.array([0, 1, 2]), ["cat", "dog", "ship"], "mmac")
+    check_classes(np.array([0, 1, 2]), ["cat", "dog", "ship"], "mmac", labelled=True)
     assert not caplog.text
-    check_classes(np.array([0, 0]), ["cat", "dog", "ship"], "mmac")
+    check_classes(np.array([0, 0]), ["cat", "dog", "ship"], "mmac", labelled=True)
     assert "no clean input of class dog, ship: how clipping treats such inputs is unknown" in caplog.text
-    check_classes(np.array([3]), [str(i) for i in range(1000)], "mmbm")
+    check_classes(np.array([3]), [str(i) for i in range(1000)], "mmbm", labelled=True)
     assert "no clean input of class 0, 1, 2, 4, 5 and 994 more:" in caplog.text
 
 
 def test_mmom_is_refused_where_a_class_is_missing() -> None:
     with pytest.raises(CleanSetError, match="no clean input of class dog: MMOM would unlearn"):
-        check_classes(np.array([0, 2]), ["cat", "dog", "ship"], "mmom")
+        check_classes(np.array([0, 2]), ["cat", "dog", "ship"], "mmom", labelled=True)

@@ -115,7 +115,7 @@ def test_failures_are_counted_once_by_kind(
 
 def test_what_runs_is_told(tiny_bundle: Path, registry: CollectorRegistry, value: Value) -> None:
     with Guard(tiny_bundle, registry=registry, threads=1) as guard:
-        sha256 = guard.bundle.manifest.files["clipped.onnx"].sha256
+        sha256 = guard.bundle.digest()
     assert value("bundle_info", bundle_sha256=sha256, preset="default", theta="0.005") == 1
 
 
@@ -174,7 +174,7 @@ def decision_of(deviations: list[float], flagged: list[bool]) -> Decision:
 def test_the_drift_is_the_moving_mean_of_unflagged_inputs_in_deviations(
     tiny_bundle: Path, registry: CollectorRegistry, value: Value
 ) -> None:
-    metrics = Metrics(registry, Guard(tiny_bundle, registry=None, threads=1).bundle.manifest)
+    metrics = Metrics(registry, Guard(tiny_bundle, registry=None, threads=1).bundle)
     high, low = 2.5, -1.5
     for _ in range(DRIFT_INPUTS):
         metrics.count(decision_of([high, 40.0], [False, True]))

@@ -9,6 +9,7 @@ from mmguard.manifest import Manifest
 from mmguard.report import Evidence, scores
 from mmguard.types import FloatArray, SiteClipping
 
+HASHES = {"original.onnx": "ab" * 32, "weights.data": "cd" * 32}
 VOID = {"meta", "br", "line", "rect", "circle", "polyline", "polygon"}
 
 
@@ -16,10 +17,14 @@ def evidence_of(manifest: Manifest, p_values: FloatArray | None = None) -> Evide
     """Evidence that fits a manifest; p-values of D are spread evenly where none are given."""
     clipping = tuple(SiteClipping(site.value, 0.0125, 0.5, 0.75) for site in manifest.sites)
     if manifest.null is None:
-        return Evidence("ab" * 32, clipping)
+        return Evidence(HASHES, clipping)
     n = manifest.calibration.n
     spread = (np.arange(n) + 0.5) / n
-    return Evidence("ab" * 32, clipping, scores(spread if p_values is None else p_values))
+    return Evidence(
+        HASHES,
+        clipping,
+        scores(spread if p_values is None else p_values),
+    )
 
 
 def with_classes(manifest: Manifest, names: tuple[str, ...], original: FloatArray, clipped: FloatArray) -> Manifest:

@@ -1,0 +1,114 @@
+"""Ways to write a PyTorch network as ONNX, and what mmguard makes of each file."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+import mmguard
+from mmguard import Bundle, Guard
+from mmguard.calibrate import DifferentiableGraph, assert_matches_onnxruntime
+from mmguard.errors import MmguardError
+from mmguard.exporter import find_activations, read_classifier, scored, scored_file
+from mmguard.guard.verify import verify_bundle
+
+Array = NDArray[np.float32]
+
+INPUTS, CLEAN = 4, 60
+BOUND = 0.5
+"""Share of a channel's range over a few inputs where gradients are looked at."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """An exporter of PyTorch's and the opset that it is asked for; `dynamo` is the one built on torch.export."""
+
+    dynamo: bool
+    opset: int
+
+    @property
+    def name(self) -> str:
+        """For the record."""
+        return f"{'dynamo' if self.dynamo else 'TorchScript'}, opset {self.opset}"
+
+
+WAYS = (Way(False, 13), Way(False, 17), Way(False, 20), Way(True, 18), Way(True, 20), Way(True, 23))
+
+
+def export(network: nn.Module, shape: tuple[int, ...], way: Way, path: Path) -> None:
+    """Write the network with a dynamic batch axis; whatever the exporter raises."""
+    x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    dynamic: dict[str, Any]
+    if way.dynamo:
+        dynamic = {"dynamic_shapes": ({0: torch.export.Dim("batch")},)}
+    else:
+        dynamic = {"dynamic_axes": {"x": {0: "batch"}, "logits": {0: "batch"}}}
+    with warnings.catch_warnings(action="ignore"), torch.no_grad():
+        torch.onnx.export(
+            network,
+            (x,),
+            str(path),
+            input_names=["x"],
+            output_names=["logits"],
+            opset_version=way.opset,
+            dynamo=way.dynamo,
+            external_data=False,
+            verbose=False,
+            **dynamic,
+        )
+
+
+def judge(path: Path, shape: tuple[int, ...]) -> dict[str, object]:
+    """Whether a file equals ONNX Runtime within 1e-4 relative, and has a finite gradient, not 0, at every clip site.
+
+    Raises:
+        MmguardError: it does not, or cannot be read.
+    """
+    classifier = read_classifier(path)
+    sites = find_activations(classifier.model, classifier.scores.value)
+    graph = DifferentiableGraph(scored(classifier), classifier.output.logits)
+    x = np.random.default_rng(0).normal(size=(INPUTS, *shape)).astype(np.float32)
+    with scored_file(classifier) as file:
+        assert_matches_onnxruntime(graph, file, x, classifier.output.logits)
+    dead = dead_sites(graph, {site.value: site.axis for site in sites}, torch.from_numpy(x))
+    return {
+        "operators": sorted({node.op_type for node in classifier.model.graph}),
+        "sites": sorted(site.operator for site in sites),
+        "dead_sites": dead,
+    }
+
+
+def dead_sites(graph: DifferentiableGraph, axes: dict[str, int], x: torch.Tensor) -> list[str]:
+    """Sites whose bound has no gradient, or one that is not finite."""
+    bounds = {}
+    with torch.no_grad():
+        for value, activation in graph.record(x, tuple(axes)).items():
+            over = [axis for axis in range(activation.ndim) if axis != axes[value] % activation.ndim]
+            low, high = activation.amin(over, keepdim=True)[0], activation.amax(over, keepdim=True)[0]
+            bounds[value] = (low + BOUND * (high - low)).requires_grad_()
+    graph(x, bounds).square().sum().backward()
+    gradients = {value: bound.grad for value, bound in bounds.items()}
+    return [
+        value
+        for value, gradient in gradients.items()
+        if gradient is None or not gradient.isfinite().all() or not gradient.abs().sum() > 0
+    ]
+
+
+def guarded(path: Path, shape: tuple[int, ...], folder: Path) -> str:
+    """`yes` where a file goes through calibrate (two rounds), verify and guard; else the reason."""
+    x = np.random.default_rng(1).normal(size=(CLEAN, *shape)).astype(np.float32)
+    np.save(folder / "clean.npy", x)
+    try:
+        bundle = mmguard.calibrate_model(path, folder / "clean.npy", out=folder / "network.mmguard", rounds=2)
+        verify_bundle(Bundle.open(bundle), ["CPUExecutionProvider"])
+        with Guard(bundle, registry=None) as guard:
+            decision = guard(x[:INPUTS])
+    except MmguardError as error:
+        return f"{type(error).__name__}: {error}"
+    return "yes" if np.isfinite(decision.p_values).all() else "p-values that are not finite"

@@ -1,0 +1,163 @@
+"""The networks of the survey: small ones, with random weights."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+CLASSES = 10
+SMALL_SIDE = 96
+"""Pixels of an image's side for convolutional networks; others take the size that they were made for."""
+MAX_PARAMETERS = 60e6
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One network of a family.
+
+    Attributes:
+        source, family, name: where it is from; `name` is that of the network there.
+        make: builds it. shape: (C, H, W) that it takes.
+    """
+
+    source: str
+    family: str
+    name: str
+    make: Callable[[], nn.Module]
+    shape: tuple[int, int, int]
+
+
+class Scores(nn.Module):
+    """A classifier of transformers as one that returns its logits alone."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to logits (N, K)."""
+        logits: Tensor = self.network(pixel_values=x).logits
+        return logits
+
+
+def timm_families() -> list[str]:
+    """Names of timm's modules; a family each."""
+    import timm
+
+    return sorted(timm.list_modules())
+
+
+def timm_subject(family: str) -> Subject:
+    """The smallest network of a family.
+
+    Raises:
+        LookupError: none can be built, or all are too large.
+    """
+    import timm
+
+    sizes = {name: size for name in timm.list_models(module=family) if (size := _parameters(name)) is not None}
+    if not sizes or min(sizes.values()) > MAX_PARAMETERS:
+        raise LookupError(f"no network of at most {MAX_PARAMETERS:.0f} parameters can be built")
+    name = min(sizes, key=lambda each: (sizes[each], each))
+    config = timm.get_pretrained_cfg(name)
+    shape = tuple(config.input_size) if config is not None else (3, 224, 224)
+    shapes = [(shape[0], SMALL_SIDE, SMALL_SIDE), shape] if not _fixed(config) else [shape]
+    small = next(each for each in shapes if each == shape or _takes(name, each))
+
+    def make() -> nn.Module:
+        return timm.create_model(name, num_classes=CLASSES).eval()  # type: ignore[no-any-return]
+
+    return Subject("timm", family, name, make, small)
+
+
+def _parameters(name: str) -> int | None:
+    import timm
+
+    try:
+        with torch.device("meta"):
+            weights = timm.create_model(name, num_classes=CLASSES).parameters()
+            return sum(int(weight.numel()) for weight in weights)
+    except Exception:  # some cannot be built without memory
+        return None
+
+
+def _fixed(config: Any) -> bool:
+    return config is None or bool(config.fixed_input_size)
+
+
+def _takes(name: str, shape: tuple[int, int, int]) -> bool:
+    import timm
+
+    try:
+        with torch.no_grad():
+            network = timm.create_model(name, num_classes=CLASSES).eval()
+            return bool(network(torch.zeros(2, *shape)).shape == (2, CLASSES))
+    except Exception:
+        return False
+
+
+SMALL = {"num_hidden_layers": 2, "hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 96}
+TRANSFORMERS: dict[str, dict[str, Any]] = {
+    "Beit": SMALL | {"image_size": 64},
+    "Bit": {"hidden_sizes": [16, 32], "depths": [1, 1], "embedding_size": 16, "num_groups": 4},
+    "ConvNext": {"hidden_sizes": [16, 32], "depths": [1, 1], "num_stages": 2},
+    "ConvNextV2": {"hidden_sizes": [16, 32], "depths": [1, 1], "num_stages": 2},
+    "Cvt": {},
+    "Data2VecVision": SMALL | {"image_size": 64},
+    "DeiT": SMALL | {"image_size": 64},
+    "Dinov2": {"num_hidden_layers": 2, "hidden_size": 48, "num_attention_heads": 4, "image_size": 56},
+    "EfficientNet": {"width_coefficient": 0.25, "depth_coefficient": 0.25},
+    "FocalNet": {"embed_dim": 16, "image_size": 64},
+    "HGNetV2": {},
+    "MobileNetV1": {"depth_multiplier": 0.25},
+    "MobileNetV2": {"depth_multiplier": 0.35},
+    "MobileViT": {"image_size": 64},
+    "MobileViTV2": {"image_size": 64},
+    "PoolFormer": {"hidden_sizes": [16, 24, 32, 48]},
+    "Pvt": {"image_size": 64},
+    "PvtV2": {"image_size": 64},
+    "RegNet": {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1], "groups_width": 8},
+    "ResNet": {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1]},
+    "Segformer": {"hidden_sizes": [16, 24, 32, 48]},
+    "SwiftFormer": {},
+    "Swin": {"embed_dim": 16, "depths": [1, 1, 2, 1], "image_size": 64, "window_size": 2},
+    "Swinv2": {"embed_dim": 16, "depths": [1, 1, 2, 1], "image_size": 64, "window_size": 2},
+    "TextNet": {},
+    "ViT": SMALL | {"image_size": 64},
+    "ViTMSN": SMALL | {"image_size": 64},
+}
+"""Settings that make the image classifiers of transformers small, by the prefix of their classes."""
+
+
+def transformers_families() -> list[str]:
+    """Prefixes of the classes `…ForImageClassification` that transformers has."""
+    import transformers
+
+    return [name for name in TRANSFORMERS if hasattr(transformers, f"{name}ForImageClassification")]
+
+
+def transformers_subject(family: str) -> Subject:
+    """A small network of a class."""
+    import transformers
+
+    config = getattr(transformers, f"{family}Config")(num_labels=CLASSES, **TRANSFORMERS[family])
+    side = getattr(config, "image_size", 64)
+    side = side if isinstance(side, int) and "image_size" in TRANSFORMERS[family] else 64
+
+    def make() -> nn.Module:
+        network = getattr(transformers, f"{family}ForImageClassification")(config)
+        return Scores(network).eval()
+
+    return Subject("transformers", family, f"{family}ForImageClassification", make, (3, side, side))
+
+
+def subjects(only: list[str]) -> Iterator[tuple[str, str, Callable[[], Subject]]]:
+    """Source, family and what makes the subject; of those families whose name has one of the parts."""
+    listed = [("timm", family, timm_subject) for family in timm_families()]
+    listed += [("transformers", family, transformers_subject) for family in transformers_families()]
+    for source, family, subject in listed:
+        if any(part in f"{source}-{family}" for part in only):
+            yield source, family, partial(subject, family)

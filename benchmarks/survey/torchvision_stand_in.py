@@ -1,0 +1,43 @@
+"""A stand-in for torchvision, which timm and transformers import for transforms that a survey of networks never calls.
+
+torchvision has no build for every build of PyTorch. Whatever is taken from the stand-in is an empty class.
+"""
+
+import sys
+import types
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+
+
+class _Empty(type):
+    def __getattr__(cls, name: str) -> type:
+        return _empty(name)
+
+
+def _empty(name: str) -> type:
+    if name.startswith("__"):  # which inspection looks for
+        raise AttributeError(name)
+    return _Empty(name, (), {})
+
+
+class _StandIn(MetaPathFinder, Loader):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self, is_package=True) if fullname.split(".")[0] == "torchvision" else None
+
+    def create_module(self, spec: ModuleSpec) -> types.ModuleType:
+        module = types.ModuleType(spec.name)
+        module.__dict__.update(__path__=[], __file__="torchvision", __version__="0", __getattr__=_empty)
+        return module
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Nothing to run."""
+
+
+def install() -> None:
+    """Let `import torchvision` find the stand-in where there is no torchvision."""
+    if find_spec("torchvision") is None:
+        sys.meta_path.append(_StandIn())
