@@ -20,7 +20,7 @@ from benchmarks.suspect import Suspect
 from mmguard.audit import Audit, audit
 from mmguard.calibrate import DifferentiableGraph, maximum_margins
 from mmguard.exporter import read_classifier
-from mmguard.images import pixel_box
+from mmguard.preprocessing import pixel_box
 from mmguard.types import FloatArray, Preprocessing
 
 FOLDER = RESULTS / "audit"

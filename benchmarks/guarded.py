@@ -20,7 +20,7 @@ from benchmarks.suspect import CleanSet, Suspect
 from mmguard import Bundle, Decision, Guard
 from mmguard.calibrate.settings import Settings, find_preset
 from mmguard.errors import BundleError
-from mmguard.images import normalise
+from mmguard.preprocessing import normalise
 
 BATCH = 100
 SOURCES = ("*.py", "calibrate/**/*.py", "exporter/**/*.py")

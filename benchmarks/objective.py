@@ -26,7 +26,7 @@ from mmguard.calibrate import DifferentiableGraph, Round
 from mmguard.calibrate.search import Box, MarginSearch
 from mmguard.calibrate.settings import PRESETS, Settings, find_preset
 from mmguard.exporter import read_classifier
-from mmguard.images import preprocessing_from
+from mmguard.preprocessing import preprocessing_from
 
 FOLDER = RESULTS / "objective"
 WEIGHT = 0.1

@@ -24,12 +24,14 @@ from mmguard.guard.scan import scan as scan_rows
 from mmguard.guard.scan import summarise
 from mmguard.guard.sessions import PROVIDERS
 from mmguard.guard.verify import verify_bundle
-from mmguard.images import IMAGE_SUFFIXES, preprocessing_from
+from mmguard.images import IMAGE_SUFFIXES
+from mmguard.preprocessing import preprocessing_from
 from mmguard.terminal import ConsoleHandler, console, describe_audit, describe_bundle, round_progress, say_how_to_go_on
 
 DONE, FAILED, WRONG_USE, FOUND = 0, 1, 2, 3
 
 Device = Literal["cpu", "cuda"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
 app = App(
     name="mmguard",
@@ -81,6 +83,10 @@ def calibrate(
     scale: float | None = None,
     layout: Literal["NCHW", "NHWC"] | None = None,
     size: str | None = None,
+    crop: str | None = None,
+    interpolation: Interpolation | None = None,
+    channel_order: Literal["RGB", "BGR"] | None = None,
+    preprocess: Path | None = None,
     seed: int = 0,
     device: Device = "cpu",
     name: str | None = None,
@@ -94,7 +100,8 @@ def calibrate(
     model
         ONNX file of the classifier.
     clean
-        Clean inputs: a folder per class, a flat folder, an .npz with x (and y), or an .npy.
+        Clean inputs: a folder per class, a flat folder, an .npz with x (and y), an .npy, or a .csv with a row of names
+        first (and a last column label).
     out
         Bundle folder to write; the default is MODEL's stem with .mmguard, in the current folder.
     preset
@@ -119,15 +126,25 @@ def calibrate(
     classes
         Text file with one class name a line, in the order of the model's outputs.
     mean
-        Mean that is subtracted from scaled pixels, one number or one a channel.
+        Mean that is subtracted from scaled pixels, one number or one a channel in the model's order.
     std
         Standard deviation that they are divided by, one number or one a channel.
     scale
-        Factor on pixels of 0 to 255; 1/255 by default.
+        Factor on pixels of 0 to 255; 1/255 by default, 1 for a model that takes uint8.
     layout
-        Layout of the model's input.
+        Layout of the model's input; by default what its shape tells.
     size
-        Resize images to this height and width, such as 224 or 224x192.
+        Resize images, before any crop: 256x192 to this height and width, whatever their aspect; 256 with a crop to a
+        shorter edge of 256, their aspect kept, and without one to 256x256.
+    crop
+        Cut this height and width, such as 224 or 224x192, from the middle of the resized image.
+    interpolation
+        Pillow's filter for resizing; bilinear by default.
+    channel_order
+        Order of the model's colour channels; RGB by default.
+    preprocess
+        Read how images become inputs from this file: Hugging Face's preprocessor_config.json, or timm's config.json.
+        The options above override what it says.
     seed
         Seed of all randomness.
     device
@@ -157,7 +174,17 @@ def calibrate(
             null=null,
             logits=logits,
             classes=_class_names(classes),
-            preprocessing=preprocessing_from(mean=mean, std=std, scale=scale, layout=layout, size=size),
+            preprocessing=preprocessing_from(
+                file=preprocess,
+                mean=mean,
+                std=std,
+                scale=scale,
+                layout=layout,
+                size=size,
+                crop=crop,
+                interpolation=interpolation,
+                channel_order=channel_order,
+            ),
             seed=seed,
             device=device,
             skip_bad=skip_bad,
@@ -257,7 +284,7 @@ def scan(
     bundle
         Guard bundle.
     inputs
-        Folder of images, an image, an .npy or an .npz with x.
+        Folder of images, an image, an .npy, an .npz with x, or a .csv.
     out
         File for the lines; standard output by default.
     on_flag

@@ -1,9 +1,11 @@
 """Arrays as inputs of a model: reading them, and the check at the guard's door."""
 
+import csv
 import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,30 +13,42 @@ import numpy.typing as npt
 from mmguard.errors import InputError
 from mmguard.types import InputSpec
 
+ARRAY_SUFFIXES = frozenset({".csv", ".npy", ".npz"})
+"""Files that `read_array` reads."""
+
+LABEL = "label"
+"""Name of a table's last column where that holds labels."""
+
 
 def shape_fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:
     """Whether a shape is the expected one; None there is an axis of any length."""
     return len(shape) == len(expected) and all(w in (None, got) for w, got in zip(expected, shape, strict=True))
 
 
-def empty_batch(spec: InputSpec) -> npt.NDArray[np.float32]:
-    """A batch of no inputs: float32 (0, ...), dynamic axes of length 1."""
-    return np.zeros((0, *(size or 1 for size in spec.shape[1:])), dtype=np.float32)
+def empty_batch(spec: InputSpec) -> npt.NDArray[Any]:
+    """A batch of no inputs: (0, ...) of the model's dtype, dynamic axes of length 1."""
+    return np.zeros((0, *(size or 1 for size in spec.shape[1:])), dtype=spec.dtype)
 
 
-def read_array(path: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64] | None]:
-    """Read inputs from an `.npy` (inputs) or `.npz` (`x`, and optionally labels `y`).
+def read_array(path: Path, dtype: str = "float32") -> tuple[npt.NDArray[Any], npt.NDArray[np.int64] | None]:
+    """Read inputs from an `.npy` (inputs), an `.npz` (`x`, and optionally labels `y`) or a `.csv`.
+
+    A `.csv` is UTF-8, comma-separated numbers. Its first row names the columns; a last column `label` holds labels.
+
+    Args:
+        dtype: NumPy's name of the dtype that the model takes.
 
     Returns:
-        Inputs float32 (N, ...) in the model's own layout, and labels (N,) int64 or None.
+        Inputs (N, ...) of that dtype in the model's own layout, and labels (N,) int64 or None.
 
     Raises:
-        InputError: not such a file, no `x`, an object array, or labels that do not match.
+        InputError: not such a file, no `x`, an object array, labels that do not match, or values that the dtype cannot
+            hold.
     """
-    arrays = _load_arrays(path)
+    arrays = _load_table(path) if path.suffix == ".csv" else _load_arrays(path)
     if "x" not in arrays:
         raise InputError(f"{path}: expected an array named x (and optionally y), found {sorted(arrays)}")
-    x, y = as_inputs(path, arrays["x"]), arrays.get("y")
+    x, y = as_inputs(path, arrays["x"], dtype), arrays.get("y")
     if y is None:
         return x, None
     if y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer):
@@ -54,36 +68,81 @@ def _load_arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:
         raise InputError(f"{path}: not a readable .npy or .npz of numbers: {error}") from error
 
 
-def as_inputs(path: Path, array: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-    """Check that an array can be inputs and make it float32.
+def _load_table(path: Path) -> dict[str, npt.NDArray[np.generic]]:
+    """The features of a `.csv` as `x`, and its labels as `y`."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            names, *rows = [row for row in csv.reader(file) if row]
+        values = np.array(rows, dtype=np.float64).reshape(len(rows), len(names))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path}: not a readable .csv of rows of numbers below a row of names: {error}") from error
+    if any(map(_is_number, names)):
+        raise InputError(f"{path}: the first row must name the columns, it has numbers: {', '.join(names[:5])}")
+    if names[-1].strip().lower() != LABEL:
+        return {"x": values}
+    labels = values[:, -1]
+    whole = np.isfinite(labels).all() and (labels == np.rint(labels)).all()
+    return {"x": values[:, :-1], "y": labels.astype(np.int64) if whole else labels}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def as_inputs(path: Path, array: npt.NDArray[np.generic], dtype: str = "float32") -> npt.NDArray[Any]:
+    """Check that an array can be inputs and give it the model's dtype.
 
     Raises:
-        InputError: no batch axis, not numbers, or values that are not finite.
+        InputError: no batch axis, not numbers, values that are not finite, or for a uint8 model anything but whole
+            numbers of 0 to 255 in an integer dtype.
     """
     if array.ndim < 2 or not (np.issubdtype(array.dtype, np.number) and np.isrealobj(array)):
         raise InputError(f"{path}: expected real numbers of shape (N, ...), got {array.dtype} {array.shape}")
+    if dtype == "uint8":
+        return _as_pixels(path, array)
     with np.errstate(over="ignore"):
-        x = array.astype(np.float32)
+        x = array.astype(dtype)
     if not np.isfinite(x).all():
-        raise InputError(f"{path}: some values are NaN or infinite")
+        raise InputError(f"{path}: some values are NaN or infinite in {dtype}")
     return x
 
 
-def check_batch(x: npt.NDArray[np.float32], spec: InputSpec) -> None:
+def _as_pixels(path: Path, array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    if not np.issubdtype(array.dtype, np.integer):
+        raise InputError(
+            f"{path}: the model takes uint8, got {array.dtype}; give the pixels as they are, whole numbers of 0 to 255 "
+            "in an integer dtype, neither scaled nor normalised"
+        )
+    if array.size and not (array.min() >= 0 and array.max() <= 255):
+        raise InputError(f"{path}: the model takes uint8, 0 to 255, got {array.min()} to {array.max()}")
+    return array.astype(np.uint8)
+
+
+def check_batch(x: npt.NDArray[Any], spec: InputSpec) -> None:
     """Refuse a batch that the model would not take.
 
     Args:
-        x: (N, ...) float32.
+        x: (N, ...) of the model's dtype.
 
     Raises:
-        InputError: not a float32 array of the model's shape, or values that are not finite.
+        InputError: not an array of the model's dtype and shape, or values that are not finite.
     """
-    if not isinstance(x, np.ndarray) or x.dtype != np.float32:
+    if not isinstance(x, np.ndarray) or x.dtype != np.dtype(spec.dtype):
         got = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
-        raise InputError(f"input {spec.name!r}: expected a float32 NumPy array, got {got}; use x.astype('float32')")
-    if not shape_fits(x.shape, spec.shape):
+        raise InputError(f"input {spec.name!r}: expected a {spec.dtype} NumPy array, got {got}; {_advice(spec.dtype)}")
+    if not shape_fits(x.shape, (None, *spec.shape[1:])):  # the guard makes batches of a fixed size of any
         shape = tuple("N" if axis == 0 else size or "any" for axis, size in enumerate(spec.shape))
         hint = "; one input alone needs a batch axis: x[None]" if x.ndim == len(spec.shape) - 1 else ""
         raise InputError(f"input {spec.name!r}: expected shape {shape}, got {x.shape}{hint}".replace("'", ""))
     if not np.isfinite(x).all():
         raise InputError(f"input {spec.name!r}: some values are NaN or infinite")
+
+
+def _advice(dtype: str) -> str:
+    if dtype == "uint8":
+        return "give the pixels as they are, 0 to 255, neither scaled nor normalised"
+    return f"use x.astype('{dtype}')"

@@ -11,7 +11,7 @@ import numpy as np
 from mmguard.errors import SchemaError
 from mmguard.mmdf import STATISTICS, Criterion, MmdfTest
 from mmguard.stats import GaussianNull
-from mmguard.types import ClipSite, InputSpec, Preprocessing
+from mmguard.types import INPUT_DTYPES, ClipSite, InputSpec, Preprocessing
 
 SCHEMA_VERSION = 3
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -221,26 +221,27 @@ def _decode_plans(raw: dict[str, Any], derived: bool) -> dict[str, str]:
 
 def _decode_input(raw: dict[str, Any]) -> InputSpec:
     preprocessing = raw["preprocessing"]
-    if preprocessing is not None:
-        _known(Preprocessing, preprocessing)
-        size = preprocessing["size"]
-        preprocessing = Preprocessing(
-            **preprocessing
-            | {
-                "size": tuple(size) if size is not None else None,
-                "mean": tuple(preprocessing["mean"]),
-                "std": tuple(preprocessing["std"]),
-            }
-        )
-    return InputSpec(
+    spec = InputSpec(
         **_known(InputSpec, raw)
         | {
             "shape": tuple(raw["shape"]),
             "low": np.asarray(raw["low"], dtype=np.float32),
             "high": np.asarray(raw["high"], dtype=np.float32),
-            "preprocessing": preprocessing,
+            "preprocessing": None if preprocessing is None else _decode_preprocessing(preprocessing),
         }
     )
+    if spec.dtype not in INPUT_DTYPES:
+        raise ValueError(f"input dtype {spec.dtype!r} is unknown; this version knows {', '.join(INPUT_DTYPES)}")
+    return spec
+
+
+def _decode_preprocessing(raw: dict[str, Any]) -> Preprocessing:
+    _known(Preprocessing, raw)
+    lists = {key: None if raw[key] is None else tuple(raw[key]) for key in ("size", "crop", "mean", "std")}
+    preprocessing = Preprocessing(**raw | lists)
+    if preprocessing.layout == "auto":
+        raise ValueError("preprocessing: the layout must be NCHW or NHWC")
+    return preprocessing
 
 
 def _decode_figures(raw: dict[str, Any], classes: int) -> CalibrationFigures:

@@ -71,8 +71,8 @@ def calibrate_model(
 
     Args:
         model: ONNX file of a classifier of one input, or a PyTorch module, which is exported first.
-        clean: the clean set D: a folder per class, a flat folder, an `.npz` with `x` and perhaps `y`, or an `.npy`; or
-            in memory `x` (N, ...), `(x, y)`, or a loader of batches of either.
+        clean: the clean set D: a folder per class, a flat folder, an `.npz` with `x` and perhaps `y`, an `.npy` or a
+            `.csv`; or in memory `x` (N, ...), `(x, y)`, or a loader of batches of either.
         out: folder to write; None is `<model's stem>.mmguard` in the current folder. An older bundle is replaced.
         name: the bundle's name in metrics and URLs; None is the model's stem.
         preset: settings to start from: `default`, `paper` or `reference`.
@@ -209,7 +209,9 @@ def _prepare(
     classifier = exporter.read_classifier(model, logits)
     activations = exporter.find_activations(classifier.model, classifier.scores.value)
     graph = calibrate.DifferentiableGraph(exporter.scored(classifier), classifier.output.logits)
-    spec = calibrate.declared_input(classifier.input_name, classifier.input_shape, preprocessing, images=clean.is_dir())
+    spec = calibrate.declared_input(
+        classifier.input_name, classifier.input_shape, preprocessing, clean.is_dir(), classifier.input_dtype
+    )
     data = calibrate.read_clean(clean, spec, skip_bad)
     if settings.objective != "mmom":
         check_null_samples(len(data.x))

@@ -1,7 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +59,18 @@ def test_a_manifest_survives_json_with_every_field(tiny_bundle: Path) -> None:
     assert Manifest.from_json(text).to_json() == text
 
 
-def test_preprocessing_survives_json(bundle: Path) -> None:
+@pytest.mark.parametrize("resized", [((8, 9), None), (None, 9)])
+def test_preprocessing_survives_json(bundle: Path, resized: tuple[tuple[int, int] | None, int | None]) -> None:
     manifest = Bundle.open(bundle).manifest
-    preprocessing = Preprocessing("RGB", (8, 9), 1 / 255, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), "NHWC")
+    preprocessing = Preprocessing(
+        *("RGB", resized[0], 1 / 255, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), "NHWC", resized[1]),
+        *("lanczos", (8, 9), "floor", "BGR"),
+    )
     low = np.full((1, 1, 3), 0.1, np.float32)
-    spec = InputSpec("image", (None, 8, 9, 3), low, low + 1, preprocessing)
+    spec = InputSpec("image", (None, 8, 9, 3), low, low + 1, preprocessing, "float16")
     text = Manifest(**vars(manifest) | {"input": spec}).to_json()
     read = Manifest.from_json(text).input
-    assert (read.shape, read.preprocessing) == (spec.shape, preprocessing)
+    assert (read.shape, read.preprocessing, read.dtype) == (spec.shape, preprocessing, "float16")
     np.testing.assert_array_equal(read.low, low)
     assert read.low.dtype == np.float32
 
@@ -194,7 +198,17 @@ def test_an_unknown_or_missing_field_is_named(bundle: Path, section: str | None)
         lambda raw: raw["output"].update(derived=raw["output"]["names"]),
         lambda raw: raw["plans"].update(tail="plans/tail.onnx"),
         lambda raw: raw["input"].update(low=[[1], [2, 3]]),
+        lambda raw: raw["input"].update(dtype="int64"),
         lambda raw: raw["input"].update(preprocessing={"mode": "RGB"}),
+        lambda raw: raw["input"].update(preprocessing=asdict(Preprocessing(layout="auto"))),
+        lambda raw: raw["input"].update(preprocessing=asdict(Preprocessing()) | {"mode": "CMYK"}),
+        lambda raw: raw["input"].update(preprocessing=asdict(Preprocessing()) | {"interpolation": "cubic"}),
+        lambda raw: raw["input"].update(preprocessing=asdict(Preprocessing()) | {"crop": [8]}),
+        lambda raw: raw["input"].update(preprocessing=asdict(Preprocessing()) | {"size": [8, 8.5]}),
+        lambda raw: raw["input"].update(preprocessing=asdict(Preprocessing()) | {"shortest_edge": True}),
+        lambda raw: raw["input"].update(preprocessing=asdict(Preprocessing()) | {"mean": ["0"]}),
+        lambda raw: raw["input"].update(preprocessing=asdict(Preprocessing()) | {"std": []}),
+        lambda raw: raw["input"].update(preprocessing=asdict(Preprocessing()) | {"scale": None}),
         lambda raw: raw["plans"].pop("clipped"),
         lambda raw: raw.update(files=["original.onnx"]),
         lambda raw: raw.update(classes=None),

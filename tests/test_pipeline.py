@@ -22,7 +22,7 @@ from mmguard.exporter import run
 from mmguard.guard.scan import scan, summarise
 from mmguard.guard.sessions import PROVIDERS
 from mmguard.guard.verify import verify_bundle
-from mmguard.images import preprocessing_from
+from mmguard.preprocessing import preprocessing_from
 from mmguard.types import Preprocessing
 from tests.bundles import OUTPUT, TARGET, Array, Tail, add_trigger, clean_inputs, output_spec, run_model, tiny_network
 from tests.networks import write_class_folders, write_clean, write_tiny

@@ -1,4 +1,4 @@
-"""The clean set D: a folder per class, a flat folder, an `.npz` with `x` and perhaps `y`, or an `.npy`."""
+"""The clean set D: a folder per class, a flat folder, an `.npz` with `x` and perhaps `y`, an `.npy`, or a `.csv`."""
 
 import logging
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mmguard.calibrate.settings import Objective
 from mmguard.errors import CleanSetError, UnreadableImageError
 from mmguard.images import find_images, image_batches
-from mmguard.inputs import read_array, shape_fits
+from mmguard.inputs import ARRAY_SUFFIXES, read_array, shape_fits
 from mmguard.manifest import class_name
 from mmguard.types import InputSpec, IntArray
 
@@ -26,7 +26,7 @@ class CleanSet:
     """Inputs that are known to be clean.
 
     Attributes:
-        x: (N, ...) float32, the model's own input.
+        x: (N, ...) float32, the model's own input; of a model that takes another dtype, the values that this has too.
         y: (N,) int64, index into `folders`, or the class itself where there are none; None where unlabelled.
         folders: names of the class folders, sorted; empty where there are none.
         skipped: errors of the images that were passed over.
@@ -42,7 +42,7 @@ def read_clean(path: Path, spec: InputSpec, skip_bad: bool = False) -> CleanSet:
     """Read D.
 
     Args:
-        path: folder, `.npz` or `.npy`.
+        path: folder, `.npz`, `.npy` or `.csv`.
         spec: the model's input; for a folder it holds the preprocessing.
         skip_bad: pass over images that cannot be decoded.
 
@@ -54,13 +54,13 @@ def read_clean(path: Path, spec: InputSpec, skip_bad: bool = False) -> CleanSet:
         return _read_folder(path, spec, skip_bad)
     if not path.exists():
         raise CleanSetError(f"{path}: no such folder or file of clean inputs")
-    if path.suffix not in (".npz", ".npy"):
-        raise CleanSetError(f"{path}: expected a folder of images, an .npz or an .npy of clean inputs")
-    x, y = read_array(path)
+    if path.suffix not in ARRAY_SUFFIXES:
+        raise CleanSetError(f"{path}: expected a folder of images, an .npz, an .npy or a .csv of clean inputs")
+    x, y = read_array(path, spec.dtype)
     want = spec.shape[1:]
     if not len(x) or not shape_fits(x.shape[1:], want):
         raise CleanSetError(f"{path}: x has shape {x.shape}, the model takes (N, {', '.join(map(str, want))})")
-    return CleanSet(x, y)
+    return CleanSet(x.astype(np.float32, copy=False), y)
 
 
 def assign_classes(clean: CleanSet, outputs: int, names: Sequence[str] | None) -> tuple[IntArray | None, list[str]]:
@@ -127,7 +127,7 @@ def check_accuracy(logits: npt.NDArray[np.float32], labels: IntArray) -> None:
         raise CleanSetError(
             f"the model is right on {accuracy:.1%} of the clean inputs, near chance ({chance:.1%}); likely causes: "
             "class folders in another order than the model's outputs (--classes FILE), or the wrong preprocessing "
-            "(--mean, --std, --scale, --layout, --size)"
+            "(--preprocess, --mean, --std, --scale, --layout, --size, --crop)"
         )
 
 
@@ -181,7 +181,7 @@ def _decode(
         if errors and not skip_bad:
             raise UnreadableImageError(f"{errors[0]}; mend or remove it, or pass --skip-bad to leave such files out")
         paths += good
-        parts.append(x)
+        parts.append(x.astype(np.float32, copy=False))
         skipped += errors
     if not paths:
         raise CleanSetError("none of the images could be decoded")

@@ -12,7 +12,7 @@ from scipy.stats import betabinom
 from mmguard.errors import InputError, UnreadableImageError
 from mmguard.guard.guard import Guard
 from mmguard.images import find_images, image_batches
-from mmguard.inputs import read_array
+from mmguard.inputs import ARRAY_SUFFIXES, read_array
 from mmguard.types import ABSTAIN, Decision
 
 BATCH = 64
@@ -53,7 +53,7 @@ def scan(guard: Guard, inputs: Path, skip_bad: bool = False) -> Iterator[Row]:
 
     Args:
         guard: the guard; its policy labels.
-        inputs: folder of images (all below it), one image, or an `.npy` or `.npz` with `x`.
+        inputs: folder of images (all below it), one image, an `.npy` or `.npz` with `x`, or a `.csv`.
         skip_bad: give a row with an `error` for an image that cannot be decoded, instead of raising.
 
     Yields:
@@ -64,15 +64,15 @@ def scan(guard: Guard, inputs: Path, skip_bad: bool = False) -> Iterator[Row]:
     Raises:
         InputError: nothing to scan, or inputs that the model does not take.
     """
-    if inputs.suffix in (".npy", ".npz"):
-        x, _ = read_array(inputs)
+    if inputs.suffix in ARRAY_SUFFIXES:
+        x, _ = read_array(inputs, guard.bundle.manifest.input.dtype)
         for start in range(0, len(x), BATCH):
             part = x[start : start + BATCH]
             yield from _rows(guard, part, [str(start + i) for i in range(len(part))])
         return
     paths = find_images(inputs) if inputs.is_dir() else [inputs]
     if not paths or not paths[0].is_file():
-        raise InputError(f"{inputs}: nothing to scan; expected a folder of images, an image, an .npy or an .npz")
+        raise InputError(f"{inputs}: nothing to scan; expected a folder of images, an image, or an array")
     root = inputs if inputs.is_dir() else inputs.parent
     for good, x, errors in image_batches(paths, guard.bundle.manifest.input, BATCH):
         yield from _rows(guard, x, [path.relative_to(root).as_posix() for path in good])
@@ -116,7 +116,7 @@ def _unreadable(errors: list[UnreadableImageError], skip_bad: bool) -> Iterator[
         yield {"error": str(error)}
 
 
-def _rows(guard: Guard, x: npt.NDArray[np.float32], names: list[str]) -> list[Row]:
+def _rows(guard: Guard, x: npt.NDArray[Any], names: list[str]) -> list[Row]:
     if not names:
         return []
     decision = guard(x)

@@ -5,7 +5,7 @@ import numpy as np
 from mmguard.manifest import Manifest, OutputSpec
 from mmguard.report.evidence import Evidence
 from mmguard.report.text import count
-from mmguard.types import InputSpec
+from mmguard.types import InputSpec, Preprocessing
 
 Rows = tuple[tuple[str, str], ...]
 
@@ -63,14 +63,28 @@ def _labels(manifest: Manifest) -> str:
 
 
 def _input(spec: InputSpec) -> str:
-    shape = " × ".join("any" if size is None else str(size) for size in spec.shape[1:])
+    shape = _by(tuple("any" if size is None else str(size) for size in spec.shape[1:]))
     low, high = (f"{end:.4g}".replace("-", "−") for end in (np.min(spec.low), np.max(spec.high)))
-    text = f"{spec.name}: {shape}, from {low} to {high}"
+    text = f"{spec.name}: {spec.dtype} {shape}, from {low} to {high}"
     if spec.preprocessing is None:
         return f"{text}; given as arrays"
     read = spec.preprocessing
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (read.mean, read.std))
-    return f"{text}; from {read.mode} images, mean {mean}, std {std}"
+    order = read.mode if read.mode == "L" else read.channel_order
+    return f"{text}; from {order} images{_geometry(read)}, scale {read.scale:.4g}, mean {mean}, std {std}"
+
+
+def _geometry(read: Preprocessing) -> str:
+    text = ""
+    if read.size is not None:
+        text += f", resized to {_by(read.size)} ({read.interpolation})"
+    if read.shortest_edge is not None:
+        text += f", resized to a shorter edge of {read.shortest_edge} ({read.interpolation})"
+    return text if read.crop is None else f"{text}, cropped to {_by(read.crop)}"
+
+
+def _by(lengths: tuple[object, ...]) -> str:
+    return " × ".join(map(str, lengths))
 
 
 def _classes(classes: tuple[str, ...]) -> str:

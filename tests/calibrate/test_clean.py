@@ -9,7 +9,7 @@ from PIL import Image
 
 from mmguard.calibrate.clean import CleanSet, assign_classes, check_accuracy, check_classes, read_clean
 from mmguard.errors import CleanSetError, InputError, UnreadableImageError
-from mmguard.images import pixel_box
+from mmguard.preprocessing import pixel_box
 from mmguard.types import InputSpec, Preprocessing
 
 
@@ -113,9 +113,9 @@ def test_arrays_that_the_model_does_not_take_are_refused(tmp_path: Path, shape: 
         read_clean(path, image_spec())
 
 
-@pytest.mark.parametrize(("name", "message"), [("none", "no such folder or file"), ("clean.csv", "expected a folder")])
+@pytest.mark.parametrize(("name", "message"), [("none", "no such folder or file"), ("clean.txt", "expected a folder")])
 def test_what_is_no_clean_set_is_named(tmp_path: Path, name: str, message: str) -> None:
-    (tmp_path / "clean.csv").write_text("1,2", encoding="utf-8")
+    (tmp_path / "clean.txt").write_text("1,2", encoding="utf-8")
     with pytest.raises(CleanSetError, match=message):
         read_clean(tmp_path / name, image_spec())
 
