@@ -26,7 +26,15 @@ from mmguard.guard.sessions import PROVIDERS
 from mmguard.guard.verify import verify_bundle
 from mmguard.images import IMAGE_SUFFIXES
 from mmguard.preprocessing import preprocessing_from
-from mmguard.terminal import ConsoleHandler, console, describe_audit, describe_bundle, round_progress, say_how_to_go_on
+from mmguard.terminal import (
+    ConsoleHandler,
+    console,
+    describe_audit,
+    describe_bundle,
+    describe_model,
+    round_progress,
+    say_how_to_go_on,
+)
 
 DONE, FAILED, WRONG_USE, FOUND = 0, 1, 2, 3
 
@@ -77,6 +85,7 @@ def calibrate(
     margin_weight: float | None = None,
     null: Literal["gaussian", "empirical"] | None = None,
     logits: str | None = None,
+    sites: str = "all",
     classes: Path | None = None,
     mean: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None,
     std: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None,
@@ -123,6 +132,9 @@ def calibrate(
         rank among them, which asks nothing of their distribution but needs at least 1/theta - 1 of them.
     logits
         ONNX name of the logits, (N, K), where they are not found by themselves.
+    sites
+        Activations to clip: all; last, those of the last stage; or patterns, separated by commas, on names of values or
+        operators as `mmguard inspect MODEL` lists them, such as '*layer4*' or 'Relu,Gelu'.
     classes
         Text file with one class name a line, in the order of the model's outputs.
     mean
@@ -173,6 +185,7 @@ def calibrate(
             margin_weight=margin_weight,
             null=null,
             logits=logits,
+            sites=sites,
             classes=_class_names(classes),
             preprocessing=preprocessing_from(
                 file=preprocess,
@@ -196,17 +209,27 @@ def calibrate(
 
 
 @app.command
-def inspect(bundle: Path, *, json: bool = False) -> int:
-    """Show what a bundle holds, after checking every file's hash.
+def inspect(path: Path, *, logits: str | None = None, json: bool = False) -> int:
+    """Show what a bundle holds, after checking every file's hash; or what calibration would make of an ONNX file.
+
+    Exit code 1 of an ONNX file: it cannot be calibrated, for the reason that is shown.
 
     Parameters
     ----------
-    bundle
-        Guard bundle.
+    path
+        Guard bundle, or ONNX file.
+    logits
+        ONNX name of an ONNX file's logits, (N, K), where they are not found by themselves.
     json
-        Print the whole manifest as JSON.
+        Print the whole manifest, or all that is found, as JSON.
     """
-    opened = Bundle.open(bundle)
+    if path.suffix == ".onnx" or path.is_file():
+        from mmguard.inspection import inspect_model
+
+        found = inspect_model(path, logits)
+        print(found.to_json() if json else describe_model(found), end="" if json else "\n")
+        return FAILED if found.obstacles else DONE
+    opened = Bundle.open(path)
     if json:
         print(opened.manifest.to_json(), end="")
     else:

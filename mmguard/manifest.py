@@ -43,6 +43,16 @@ class OutputSpec:
     derived: tuple[str, ...] = ()
     tail: tuple[str, ...] = ()
 
+    def describe(self) -> str:
+        """What each of the user's outputs is, in words."""
+        given = [name for name in self.names if name not in self.derived]
+        parts = [f"{name}: the logits themselves" for name in given if name == self.logits]
+        if self.derived:
+            how = " and ".join(self.tail) or "a change of type"
+            parts.append(f"{', '.join(self.derived)}: made of the logits by {how}")
+        parts += [f"{name}: as the original network gives it" for name in given if name != self.logits]
+        return "; ".join(parts)
+
 
 @dataclass(frozen=True)
 class CriterionSpec:

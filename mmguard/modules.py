@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from mmguard.bundle import Bundle
 from mmguard.errors import CleanSetError, MissingExtraError, NotOnnxError, OptionError
+from mmguard.extras import require_calibrate
 from mmguard.inputs import read_array
 
 if TYPE_CHECKING:
@@ -107,12 +108,11 @@ def clipped_module(bundle: str | Path) -> "nn.Module":
         BundleError: no bundle there, or a file that was changed.
         MissingExtraError: mmguard was installed without the extra `calibrate`.
     """
-    try:
-        import onnx_ir as ir
+    require_calibrate()
+    import onnx_ir as ir
 
-        from mmguard.calibrate import DifferentiableGraph
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(f"a module needs {error.name}: pip install 'mmguard[calibrate]'") from error
+    from mmguard.calibrate import DifferentiableGraph
+
     opened = Bundle.open(bundle)
     return DifferentiableGraph(ir.load(opened.path / "clipped.onnx"), opened.manifest.output.names[0])
 

@@ -19,7 +19,12 @@ import numpy.typing as npt
 
 from mmguard import bundle
 from mmguard.advice import warn_of_blindness, warn_of_doubtful_labels, warn_of_few, warn_of_lost_accuracy
-from mmguard.errors import MissingExtraError, NotClassifierError, OptionError, ProviderError
+from mmguard.errors import (
+    NotClassifierError,
+    OptionError,
+    ProviderError,
+)
+from mmguard.extras import require_calibrate
 from mmguard.manifest import NAME_PATTERN, CalibrationFigures, CriterionSpec, Manifest, NullSpec
 from mmguard.mmdf import Criterion
 from mmguard.modules import Clean, as_files
@@ -56,6 +61,7 @@ def calibrate_model(
     margin_weight: float | None = None,
     null: "Null | None" = None,
     logits: str | None = None,
+    sites: str = "all",
     classes: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
     seed: int = 0,
@@ -84,6 +90,8 @@ def calibrate_model(
             weight is λ at the start; the null is `gaussian`, or `empirical` for p-values that are ranks among the clean
             inputs, and need 1 / theta of them.
         logits: ONNX name of the logits (N, K), or of the one number before a sigmoid; None finds them.
+        sites: activations that are clipped: `all`; `last`, those of the last stage; or patterns as of a shell on names
+            of values or operators, separated by commas. `inspect_model` lists them.
         classes: class names in the order of the outputs.
         preprocessing: how image files become inputs, and with it the input box. None scales pixels to [0, 1], and
             takes the box of arrays from their own range.
@@ -100,13 +108,14 @@ def calibrate_model(
     Raises:
         ModelError: the model cannot be guarded.
         InputError: the clean set cannot be used, or the preprocessing does not fit the model.
-        OptionError: an unknown preset, objective or device, or rounds, theta, λ or seed out of range.
+        OptionError: an unknown preset, objective or device, rounds, theta, λ or seed out of range, or a pattern that
+            fits no clip site.
         ProviderError: device is `cuda` and PyTorch has no GPU.
         BundleError: the destination cannot be written.
         CheckpointError: the checkpoint to go on from is damaged, or of another calibration.
         MissingExtraError: mmguard was installed without the extra `calibrate`.
     """
-    _require_extra()
+    require_calibrate()
     from mmguard.calibrate import Checkpoint, cross_fit
 
     started, clock = datetime.now(UTC), time.perf_counter()
@@ -115,7 +124,7 @@ def calibrate_model(
     bundle.check_destination(out)
     settings = _settings(preset, objective, theta, rounds, budget, margin_weight, null)
     with as_files(model, clean) as (path, inputs):
-        subject = _prepare(path, inputs, settings, logits, classes, preprocessing, seed, device, skip_bad)
+        subject = _prepare(path, inputs, settings, logits, sites, classes, preprocessing, seed, device, skip_bad)
         checkpoint = Checkpoint(checkpoint_path(out), _fingerprint(subject, settings, seed, device))
         state = _kept_state(checkpoint, resume)
         if out.exists():
@@ -196,6 +205,7 @@ def _prepare(
     clean: Path,
     settings: "Settings",
     logits: str | None,
+    sites: str,
     classes: Sequence[str] | None,
     preprocessing: Preprocessing | None,
     seed: int,
@@ -207,7 +217,7 @@ def _prepare(
 
     _check_run(seed, device)
     classifier = exporter.read_classifier(model, logits)
-    activations = exporter.find_activations(classifier.model, classifier.scores.value)
+    activations = exporter.find_activations(classifier.model, classifier.scores.value, sites)
     graph = calibrate.DifferentiableGraph(exporter.scored(classifier), classifier.output.logits)
     spec = calibrate.declared_input(
         classifier.input_name, classifier.input_shape, preprocessing, clean.is_dir(), classifier.input_dtype
@@ -253,10 +263,12 @@ def _prepare(
 
 def _fingerprint(subject: _Subject, settings: "Settings", seed: int, device: str) -> "Fingerprint":
     from mmguard.calibrate import fingerprint
+    from mmguard.calibrate.fingerprint import digest
 
+    sites = {"clip sites": digest({}, repr([(each.value, each.axis) for each in subject.activations]))}
     path, spec = subject.classifier.path, subject.input
     files = [path, *(path.parent / location for location in subject.classifier.external_files())]
-    return fingerprint(files, subject.x, subject.labels, (spec.low, spec.high), settings, seed, device)
+    return fingerprint(files, subject.x, subject.labels, (spec.low, spec.high), settings, seed, device) | sites
 
 
 def _kept_state(checkpoint: "Checkpoint", resume: bool) -> "State | None":
@@ -271,15 +283,6 @@ def _kept_state(checkpoint: "Checkpoint", resume: bool) -> "State | None":
     else:
         logger.info("goes on from the checkpoint %s", checkpoint.path)
     return state
-
-
-def _require_extra() -> None:
-    try:
-        import jinja2  # noqa: F401
-        import onnx_ir  # noqa: F401
-        import torch  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(f"calibration needs {error.name}: pip install 'mmguard[calibrate]'") from error
 
 
 def _settings(

@@ -19,6 +19,7 @@ from mmguard.manifest import Manifest, NullSpec
 
 if TYPE_CHECKING:
     from mmguard.calibrate import Round
+    from mmguard.inspection import Inspection
 
 PLAIN_EVERY = 10
 """Rounds between two plain lines."""
@@ -143,6 +144,43 @@ def _folded(manifest: Manifest) -> str:
     """How often the rounds were run again, without a part of the clean set."""
     folds = manifest.settings.get("folds", 1)
     return f", and as many without each of {folds} parts" if isinstance(folds, int) and folds > 1 else ""
+
+
+def describe_model(found: "Inspection") -> str:
+    """What calibration would make of a model: where its ends are, what is clipped, what is not and why."""
+    shape = ", ".join("any" if size is None else str(size) for size in found.input_shape[1:])
+    channels = sum(site.channels or 0 for site in found.sites)
+    some = "" if all(site.channels for site in found.sites) else " or more"
+    return "\n".join(
+        (
+            f"model       {found.model}: opset {found.opset}, {found.nodes} nodes",
+            f"input       {found.input} (N, {shape}) {found.input_dtype}",
+            f"logits      {found.logits}",
+            f"outputs     {found.output.describe()}",
+            f"clip sites  {len(found.sites)} activations, {channels}{some} bounds",
+            *_table(
+                ("value", "operator", "axis", "channels"),
+                [(site.value, site.operator, _axis(site.axis), str(site.channels or "?")) for site in found.sites],
+            ),
+            f"unclipped   {len(found.left_out)} activations",
+            *_table(
+                ("value", "operator", "why"), [(each.value, each.operator, each.reason) for each in found.left_out]
+            ),
+            *[f"obstacle    {obstacle}" for obstacle in found.obstacles],
+            f"verdict     {'cannot' if found.obstacles else 'can'} be calibrated",
+        )
+    )
+
+
+def _axis(axis: int) -> str:
+    return "last" if axis == -1 else str(axis)
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows in columns, below their head; nothing where there are none."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
+    return [f"  {line.rstrip()}" for line in lines] if rows else []
 
 
 def describe_audit(audit: Audit, classes: Sequence[str]) -> str:

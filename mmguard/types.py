@@ -32,8 +32,9 @@ class ClipSite:
 
     Attributes:
         value: ONNX name of the activation's output.
-        operator: ONNX operator that makes it, such as `Relu`.
-        axis: of its channels, 1 or -1 (the last).
+        operator: ONNX operator that makes it, such as `Relu`; where several nodes do, that of the function which they
+            compute together.
+        axis: of its channels: -1 where that is the last, else counted from 0.
         channels: length C of its bound.
     """
 

@@ -4,18 +4,22 @@ from mmguard.exporter.classifier import Classifier, read_classifier
 from mmguard.exporter.clip import write_clipped
 from mmguard.exporter.logits import scored, scored_file
 from mmguard.exporter.plans import FORMS, write_plans
-from mmguard.exporter.sites import Activation, find_activations
+from mmguard.exporter.sites import Activation, LeftOut, Survey, find_activations, require_sites, survey
 from mmguard.exporter.verify import run, verify_export, verify_tail
 
 __all__ = [
     "FORMS",
     "Activation",
     "Classifier",
+    "LeftOut",
+    "Survey",
     "find_activations",
     "read_classifier",
+    "require_sites",
     "run",
     "scored",
     "scored_file",
+    "survey",
     "verify_export",
     "verify_tail",
     "write_clipped",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from mmguard.errors import NotClassifierError, OptionError
-from mmguard.exporter.shapes import inferred
+from mmguard.exporter.values import annotated
 
 OVER_CLASSES = {"Softmax": (-1, 1), "LogSoftmax": (-1, 1), "Hardmax": (-1, 1), "ArgMax": (-1, 1), "TopK": (-1, 1)}
 """Operators that decide between classes, and the axes of (N, K) over which they do."""
@@ -56,7 +56,7 @@ def find_scores(model: ir.Model, name: str | None = None) -> Scores:
         NotClassifierError: no value, or more than one, could be the logits.
         OptionError: the named value is not there or cannot be logits.
     """
-    graph = inferred(model).graph
+    graph = annotated(model).graph
     values = {str(value.name): value for value in _values(graph)}
     if name is not None:
         return _scores(graph, _named(values, name))
@@ -159,8 +159,8 @@ def _scores(graph: ir.Graph, value: ir.Value) -> Scores:
         for node in graph
         if node.op_type not in RESHAPES and {str(o.name) for o in node.outputs} & needed & (reached - {value.name})
     ]
-    assert value.dtype is not None, "checked where it was found"
-    return Scores(str(value.name), value.dtype, _columns(value), derived, tuple(tail))
+    dtype = ir.DataType.FLOAT if value.dtype is None else value.dtype  # after an operator that inference does not know
+    return Scores(str(value.name), dtype, _columns(value), derived, tuple(tail))
 
 
 def _ancestors(graph: ir.Graph, names: Sequence[str]) -> set[str]:

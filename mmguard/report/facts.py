@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mmguard.manifest import Manifest, OutputSpec
+from mmguard.manifest import Manifest
 from mmguard.report.evidence import Evidence
 from mmguard.report.text import count
 from mmguard.types import InputSpec, Preprocessing
@@ -35,7 +35,7 @@ def facts(manifest: Manifest, evidence: Evidence) -> Rows:
         ("Model", manifest.name),
         *((f"SHA-256 of {name}", sha256) for name, sha256 in evidence.model_sha256.items()),
         ("Input", _input(manifest.input)),
-        ("Output", _output(manifest.output)),
+        ("Output", manifest.output.describe()),
         ("Classes", _classes(manifest.classes)),
         ("Clean set D", f"{count(figures.n, 'input')}, {_labels(manifest)}"),
         ("Preset", manifest.preset),
@@ -44,14 +44,6 @@ def facts(manifest: Manifest, evidence: Evidence) -> Rows:
         ("Seed", str(manifest.seed)),
         ("Versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
     )
-
-
-def _output(output: OutputSpec) -> str:
-    made = f"{', '.join(output.derived)}: from the logits by {', '.join(output.tail) or 'a change of type'}"
-    given = [name for name in output.names if name not in output.derived]
-    itself = [f"{name}: the logits themselves" for name in given if name == output.logits]
-    beside = [f"{name}: as the original network gives it" for name in given if name != output.logits]
-    return "; ".join([*itself, *([made] if output.derived else []), *beside])
 
 
 def _labels(manifest: Manifest) -> str:

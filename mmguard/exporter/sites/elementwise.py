@@ -1,0 +1,148 @@
+"""ONNX's elementwise operators in NumPy, for telling what function a few nodes compute together."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+from scipy import special
+
+Array = npt.NDArray[Any]
+
+PASSING = frozenset(
+    {"Cast", "CastLike", "DequantizeLinear", "Dropout", "Expand", "Identity", "QuantizeLinear", "Squeeze", "Unsqueeze"}
+)
+"""Operators that hand on the numbers of their first input, the quantisation's rounding aside."""
+
+
+def _number(name: str, default: float) -> Callable[[ir.Node], float]:
+    return lambda node: node.attributes.get_float(name, default)
+
+
+_alpha = {
+    name: _number("alpha", default)
+    for name, default in {
+        "Celu": 1.0,
+        "Elu": 1.0,
+        "HardSigmoid": 0.2,
+        "LeakyRelu": 0.01,
+        "Selu": 1.67326319217681884765625,
+        "Swish": 1.0,
+        "ThresholdedRelu": 1.0,
+    }.items()
+}
+_beta, _gamma = _number("beta", 0.5), _number("gamma", 1.05070102214813232421875)
+_lambd, _bias = _number("lambd", 0.5), _number("bias", 0.0)
+
+
+def _clip(node: ir.Node, x: Array, low: Array | None = None, high: Array | None = None) -> Array:
+    least = node.attributes.get_float("min", -np.inf) if low is None else low
+    most = node.attributes.get_float("max", np.inf) if high is None else high
+    return np.minimum(np.maximum(x, least), most)
+
+
+def gelu(x: Array) -> Array:
+    """`x` times the normal distribution function of x."""
+    curve: Array = x * special.ndtr(x)
+    return curve
+
+
+def gelu_by_tanh(x: Array) -> Array:
+    """The approximation of Gelu by tanh (Hendrycks and Gimpel, 2016)."""
+    curve: Array = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    return curve
+
+
+def mish(x: Array) -> Array:
+    """`x` tanh(softplus(x))."""
+    return x * np.tanh(np.logaddexp(0, x))
+
+
+def shrink(x: Array, threshold: float | Array, bias: float | Array) -> Array:
+    """Towards 0 by `bias` outside of the threshold, 0 inside."""
+    return np.where(np.abs(x) > threshold, x - np.sign(x) * bias, 0.0)
+
+
+_PLAIN: dict[str, Callable[..., Array]] = {
+    "Abs": np.abs,
+    "Add": np.add,
+    "And": np.logical_and,
+    "Div": np.divide,
+    "Erf": special.erf,
+    "Exp": np.exp,
+    "Greater": np.greater,
+    "GreaterOrEqual": np.greater_equal,
+    "HardSwish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
+    "Less": np.less,
+    "LessOrEqual": np.less_equal,
+    "Log": np.log,
+    "Mish": mish,
+    "Mul": np.multiply,
+    "Neg": np.negative,
+    "Not": np.logical_not,
+    "Or": np.logical_or,
+    "PRelu": lambda x, slope: np.where(x > 0, x, slope * x),
+    "Pow": np.power,
+    "Reciprocal": np.reciprocal,
+    "Relu": lambda x: np.maximum(x, 0),
+    "Sigmoid": special.expit,
+    "Sign": np.sign,
+    "Softplus": lambda x: np.logaddexp(0, x),
+    "Softsign": lambda x: x / (1 + np.abs(x)),
+    "Sqrt": np.sqrt,
+    "Sub": np.subtract,
+    "Tanh": np.tanh,
+    "Where": np.where,
+}
+
+_BY_NODE: dict[str, Callable[..., Array]] = {
+    "Celu": lambda n, x: np.maximum(x, 0) + np.minimum(_alpha["Celu"](n) * np.expm1(x / _alpha["Celu"](n)), 0),
+    "Clip": _clip,
+    "Elu": lambda n, x: np.where(x > 0, x, _alpha["Elu"](n) * np.expm1(x)),
+    "Gelu": lambda n, x: gelu_by_tanh(x) if n.attributes.get_string("approximate", "none") == "tanh" else gelu(x),
+    "HardSigmoid": lambda n, x: np.clip(_alpha["HardSigmoid"](n) * x + _beta(n), 0, 1),
+    "LeakyRelu": lambda n, x: np.where(x > 0, x, _alpha["LeakyRelu"](n) * x),
+    "Max": lambda _, *xs: np.maximum.reduce(np.broadcast_arrays(*xs)),
+    "Min": lambda _, *xs: np.minimum.reduce(np.broadcast_arrays(*xs)),
+    "Selu": lambda n, x: _gamma(n) * np.where(x > 0, x, _alpha["Selu"](n) * np.expm1(x)),
+    "Shrink": lambda n, x: shrink(x, _lambd(n), _bias(n)),
+    "Sum": lambda _, *xs: sum(xs),
+    "Swish": lambda n, x: x * special.expit(_alpha["Swish"](n) * x),
+    "ThresholdedRelu": lambda n, x: np.where(x > _alpha["ThresholdedRelu"](n), x, 0.0),
+}
+
+
+FILLING = frozenset({"ConstantOfShape"})
+"""Operators that read a shape alone, and so make a constant."""
+
+
+def is_elementwise(node: ir.Node) -> bool:
+    """Whether each number of the node's output depends on those at its own place in the inputs alone."""
+    known = node.domain in ("", "ai.onnx") and (node.op_type in _PLAIN or node.op_type in _BY_NODE)
+    return known or node.op_type in PASSING | FILLING
+
+
+def data_inputs(node: ir.Node) -> list[ir.Value]:
+    """The inputs whose numbers an elementwise operator reads, not those that say a shape, a type or a scale."""
+    return [value for value in arguments(node) if value is not None]
+
+
+def arguments(node: ir.Node) -> list[ir.Value | None]:
+    """The same, None for each optional one that is left out."""
+    if node.op_type in FILLING:
+        return []
+    return list(node.inputs[:1] if node.op_type in PASSING else node.inputs)
+
+
+def apply(node: ir.Node, inputs: list[Array | None]) -> Array:
+    """The numbers that an elementwise operator makes of such numbers."""
+    if node.op_type in PASSING:
+        assert inputs[0] is not None, "the first input of these operators is not optional"
+        return inputs[0]
+    if node.op_type in FILLING:
+        value = node.attributes.get("value")
+        return np.zeros(1) if value is None else value.as_tensor().numpy().astype(np.float64)
+    if node.op_type in _PLAIN:
+        return _PLAIN[node.op_type](*inputs)
+    return _BY_NODE[node.op_type](node, *inputs)

@@ -1,0 +1,107 @@
+"""Read a few elementwise nodes as one function of a single value, in whatever order an exporter wrote them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from mmguard.exporter.sites.elementwise import PASSING, Array, apply, arguments, data_inputs, is_elementwise
+from mmguard.exporter.sites.flow import Flow
+
+LONGEST = 48
+"""Nodes of an expression; a Gelu by tanh takes ten, with quantisation after each twenty-eight."""
+
+SHAPING = PASSING | {"Reshape", "Transpose"}
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A value as a function of another.
+
+    Attributes:
+        root: the value that it is a function of.
+        nodes: what computes it, elementwise, from `root` and from constants alone; in the graph's order.
+    """
+
+    root: ir.Value
+    nodes: tuple[ir.Node, ...]
+
+    def __call__(self, x: Array) -> Array | None:
+        """The function at some points.
+
+        Args:
+            x: (P, 1) float64.
+
+        Returns:
+            (P, 1), or (P, 3) where constants differ by channel: at three of the channels. None where a constant is
+            not known.
+        """
+        values: dict[ir.Value, Array] = {self.root: x}
+        with np.errstate(all="ignore"):
+            for node in self.nodes:
+                inputs = [values[v] if v in values else sampled(v) for v in arguments(node)]
+                if _is_unknown(node, inputs):
+                    return None
+                values[node.outputs[0]] = apply(node, inputs)
+        return values[self.nodes[-1].outputs[0]]
+
+
+def expressions(value: ir.Value, flow: Flow) -> Iterator[Expression]:
+    """Every way to see a value as an elementwise function of one other value, the nearest first."""
+    ahead, nodes = {value}, list[ir.Node]()
+    while ahead and len(nodes) < LONGEST:
+        last = max(ahead, key=flow.place)
+        node = last.producer()
+        if node is None or not is_elementwise(node):
+            return
+        ahead.remove(last)
+        ahead.update(source for source in data_inputs(node) if source in flow.computed)
+        nodes.append(node)
+        if len(ahead) == 1:
+            yield Expression(next(iter(ahead)), tuple(reversed(nodes)))
+
+
+def sampled(value: ir.Value | None) -> Array | None:
+    """A constant: one number (1,), or (3,), its first, middle and last where not all are the same.
+
+    It may be computed from other constants by elementwise operators and by a change of shape. None where it is not
+    known.
+    """
+    if value is None:
+        return None
+    tensor = ir.convenience.get_const_tensor(value)
+    if tensor is not None:
+        return None if tensor.dtype is ir.DataType.STRING else _sample(np.asarray(tensor.numpy()).reshape(-1))
+    node = value.producer()
+    if node is None or not (node.op_type in SHAPING or is_elementwise(node)):
+        return None
+    if node.op_type == "DequantizeLinear":
+        return _dequantised(node)
+    if node.op_type in SHAPING:
+        return sampled(node.inputs[0])
+    inputs = [sampled(v) for v in arguments(node)]
+    with np.errstate(all="ignore"):
+        return None if _is_unknown(node, inputs) else apply(node, inputs)
+
+
+def _sample(numbers: Array) -> Array | None:
+    if numbers.size == 0:
+        return None
+    places = [0] if (numbers == numbers[0]).all() else [0, numbers.size // 2, -1]
+    return numbers[places].astype(np.float64)
+
+
+def _is_unknown(node: ir.Node, inputs: list[Array | None]) -> bool:
+    """Whether an input that the node has is not known."""
+    return any(array is None and value is not None for array, value in zip(inputs, arguments(node), strict=True))
+
+
+def _dequantised(node: ir.Node) -> Array | None:
+    x, scale, zero = (sampled(v) for v in [*node.inputs, None][:3])
+    maker = None if node.inputs[0] is None else node.inputs[0].producer()
+    if maker is not None and maker.op_type == "QuantizeLinear":
+        return x  # which that one handed on as it was
+    if x is None or scale is None:
+        return None
+    return scale * (x if zero is None else x - zero)

@@ -1,0 +1,51 @@
+"""Tell activations from gates and divisors, which scale other values."""
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from mmguard.exporter.sites.candidates import Candidate
+from mmguard.exporter.sites.curves import BOUNDED
+from mmguard.exporter.sites.flow import Flow
+from mmguard.exporter.sites.layers import STOPS
+
+MAY_GATE = BOUNDED | {"QuantizeLinear"}
+"""Operators whose readers alone tell whether they gate or activate."""
+
+HANDING_ON = frozenset(
+    {"Cast", "DequantizeLinear", "Dropout", "Expand", "Identity", "QuantizeLinear", "Reshape", "Squeeze", "Unsqueeze"}
+)
+
+
+def gates(candidate: Candidate, flow: Flow) -> bool:
+    """Whether, before the next layer, it multiplies a value that does not come from it."""
+    if candidate.operator not in MAY_GATE:
+        return False
+    own = flow.descendants([candidate.value])
+    factors = (node.inputs for node in _readers(candidate.value) if node.op_type == "Mul")
+    return any(value in flow.computed and value not in own for pair in factors for value in pair)
+
+
+def divides(value: ir.Value) -> bool:
+    """Whether all that is done with it is to divide by it."""
+    uses = list(_final_uses(value))
+    return bool(uses) and all(node.op_type == "Div" and index == 1 for node, index in uses)
+
+
+def _readers(value: ir.Value) -> Iterator[ir.Node]:
+    """What reads the value, or what was made of it before a layer."""
+    ahead, seen = [value], {value}
+    while ahead:
+        for node, _ in ahead.pop().uses():
+            yield node
+            if node.op_type not in STOPS:
+                ahead += [output for output in node.outputs if output not in seen]
+                seen.update(node.outputs)
+
+
+def _final_uses(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
+    for node, index in value.uses():
+        if node.op_type in HANDING_ON and index == 0:
+            yield from _final_uses(node.outputs[0])
+        else:
+            yield node, index
