@@ -14,7 +14,7 @@ UV_COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test heavy lint bench tables lock clean
+.PHONY: help demo test heavy lint bench tables survey lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -41,10 +41,15 @@ bench: $(VENV)/.dev ## guard a backdoored CIFAR-10 network and measure detection
 tables: $(VENV)/.dev ## write benchmarks/RESULTS.md from the JSONs
 	$(BIN)/python -m benchmarks.tables
 
+survey: $(VENV)/.dev $(VENV)/.survey ## try a small network of every family of timm, and others; hours on two cores
+	$(BIN)/python -m benchmarks.survey
+
 lock: $(VENV)/.dev ## resolve the locks anew, to the newest versions that pyproject.toml admits
 	$(UV_COMPILE) --upgrade --extra demo --group dev --output-file requirements/dev.txt
 	$(UV_COMPILE) --upgrade --extra demo --group build --constraint requirements/dev.txt \
 		--output-file requirements/demo.txt
+	$(UV_COMPILE) --upgrade --extra demo --group survey --constraint requirements/dev.txt \
+		--output-file requirements/survey.txt
 
 clean: ## remove the environment, the caches and the builds
 	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
@@ -61,7 +66,7 @@ $(VENV)/.torch: $(VENV)/.made
 	$(PIP) install $(TORCH)
 	@touch $@
 
-$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: requirements/%.txt pyproject.toml $(VENV)/.torch
+$(VENV)/.demo $(VENV)/.dev $(VENV)/.survey: $(VENV)/.%: requirements/%.txt pyproject.toml $(VENV)/.torch
 	$(PIP) install --require-hashes -r $<
 	$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@

@@ -3,8 +3,11 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from benchmarks.record import RESULTS, Record
+from benchmarks.report import survey
+from benchmarks.report.grid import read
 from benchmarks.report.markdown import footnote, percent, table
 
 ROOT = Path(__file__).parent.parent
@@ -98,7 +101,8 @@ def searched(record: Record) -> list[str]:
     return [*table(head, rows), "", f"`{record['network']}`, {record['images']} images. {footnote(record)}"]
 
 
-Render = Callable[[Record], list[str]]
+Render = Callable[[Any], list[str]]
+"""Of one JSON, or of all those of a folder."""
 
 FIGURES: dict[str, dict[str, tuple[str, Render]]] = {
     "README.md": {"demo": ("demo", demo), "cifar": (CIFAR, cifar)},
@@ -107,6 +111,7 @@ FIGURES: dict[str, dict[str, tuple[str, Render]]] = {
         "searched": ("adaptive/cifar10-resnet20-none-seed0", searched),
         "searched-badnets": ("adaptive/cifar10-resnet20-badnets-seed0", searched),
     },
+    "docs/models.md": {"survey": ("survey", survey.section)},
 }
 
 
@@ -115,7 +120,9 @@ def main() -> None:
     for document, blocks in FIGURES.items():
         text = (ROOT / document).read_text(encoding="utf-8")
         for name, (file, render) in blocks.items():
-            lines = "\n".join(render(json.loads((RESULTS / f"{file}.json").read_text())))
+            folder = RESULTS / file
+            found = read(folder) if folder.is_dir() else json.loads((RESULTS / f"{file}.json").read_text())
+            lines = "\n".join(render(found))
             start, rest = text.split(f"<!-- figures: {name} -->\n")
             text = f"{start}<!-- figures: {name} -->\n{lines}\n<!-- end -->{rest.split('<!-- end -->', 1)[1]}"
         (ROOT / document).write_text(text, encoding="utf-8")

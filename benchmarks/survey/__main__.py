@@ -13,14 +13,15 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from benchmarks.environment import DISTRIBUTIONS, environment
 from benchmarks.record import RESULTS, Record, write_json
-from benchmarks.survey import exports, torchvision_stand_in
+from benchmarks.survey import exports, perceptron, torchvision_stand_in
 from benchmarks.survey.networks import Subject, subjects
 from mmguard.errors import MmguardError
 
@@ -29,6 +30,13 @@ logger = logging.getLogger("benchmarks.survey")
 FOLDER = RESULTS / "survey"
 WORDS = 300
 """Characters of an exporter's message that are kept."""
+
+
+def listed() -> Iterator[tuple[str, Callable[[Path], Record]]]:
+    """Every family's name, and what measures it in an empty folder."""
+    for source, family, make in subjects():
+        yield f"{source}-{family}", partial(measure, make)
+    yield "scikit-learn-MLP", perceptron.measure
 
 
 def measure(make: Callable[[], Subject], folder: Path) -> Record:
@@ -50,8 +58,9 @@ def measure(make: Callable[[], Subject], folder: Path) -> Record:
         path = folder / f"{way.opset}-{way.dynamo}.onnx"
         record["exports"][way.name] = outcome = _outcome(network, subject, way, path)
         last = path if outcome.get("equal") else last
-    guarded = "no export was equal" if last is None else exports.guarded(last, subject.shape, folder)
-    return record | {"guarded": guarded}
+    if last is None:
+        return record | {"guarded": "no export was equal"}
+    return record | {"guarded": exports.guarded(last, exports.noise(subject.shape, exports.CLEAN), folder)}
 
 
 def _outcome(network: torch.nn.Module, subject: Subject, way: exports.Way, path: Path) -> Record:
@@ -60,7 +69,7 @@ def _outcome(network: torch.nn.Module, subject: Subject, way: exports.Way, path:
     except Exception as error:  # exporters raise what they like
         return {"equal": False, "export": _words(error)}
     try:
-        return {"equal": True} | exports.judge(path, subject.shape)
+        return {"equal": True} | exports.judge(path, exports.noise(subject.shape, exports.INPUTS))
     except MmguardError as error:
         return {"equal": False, "mmguard": f"{type(error).__name__}: {error}"}
 
@@ -82,15 +91,16 @@ def main() -> None:
     deadline = time.monotonic() + 60 * options.minutes
     torchvision_stand_in.install()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for source, family, make in subjects(options.only):
-        path, start = FOLDER / f"{source}-{family}.json", time.monotonic()
-        if path.is_file() or time.monotonic() > deadline:
+    for name, examine in listed():
+        path, start = FOLDER / f"{name}.json", time.monotonic()
+        wanted = any(part in name for part in options.only)
+        if path.is_file() or not wanted or start > deadline:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            record = measure(make, Path(folder))
-        used = environment((*DISTRIBUTIONS, "timm", "transformers"))
-        write_json(path, {"source": source, "family": family, "seed": 0} | record | used)
-        logger.info("%s-%s: %.0f s, %s", source, family, time.monotonic() - start, record.get("guarded", "refused"))
+            record = examine(Path(folder))
+        used = environment((*DISTRIBUTIONS, "timm", "transformers", "skl2onnx"))
+        write_json(path, {"family": name, "seed": 0} | record | used)
+        logger.info("%s: %.0f s, %s", name, time.monotonic() - start, record.get("guarded", "refused"))
 
 
 if __name__ == "__main__":

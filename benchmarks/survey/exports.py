@@ -12,7 +12,7 @@ from torch import nn
 
 import mmguard
 from mmguard import Bundle, Guard
-from mmguard.calibrate import DifferentiableGraph, assert_matches_onnxruntime
+from mmguard.calibrate import DifferentiableGraph, assert_matches_onnxruntime, audit_search
 from mmguard.errors import MmguardError
 from mmguard.exporter import find_activations, read_classifier, scored, scored_file
 from mmguard.guard.verify import verify_bundle
@@ -63,7 +63,12 @@ def export(network: nn.Module, shape: tuple[int, ...], way: Way, path: Path) -> 
         )
 
 
-def judge(path: Path, shape: tuple[int, ...]) -> dict[str, object]:
+def noise(shape: tuple[int, ...], n: int) -> Array:
+    """Random inputs (n, ...) float32."""
+    return np.random.default_rng(n).normal(size=(n, *shape)).astype(np.float32)
+
+
+def judge(path: Path, x: Array) -> dict[str, object]:
     """Whether a file equals ONNX Runtime within 1e-4 relative, and has a finite gradient, not 0, at every clip site.
 
     Raises:
@@ -72,7 +77,6 @@ def judge(path: Path, shape: tuple[int, ...]) -> dict[str, object]:
     classifier = read_classifier(path)
     sites = find_activations(classifier.model, classifier.scores.value)
     graph = DifferentiableGraph(scored(classifier), classifier.output.logits)
-    x = np.random.default_rng(0).normal(size=(INPUTS, *shape)).astype(np.float32)
     with scored_file(classifier) as file:
         assert_matches_onnxruntime(graph, file, x, classifier.output.logits)
     dead = dead_sites(graph, {site.value: site.axis for site in sites}, torch.from_numpy(x))
@@ -100,10 +104,11 @@ def dead_sites(graph: DifferentiableGraph, axes: dict[str, int], x: torch.Tensor
     ]
 
 
-def guarded(path: Path, shape: tuple[int, ...], folder: Path) -> str:
-    """`yes` where a file goes through calibrate (two rounds), verify and guard; else the reason."""
-    x = np.random.default_rng(1).normal(size=(CLEAN, *shape)).astype(np.float32)
+def guarded(path: Path, x: Array, folder: Path) -> str:
+    """`yes` where a file goes through calibrate (two rounds, short audit), verify and guard; else the reason."""
     np.save(folder / "clean.npy", x)
+    for steps in ("ALONE_STEPS", "SHARED_STEPS", "PLACING_STEPS"):
+        setattr(audit_search, steps, 2)
     try:
         bundle = mmguard.calibrate_model(path, folder / "clean.npy", out=folder / "network.mmguard", rounds=2)
         verify_bundle(Bundle.open(bundle), ["CPUExecutionProvider"])

@@ -6,6 +6,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from mmguard.errors import NotClassifierError
+from mmguard.exporter.files import read
 from mmguard.exporter.load import canonical, external_tensors, load
 from mmguard.exporter.scores import Scores, find_scores
 from mmguard.manifest import OutputSpec
@@ -43,7 +44,7 @@ class Classifier:
 
     def external_files(self) -> list[Path]:
         """Locations, relative to the model's folder, of the files that hold its external weights."""
-        return sorted({Path(tensor.location) for tensor in external_tensors(ir.load(self.path))})
+        return sorted({Path(tensor.location) for tensor in external_tensors(read(self.path))})
 
 
 def read_classifier(path: Path, logits: str | None = None) -> Classifier:

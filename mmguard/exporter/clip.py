@@ -9,6 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from mmguard.exporter.classifier import Classifier
+from mmguard.exporter.files import write
 from mmguard.exporter.load import canonical
 from mmguard.exporter.sites import BOUND_SUFFIX
 from mmguard.exporter.values import infer_values
@@ -34,7 +35,7 @@ def write_clipped(classifier: Classifier, bounds: Mapping[str, npt.NDArray[np.fl
     if model.ir_version < MIN_IR_VERSION:
         model.ir_version = MIN_IR_VERSION
         model.graph.inputs[:] = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
-    ir.save(model, path)
+    write(model, path, classifier.path)
 
 
 def insert_min(

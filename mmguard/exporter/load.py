@@ -11,6 +11,7 @@ from onnx_ir.passes.common import InlinePass
 
 from mmguard.bundle import BOUNDS, MANIFEST, PROBES, PROVENANCE, REPORT
 from mmguard.errors import NotOnnxError, UnsupportedOperatorError
+from mmguard.exporter.files import read
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def load(path: Path) -> ir.Model:
         raise NotOnnxError(f"{path}: no such file; the first argument of calibrate is an ONNX file")
     try:
         onnx.checker.check_model(str(path))
-        model = ir.load(path)
+        model = read(path)
     except (onnx.checker.ValidationError, DecodeError, ValueError, OSError, RuntimeError) as error:
         raise NotOnnxError(f"{path} is not a valid ONNX model: {error}") from error
     for tensor in external_tensors(model):
@@ -45,15 +46,20 @@ def canonical(path: Path) -> ir.Model:
     """The model of a file that `load` passes, with functions inlined and of an opset whose Min can clip it.
 
     Raises:
-        UnsupportedOperatorError: it cannot be converted to that opset.
+        UnsupportedOperatorError: it cannot be converted to that opset, or has control flow.
     """
-    model = ir.load(path)
+    model = read(path)
     opset, needed = model.opset_imports.get("", 0), _needed_opset(model)
     if 0 < opset < needed:
         logger.info("the clipped network is written in opset %d: Min cannot clip this one in %d", needed, opset)
         model = _converted(path, needed)
     if model.functions:
         model = InlinePass()(model).model
+    if branching := sorted({node.op_type for node in model.graph if _has_graphs(node)}):
+        raise UnsupportedOperatorError(
+            f"{path} has control flow ({', '.join(branching)}), whose branches cannot be clipped; export the model "
+            "anew with the condition decided"
+        )
     return model
 
 
@@ -62,6 +68,12 @@ def external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
     for value in model.graph.initializers.values():
         if isinstance(value.const_value, ir.ExternalTensor):
             yield value.const_value
+
+
+def _has_graphs(node: ir.Node) -> bool:
+    return any(
+        attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values()
+    )
 
 
 def _needed_opset(model: ir.Model) -> int:

@@ -8,13 +8,11 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-from onnx_ir import external_data
 
 from mmguard.exporter.classifier import LOGITS, Classifier
+from mmguard.exporter.files import write_alone
 from mmguard.exporter.scores import Scores
 
-MAX_INSIDE = 2**30
-"""Bytes of weights that a file holds in itself: an ONNX file cannot have 2 GB."""
 TO_CLASSES = np.array([[0, 1]], np.float32)
 """From the one column s to the logits (0, s) of two classes."""
 
@@ -34,7 +32,7 @@ def scored_file(classifier: Classifier) -> Iterator[Path]:
         return
     with TemporaryDirectory() as folder:
         path = Path(folder) / "scored.onnx"
-        save(scored(classifier), path)
+        write_alone(scored(classifier), path, classifier.path)
         yield path
 
 
@@ -79,13 +77,3 @@ def batch_axis(graph: ir.Graph) -> int | str:
     (value,) = (value for value in graph.inputs if value.name not in graph.initializers)
     size = value.shape[0] if value.shape is not None else None
     return size if isinstance(size, int) else "mmguard_batch"
-
-
-def save(model: ir.Model, path: Path) -> None:
-    """Write a graph to a folder that is not its weights': it holds them itself, or has them beside it."""
-    weights = (value.const_value for value in model.graph.initializers.values())
-    if sum(weight.nbytes for weight in weights if weight is not None) > MAX_INSIDE:
-        ir.save(model, path, external_data=f"{path.stem}.data")
-        return
-    external_data.load_to_model(model)
-    ir.save(model, path)

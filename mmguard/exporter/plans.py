@@ -11,8 +11,9 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from mmguard.exporter.classifier import Classifier
+from mmguard.exporter.files import write_alone
 from mmguard.exporter.load import canonical
-from mmguard.exporter.logits import add_logits, add_weight, batch_axis, find_value, name_nodes, save
+from mmguard.exporter.logits import add_logits, add_weight, batch_axis, find_value, name_nodes
 
 FORMS = ("original", "clipped")
 TO_COLUMN = np.array([[-1], [1]], np.float32)
@@ -37,12 +38,13 @@ def write_plans(folder: Path, classifier: Classifier) -> dict[str, str]:
     (folder / "plans").mkdir()
     if not direct:
         for form in FORMS:
-            model = add_logits(canonical(folder / plans[form]), classifier.scores)
+            source = folder / plans[form]
+            model = add_logits(canonical(source), classifier.scores)
             plans[form] = f"plans/{form}.onnx"
-            save(model, folder / plans[form])
+            write_alone(model, folder / plans[form], source)
     if output.derived:
         plans["tail"] = "plans/tail.onnx"
-        save(_tail(classifier), folder / plans["tail"])
+        write_alone(_tail(classifier), folder / plans["tail"], classifier.path)
     return plans
 
 

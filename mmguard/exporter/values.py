@@ -20,6 +20,7 @@ _STAND_INS = {
     ("com.microsoft", "Gelu"): ("Identity", 1),
     ("com.microsoft", "QuantizeLinear"): ("Identity", 1),
     ("com.microsoft", "QuickGelu"): ("Identity", 1),
+    ("ai.onnx.ml", "ZipMap"): ("Identity", 1),
 }
 """Operators that ONNX's inference does not know: which one of the same shape it is given, and with how many inputs."""
 

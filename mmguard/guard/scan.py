@@ -12,7 +12,7 @@ from scipy.stats import betabinom
 from mmguard.errors import InputError, UnreadableImageError
 from mmguard.guard.guard import Guard
 from mmguard.images import find_images, image_batches
-from mmguard.inputs import ARRAY_SUFFIXES, read_array
+from mmguard.inputs import ARRAY_SUFFIXES, check_batch, read_array
 from mmguard.types import ABSTAIN, Decision
 
 BATCH = 64
@@ -66,6 +66,7 @@ def scan(guard: Guard, inputs: Path, skip_bad: bool = False) -> Iterator[Row]:
     """
     if inputs.suffix in ARRAY_SUFFIXES:
         x, _ = read_array(inputs, guard.bundle.manifest.input.dtype)
+        check_batch(x, guard.bundle.manifest.input)  # as a whole, so that an error shows the file's own shape
         for start in range(0, len(x), BATCH):
             part = x[start : start + BATCH]
             yield from _rows(guard, part, [str(start + i) for i in range(len(part))])

@@ -1,0 +1,38 @@
+"""A scikit-learn MLP by skl2onnx, as users of tables have one: a scaler in front, labels and a map at the end."""
+
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.record import Record
+from benchmarks.survey import exports
+from mmguard.errors import MmguardError
+
+ENDS = {"a map of names": True, "an array": False}
+"""How skl2onnx gives the probabilities, and its option `zipmap`."""
+
+
+def measure(folder: Path) -> Record:
+    """Train on scikit-learn's digits, convert in each way, and let mmguard judge and guard it."""
+    from skl2onnx import to_onnx
+    from sklearn.datasets import load_digits
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    x, y = load_digits(return_X_y=True)
+    x = x.astype(np.float32)
+    model = make_pipeline(StandardScaler(), MLPClassifier((64, 32), random_state=0, max_iter=100)).fit(x[600:], y[600:])
+    network = model[-1]
+    parameters = sum(weight.size for weight in (*network.coefs_, *network.intercepts_))
+    record: Record = {"network": "StandardScaler, MLPClassifier", "shape": [64], "parameters": parameters}
+    record["exports"] = {}
+    for name, zipmap in ENDS.items():
+        path = folder / f"{zipmap}.onnx"
+        path.write_bytes(to_onnx(model, x[:1], options={"zipmap": zipmap}).SerializeToString())
+        try:
+            record["exports"][name] = {"equal": True} | exports.judge(path, x[:4])
+        except MmguardError as error:
+            record["exports"][name] = {"equal": False, "mmguard": f"{type(error).__name__}: {error}"}
+        record["guarded"] = exports.guarded(path, x[:600], folder)
+    return record
