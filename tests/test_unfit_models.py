@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -38,7 +39,7 @@ def content(data: bytes) -> Write:
     return write
 
 
-def estimator(operator: str, **attributes: object) -> Write:
+def estimator(operator: str, **attributes: Any) -> Write:
     """A model of scikit-learn's kind: one operator of ai.onnx.ml that gives a label and scores."""
 
     def write(path: Path) -> None:
@@ -232,10 +233,7 @@ UNFIT: dict[str, tuple[Write, str]] = {
         "operator acme.Bend",
     ),
     "no ONNX": (content(b'{"model": "weights"}'), "is not a valid ONNX model"),
-    "a zip, as PyTorch saves": (
-        lambda path: path.write_bytes(b"PK\x03\x04" + bytes(100)) and None,
-        "is not a valid ONNX model",
-    ),
+    "a zip, as PyTorch saves": (content(b"PK\x03\x04" + bytes(100)), "is not a valid ONNX model"),
     "empty": (content(b""), "is not a valid ONNX model"),
     "truncated": (truncated, "is not a valid ONNX model"),
     "weights lost": (external_lost, r"weights\.data"),
