@@ -1,5 +1,6 @@
 """MMDF: is an input's passage through the clipped network unlike that of clean inputs (paper, section 3.1)?"""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -116,14 +117,36 @@ class Criterion:
     null: GaussianNull
 
     @classmethod
-    def fit(cls, name: str, original: Logits, clipped: Logits, power: float | None) -> Self:
+    def fit(
+        cls,
+        name: str,
+        original: Logits,
+        clipped: Logits,
+        power: float | None,
+        parts: Sequence[IntArray] = (),
+    ) -> tuple[Self, FloatArray]:
         """Fit a statistic, by its name, and its null to clean inputs (n, K).
+
+        Where there are many classes, a statistic that was fitted on an input expects too well what becomes of it. So
+        the null is of each part of the inputs by a statistic that was fitted on the others.
+
+        Args:
+            parts: rows of each part, all rows once; none for a null of the inputs that the statistic was fitted on.
+
+        Returns:
+            The criterion, and the inputs' own scores (n,), from which the null was fitted.
 
         Raises:
             CleanSetError: too few inputs, or all alike.
         """
-        statistic = STATISTICS[name].fit(original, clipped)
-        return cls(statistic, GaussianNull.fit(statistic(original, clipped), power))
+        kind = STATISTICS[name]
+        statistic = kind.fit(original, clipped)
+        values = statistic(original, clipped)
+        for part in parts:
+            others = np.delete(np.arange(len(original)), part)
+            values[part] = kind.fit(original[others], clipped[others])(original[part], clipped[part])
+        criterion = cls(statistic, GaussianNull.fit(values, power))
+        return criterion, criterion.null.standardise(values)
 
     def scores(self, original: Logits, clipped: Logits) -> FloatArray:
         """(N,) in standard deviations of the null above its mean, after its transform."""
@@ -189,7 +212,7 @@ class MmdfTest:
             original, clipped: (N, K) logits of the two networks on the same inputs.
         """
         scores = [criterion.scores(original, clipped) for criterion in self.criteria]
-        p_values = self._p_values(np.max(scores, axis=0))
+        p_values = self.p_values(np.max(scores, axis=0))
         of_gaps = [own > 0 for own, each in zip(scores, self.criteria, strict=True) if isinstance(each.statistic, Gap)]
         disagree = original.argmax(axis=1) != clipped.argmax(axis=1)
         return Verdicts(
@@ -199,7 +222,8 @@ class MmdfTest:
             distrusted=np.all(of_gaps, axis=0) if of_gaps else np.ones(len(p_values), np.bool_),
         )
 
-    def _p_values(self, scores: FloatArray) -> FloatArray:
+    def p_values(self, scores: FloatArray) -> FloatArray:
+        """(N,) of the largest score (N,) over the criteria."""
         if self.clean_scores:
             return empirical_p_values(scores, np.asarray(self.clean_scores))
         p_values: FloatArray = -np.expm1(len(self.criteria) * log_ndtr(scores))

@@ -136,10 +136,10 @@ def calibrate_model(
             )
             logger.info("searching the largest margins of both networks")
             margins = subject.margins(None), subject.margins(learned.bounds)
-            fitted = None
+            fitted, clean_scores = None, None
             if settings.objective != "mmom":
                 warn_of_blindness(*margins)
-                fitted = _fit_null(learned, settings)
+                fitted, clean_scores = _fit_null(learned, settings, seed)
             figures = _figures(learned, subject.labels, fitted, *margins)
             warn_of_lost_accuracy(figures, _looser(settings))
             with bundle.staged(out) as folder:
@@ -160,7 +160,7 @@ def calibrate_model(
                     calibration=figures,
                     files={},
                 )
-                _write_report(folder, manifest, subject, learned, device)
+                _write_report(folder, manifest, subject, learned, clean_scores, device)
                 bundle.write(folder, manifest, provenance(started, time.perf_counter() - clock, device))
         checkpoint.remove()
     return out
@@ -246,6 +246,8 @@ def _prepare(
             check_null_samples(int(right.sum()))
             logger.info("%d clean inputs left out, which the model decides wrongly", int((~right).sum()))
             x, labels = x[right], labels[right]
+            if settings.null == "empirical":
+                check_level(settings.theta, len(x))
     labelled = labels is not None
     if labelled or settings.objective != "mmom":  # which refuses to learn without labels
         decided = original.argmax(axis=1) if labels is None else labels
@@ -265,7 +267,10 @@ def _fingerprint(subject: _Subject, settings: "Settings", seed: int, device: str
     from mmguard.calibrate import fingerprint
     from mmguard.calibrate.fingerprint import digest
 
-    sites = {"clip sites": digest({}, repr([(each.value, each.axis) for each in subject.activations]))}
+    sites = {
+        "clip sites": digest({}, repr([(each.value, each.axis) for each in subject.activations])),
+        "logits": subject.classifier.scores.value,
+    }
     path, spec = subject.classifier.path, subject.input
     files = [path, *(path.parent / location for location in subject.classifier.external_files())]
     return fingerprint(files, subject.x, subject.labels, (spec.low, spec.high), settings, seed, device) | sites
@@ -324,6 +329,11 @@ def _check_scores(logits: npt.NDArray[np.float32], n: int) -> None:
         raise NotClassifierError(
             f"the model gives logits of shape {logits.shape} for {n} inputs; a classifier gives ({n}, K), K at least 2"
         )
+    if not (finite := np.isfinite(logits).all(axis=1)).all():
+        raise NotClassifierError(
+            f"the model gives logits that are NaN or infinite for {int((~finite).sum())} of the {n} clean inputs, the "
+            f"first of them number {int(finite.argmin())}; mend the model or leave these inputs out"
+        )
 
 
 def _bundle_name(name: str) -> str:
@@ -340,7 +350,10 @@ def _looser(settings: "Settings") -> str:
     return f"lower --budget than {settings.change:g}"
 
 
-def _fit_null(learned: Calibration, settings: "Settings") -> NullSpec:
+def _fit_null(learned: Calibration, settings: "Settings", seed: int) -> tuple[NullSpec, FloatArray]:
+    """The null of the test, and the scores (n,) of D that it is of."""
+    from mmguard.calibrate import parts_of
+
     original, clipped = learned.original_logits, learned.held_out_logits
     if not margin_gap(original, clipped).any():
         raise OptionError(
@@ -348,18 +361,19 @@ def _fit_null(learned: Calibration, settings: "Settings") -> NullSpec:
             "is no null distribution to test against; give a higher one"
         )
     warn_of_few(len(original), settings.theta)
-    fitted = {name: Criterion.fit(name, original, clipped, settings.null_power) for name in settings.statistics}
-    scores = np.max([criterion.scores(original, clipped) for criterion in fitted.values()], axis=0)
+    parts, power = parts_of(len(original), settings.folds, seed), settings.null_power
+    fitted = {name: Criterion.fit(name, original, clipped, power, parts) for name in settings.statistics}
+    scores = np.max([own for _, own in fitted.values()], axis=0)
     null = NullSpec(
         kind=settings.null,
         n=len(original),
         theta=settings.theta,
         disagreement_theta=settings.theta if settings.disagreement_theta is None else settings.disagreement_theta,
-        criteria=tuple(CriterionSpec.of(name, criterion) for name, criterion in fitted.items()),
+        criteria=tuple(CriterionSpec.of(name, criterion) for name, (criterion, _) in fitted.items()),
         clean_scores=tuple(np.sort(scores).tolist()) if settings.null == "empirical" else (),
     )
     null.test()  # refuses a theta that so few clean inputs cannot reach
-    return null
+    return null, scores
 
 
 def _export(folder: Path, subject: _Subject, learned: Calibration, seed: int) -> dict[str, str]:
@@ -385,7 +399,14 @@ def _export(folder: Path, subject: _Subject, learned: Calibration, seed: int) ->
     return plans
 
 
-def _write_report(folder: Path, manifest: Manifest, subject: _Subject, learned: Calibration, device: str) -> None:
+def _write_report(
+    folder: Path,
+    manifest: Manifest,
+    subject: _Subject,
+    learned: Calibration,
+    clean_scores: FloatArray | None,
+    device: str,
+) -> None:
     """Write the page for reviewers, before files are hashed."""
     from mmguard.calibrate import measure_clipping
     from mmguard.report import Evidence, render, scores
@@ -393,8 +414,8 @@ def _write_report(folder: Path, manifest: Manifest, subject: _Subject, learned: 
     axes = {site.value: site.axis for site in manifest.sites}
     clipping = measure_clipping(subject.graph, axes, learned.bounds, subject.x, device)
     statistic = None
-    if manifest.null is not None:
-        statistic = scores(manifest.null.test()(learned.original_logits, learned.held_out_logits).p_values)
+    if manifest.null is not None and clean_scores is not None:
+        statistic = scores(manifest.null.test().p_values(clean_scores))
     names = ["original.onnx", *(file.as_posix() for file in subject.classifier.external_files())]
     page = render(manifest, Evidence({name: bundle.sha256(folder / name) for name in names}, clipping, statistic))
     (folder / bundle.REPORT).write_text(page, encoding="utf-8", newline="\n")

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +16,7 @@ from mmguard.audit import Audit
 from mmguard.bundle import Bundle
 from mmguard.errors import MmguardError
 from mmguard.manifest import Manifest, NullSpec
+from mmguard.report.text import visible
 
 if TYPE_CHECKING:
     from mmguard.calibrate import Round
@@ -112,6 +113,11 @@ def say_how_to_go_on(on_round: Callable[["Round"], None], checkpoint: Path) -> I
         raise
 
 
+def _lines(parts: Iterable[str]) -> str:
+    """Lines of which none, by a name that a file of others chose, can move the cursor or hide the next."""
+    return "\n".join(str(visible(part)) for part in parts)
+
+
 def describe_bundle(bundle: Bundle) -> str:
     """What a bundle holds, in a dozen lines."""
     manifest = bundle.manifest
@@ -122,7 +128,7 @@ def describe_bundle(bundle: Bundle) -> str:
     scale = next(iter(figures.original_margins))
     margins = zip(manifest.classes, figures.original_margins[scale], figures.clipped_margins[scale], strict=True)
     widest = sorted(margins, key=lambda row: -row[1])[:3]
-    return "\n".join(
+    return _lines(
         (
             f"bundle      {bundle.path}",
             f"sha256      {bundle.digest()} (of the manifest, which holds those of all other files)",
@@ -151,7 +157,7 @@ def describe_model(found: "Inspection") -> str:
     shape = ", ".join("any" if size is None else str(size) for size in found.input_shape[1:])
     channels = sum(site.channels or 0 for site in found.sites)
     some = "" if all(site.channels for site in found.sites) else " or more"
-    return "\n".join(
+    return _lines(
         (
             f"model       {found.model}: opset {found.opset}, {found.nodes} nodes",
             f"input       {found.input} (N, {shape}) {found.input_dtype}",
@@ -190,7 +196,7 @@ def describe_audit(audit: Audit, classes: Sequence[str]) -> str:
     shown = [f"  {margin:8.1f}  {name}" for name, margin in rows[:AUDITED]]
     hidden = len(rows) - len(shown)
     verdict = f"backdoored, target class {classes[audit.suspect]}" if audit.backdoored else "no sign of a backdoor"
-    return "\n".join(
+    return _lines(
         (
             f"scale {audit.scale}: mean margin that the search for maxima reached, by class, in logits:",
             *shown,

@@ -186,7 +186,7 @@ def write_tiny_bundle(
         plans = _write_plans(folder, network, bounds)
         write_tensors(folder / BOUNDS, bounds)
         write_tensors(folder / PROBES, {"x": probes, **probed})
-        criterion = CriterionSpec.of("gap", Criterion.fit("gap", logits["original"], logits["clipped"], None))
+        criterion = CriterionSpec.of("gap", Criterion.fit("gap", logits["original"], logits["clipped"], None)[0])
         null = NullSpec("gaussian", len(x), theta, disagreement_theta, (criterion,), ())
         write(folder, _manifest(name, seed, tail, plans, null, logits), {"started": "2000-01-01T00:00:00+00:00"})
     return out

@@ -89,7 +89,7 @@ def test_the_shift_is_the_length_of_what_a_line_leaves() -> None:
 
 def test_the_shift_sees_what_leaves_the_margin_as_it_was() -> None:
     original, clipped = clean_logits(500, 5, 3)
-    criteria = {name: Criterion.fit(name, original, clipped, None) for name in STATISTICS}
+    criteria = {name: Criterion.fit(name, original, clipped, None)[0] for name in STATISTICS}
     unseen, changed = clean_logits(200, 5, 4)
     third = np.argsort(-unseen, axis=1)[:, 2]
     changed[np.arange(200), third] -= 3
@@ -102,7 +102,7 @@ def test_the_shift_sees_what_leaves_the_margin_as_it_was() -> None:
 @pytest.mark.parametrize("empirical", [False, True])
 def test_the_test_of_several_criteria_keeps_its_level(empirical: bool) -> None:
     original, clipped = clean_logits(2000, 5, 5)
-    criteria = tuple(Criterion.fit(name, original, clipped, None) for name in ("excess_gap", "shift"))
+    criteria = tuple(Criterion.fit(name, original, clipped, None)[0] for name in ("excess_gap", "shift"))
     scores = np.max([criterion.scores(original, clipped) for criterion in criteria], axis=0)
     test = MmdfTest(criteria, 0.05, 0, tuple(np.sort(scores).tolist()) if empirical else ())
     verdicts = test(*clean_logits(20_000, 5, 6))
@@ -110,6 +110,27 @@ def test_the_test_of_several_criteria_keeps_its_level(empirical: bool) -> None:
     assert not verdicts.disagreement.any()
     np.testing.assert_array_equal(verdicts.confidence, verdicts.p_values <= 0.05)
     assert 0.4 < np.mean(verdicts.p_values) < 0.65
+
+
+@pytest.mark.parametrize("empirical", [False, True])
+def test_many_classes_of_few_inputs_keep_the_level_by_parts_alone(empirical: bool) -> None:
+    rates = {}
+    for parts in (1, 5):
+        flagged = [flagged_share(parts, seed, empirical) for seed in range(6)]
+        rates[parts] = np.mean(flagged)
+    assert rates[5] < 0.035
+    assert rates[1] > 0.035 > rates[5], "without parts, the statistic knows the inputs too well"
+
+
+def flagged_share(parts: int, seed: int, empirical: bool, classes: int = 300, theta: float = 0.025) -> float:
+    """Clean inputs that are flagged by criteria of as many clean inputs as there are classes."""
+    original, clipped = clean_logits(classes, classes, 100 + seed)
+    rows = np.array_split(np.random.default_rng(seed).permutation(classes), parts) if parts > 1 else []
+    fitted = [Criterion.fit(name, original, clipped, None, rows) for name in ("excess_gap", "shift")]
+    scores = np.sort(np.max([own for _, own in fitted], axis=0))
+    criteria = tuple(criterion for criterion, _ in fitted)
+    test = MmdfTest(criteria, theta, 0, tuple(scores.tolist()) if empirical else ())
+    return float(test(*clean_logits(4000, classes, 200 + seed)).confidence.mean())
 
 
 def test_two_criteria_of_one_input_cost_what_sidak_says() -> None:

@@ -147,3 +147,18 @@ def test_a_guard_that_would_catch_little_is_warned_of(tmp_path: Path, caplog: py
         patch.setitem(PRESETS, "blind", blind)
         calibrate_model(model, write_clean(tmp_path / "clean.npz"), out=tmp_path / "out.mmguard", preset="blind")
     assert "this guard may catch little" in caplog.text
+
+
+def test_an_input_of_which_the_model_makes_no_number_is_refused_at_once(tmp_path: Path) -> None:
+    model = tiny_network().model()
+    model.graph.node.insert(0, helper.make_node("Sqrt", ["image"], ["root"]))
+    model.graph.node[1].input[0] = "root"
+    onnx.save(model, tmp_path / "root.onnx")
+    x, rounds = clean_inputs(120), list[object]()
+    x[50, 0, 0, 0] = -1
+    np.savez(tmp_path / "clean.npz", x=x)
+    with pytest.raises(
+        NotClassifierError, match="NaN or infinite for 1 of the 120 clean inputs, the first .* number 50"
+    ):
+        calibrate(tmp_path, tmp_path / "root.onnx", tmp_path / "clean.npz", on_round=rounds.append)
+    assert not rounds

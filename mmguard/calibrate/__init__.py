@@ -6,7 +6,7 @@ from mmguard.calibrate.checkpoint import Checkpoint
 from mmguard.calibrate.clean import CleanSet, assign_classes, check_accuracy, check_classes, read_clean
 from mmguard.calibrate.clipping import measure_clipping
 from mmguard.calibrate.compare import assert_matches_onnxruntime
-from mmguard.calibrate.cross_fit import cross_fit
+from mmguard.calibrate.cross_fit import cross_fit, parts_of
 from mmguard.calibrate.domain import declared_input, with_box
 from mmguard.calibrate.fingerprint import fingerprint
 from mmguard.calibrate.graph import DifferentiableGraph
@@ -32,6 +32,7 @@ __all__ = [
     "fingerprint",
     "maximum_margins",
     "measure_clipping",
+    "parts_of",
     "read_clean",
     "with_box",
 ]

@@ -178,7 +178,7 @@ class AuditSearch:
             part = part.detach().requires_grad_()
             margins = class_margins(self._logits(part), labels)
             gradients.append(torch.autograd.grad(margins.sum(), part)[0])
-        return torch.cat(gradients)
+        return torch.cat(gradients).nan_to_num(0, 0, 0)  # of a root at 0, as where a uniform image is standardised
 
     @torch.no_grad()
     def _margins(self, x: Tensor, classes: Tensor) -> Tensor:

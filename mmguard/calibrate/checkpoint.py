@@ -5,9 +5,11 @@ calibration as JSON, and the `sha256` of that and of the tensors. It holds input
 owner may read it.
 """
 
+import glob
 import json
 import logging
 import math
+import os
 import time
 from pathlib import Path
 from types import TracebackType
@@ -43,7 +45,7 @@ class Checkpoint:
     def __init__(self, path: Path, fingerprint: Fingerprint) -> None:
         self.path = path
         self._fingerprint = fingerprint
-        self._partial = path.with_name(f"{path.name}.partial")
+        self._partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # two calibrations may write at once
         self._pending: State | None = None
         self._due = time.monotonic() + EVERY_SECONDS
 
@@ -85,7 +87,8 @@ class Checkpoint:
     def remove(self) -> None:
         """Forget the calibration, which is finished."""
         self._pending = None
-        for path in (self.path, self._partial):
+        halves = self.path.parent.glob(f"{glob.escape(self.path.name)}.*.partial")  # killed ones left theirs
+        for path in (self.path, *halves):
             path.unlink(missing_ok=True)
 
     def _read(self) -> tuple[State, Fingerprint]:
@@ -94,7 +97,7 @@ class Checkpoint:
                 texts, state = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             kept = json.loads(texts["fingerprint"])
             sound = texts["sha256"] == digest(state, texts["fingerprint"])
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, AttributeError, RecursionError, SafetensorError) as error:
             raise self._damaged(f"it cannot be read: {error}") from error
         if not sound or not isinstance(kept, dict):
             raise self._damaged("it does not have the hash that it says")
@@ -112,6 +115,8 @@ class Checkpoint:
             self._write(self._pending)
             self._pending = None
             self._due = time.monotonic() + max(EVERY_SECONDS, (time.monotonic() - start) / SHARE)
+        except FileNotFoundError:
+            pass  # another calibration to the same bundle has finished and swept; the next round is written again
         except (OSError, SafetensorError) as error:
             self._due = math.inf
             logger.warning("warning: the checkpoint %s cannot be written: %s", self.path, error)

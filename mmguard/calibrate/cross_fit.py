@@ -42,7 +42,7 @@ def cross_fit(
         What was learned from all of D, with `held_out_logits` of the parts.
     """
     start, done = time.perf_counter(), 0
-    parts = _left_out(len(x), folds, seed)
+    parts = [np.empty(0, np.int64), *parts_of(len(x), folds, seed)]  # what each run leaves out
     first, finished = (0, {}) if state is None else (int(state["run"]), below("finished/", state))
 
     def counted(run: int, calibrator: Calibrator) -> OnRound:
@@ -73,7 +73,6 @@ def cross_fit(
     return restore_calibration(finished)
 
 
-def _left_out(n: int, folds: int, seed: int) -> list[IntArray]:
-    """Rows of D that each run leaves out: none first, then every part."""
-    parts = np.array_split(np.random.default_rng(seed).permutation(n), min(folds, n)) if folds > 1 else []
-    return [np.empty(0, np.int64), *parts]
+def parts_of(n: int, folds: int, seed: int) -> list[IntArray]:
+    """Rows of each part of n inputs, int64, drawn anew by the seed; none where there is one fold."""
+    return np.array_split(np.random.default_rng(seed).permutation(n), min(folds, n)) if folds > 1 else []

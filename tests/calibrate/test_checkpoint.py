@@ -125,10 +125,38 @@ def test_a_write_that_fails_leaves_the_older_one_and_the_calibration_goes_on(
 
 
 def test_it_is_removed_with_what_a_kill_left_half_written(path: Path) -> None:
-    path.with_name(f"{path.name}.partial").write_bytes(b"half")
+    path.with_name(f"{path.name}.123.partial").write_bytes(b"half")
     Checkpoint(path, OWN).remove()
     assert list(path.parent.iterdir()) == []
 
 
 def test_a_fingerprint_is_json(path: Path) -> None:
     assert json.loads(json.dumps(OWN)) == OWN
+
+
+def test_a_write_that_another_calibration_swept_away_is_made_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(checkpoint, "EVERY_SECONDS", 0.0)
+    Checkpoint(path, OWN).remove()
+    kept, swept = Checkpoint(path, OWN), list[bool]()
+
+    def sweep(state: State, half: Path, texts: dict[str, str]) -> None:
+        save_file(state, half, texts)
+        if not swept:
+            swept.append(True)
+            Checkpoint(path, OWN).remove()
+
+    monkeypatch.setattr(checkpoint, "save_file", sweep)
+    kept.keep(STATE)
+    assert not path.exists()
+    kept.keep(STATE)
+    assert path.exists()
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("fingerprint", ["[" * 100_000, "{"])
+def test_a_text_that_no_reader_takes_is_damage(path: Path, fingerprint: str) -> None:
+    save_file(STATE, path, {"fingerprint": fingerprint, "sha256": "0"})
+    with pytest.raises(CheckpointError, match="is damaged, it cannot be read"):
+        Checkpoint(path, OWN).load()
