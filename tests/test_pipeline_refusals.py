@@ -158,7 +158,7 @@ def test_an_input_of_which_the_model_makes_no_number_is_refused_at_once(tmp_path
     x[50, 0, 0, 0] = -1
     np.savez(tmp_path / "clean.npz", x=x)
     with pytest.raises(
-        NotClassifierError, match="NaN or infinite for 1 of the 120 clean inputs, the first .* number 50"
+        NotClassifierError, match=r"NaN or infinite for 1 of the 120 clean inputs, the first .* number 50"
     ):
         calibrate(tmp_path, tmp_path / "root.onnx", tmp_path / "clean.npz", on_round=rounds.append)
     assert not rounds
