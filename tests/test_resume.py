@@ -184,7 +184,7 @@ def test_without_resume_a_checkpoint_is_ignored_and_that_is_said(
     [
         ({"seed": 1}, r"seed \(0, now 1\)"),
         ({"rounds": 4}, r"rounds \(3, now 4\)"),
-        ({"logits": "features"}, r"logits \(logits, now features\)"),
+        ({"logits": "features"}, r"clip sites, logits \(logits, now features\)"),
         ({"theta": 0.01, "objective": "mmbm"}, r"objective \(mmac, now mmbm\), penalty .*, theta \(0.005, now 0.01\)"),
     ],
 )
