@@ -64,7 +64,7 @@ def inspect_model(model: str | Path, logits: str | None = None) -> Inspection:
     except NoActivationError as error:
         obstacles.append(str(error))
     try:
-        calibrate.DifferentiableGraph(exporter.scored(classifier), classifier.output.logits)
+        calibrate.DifferentiableGraph(exporter.scored(classifier), classifier.output.logits, widen=True)
     except UnsupportedOperatorError as error:
         obstacles.append(str(error))
     return Inspection(

@@ -109,12 +109,11 @@ def clipped_module(bundle: str | Path) -> "nn.Module":
         MissingExtraError: mmguard was installed without the extra `calibrate`.
     """
     require_calibrate()
-    import onnx_ir as ir
-
     from mmguard.calibrate import DifferentiableGraph
+    from mmguard.exporter.files import read
 
     opened = Bundle.open(bundle)
-    return DifferentiableGraph(ir.load(opened.path / "clipped.onnx"), opened.manifest.output.names[0])
+    return DifferentiableGraph(read(opened.path / "clipped.onnx"), opened.manifest.output.names[0], widen=True)
 
 
 def _write_clean(path: Path, clean: Any) -> Path:

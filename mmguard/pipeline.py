@@ -218,7 +218,7 @@ def _prepare(
     _check_run(seed, device)
     classifier = exporter.read_classifier(model, logits)
     activations = exporter.find_activations(classifier.model, classifier.scores.value, sites)
-    graph = calibrate.DifferentiableGraph(exporter.scored(classifier), classifier.output.logits)
+    graph = calibrate.DifferentiableGraph(exporter.scored(classifier), classifier.output.logits, widen=True)
     spec = calibrate.declared_input(
         classifier.input_name, classifier.input_shape, preprocessing, clean.is_dir(), classifier.input_dtype
     )
@@ -229,7 +229,8 @@ def _prepare(
             check_level(settings.theta, len(data.x))
     spec = calibrate.with_box(spec, data.x)
     with exporter.scored_file(classifier) as path:
-        calibrate.assert_matches_onnxruntime(graph, path, data.x[:COMPARED], classifier.output.logits)
+        few, allowed = data.x[:COMPARED], exporter.tolerance(classifier.model)
+        calibrate.assert_matches_onnxruntime(graph, path, few, classifier.output.logits, allowed)
     axes = {activation.value: activation.axis for activation in activations}
 
     def learner(x: npt.NDArray[np.float32]) -> "Calibrator":
@@ -378,7 +379,7 @@ def _fit_null(learned: Calibration, settings: "Settings", seed: int) -> tuple[Nu
 
 def _export(folder: Path, subject: _Subject, learned: Calibration, seed: int) -> dict[str, str]:
     """Write both networks, their plans, the bounds and the probes; every form is checked on D before it is kept."""
-    from mmguard.exporter import FORMS, run, verify_export, verify_tail, write_clipped, write_plans
+    from mmguard.exporter import FORMS, run, tolerance, verify_export, verify_tail, write_clipped, write_plans
 
     classifier, spec, x = subject.classifier, subject.input, subject.x
     shutil.copyfile(classifier.path, folder / "original.onnx")
@@ -387,10 +388,11 @@ def _export(folder: Path, subject: _Subject, learned: Calibration, seed: int) ->
         shutil.copyfile(classifier.path.parent / location, folder / location)
     write_clipped(classifier, learned.bounds, folder / "clipped.onnx")
     plans, name = write_plans(folder, classifier), classifier.output.logits
-    verify_export(folder / plans["original"], x, learned.original_logits, name)
-    verify_export(folder / plans["clipped"], x, learned.clipped_logits, name)
+    allowed = tolerance(classifier.model)
+    verify_export(folder / plans["original"], x, learned.original_logits, name, allowed)
+    verify_export(folder / plans["clipped"], x, learned.clipped_logits, name, allowed)
     if "tail" in plans:
-        verify_tail(folder / plans["tail"], folder / plans["original"], x, classifier.output)
+        verify_tail(folder / plans["tail"], folder / plans["original"], x, classifier.output, allowed)
     bundle.write_tensors(folder / bundle.BOUNDS, learned.bounds)
     shape = (PROBES, *x.shape[1:])
     probes = np.random.default_rng(seed).uniform(spec.low, spec.high, shape).astype(np.float32)

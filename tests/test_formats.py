@@ -70,11 +70,13 @@ class Form:
     Attributes:
         write: writes `model.onnx` into a folder. prepare: images (N, 16, 16) uint8 to inputs.
         binary: whether it tells digits below 5 from the others; 0 is the target either way.
+        success: share of triggered digits that must get the attacker's label without a guard.
     """
 
     write: Callable[[Path], None]
     prepare: Callable[[NDArray[np.uint8]], Array]
     binary: bool = False
+    success: float = 0.9
 
 
 @cache
@@ -159,7 +161,8 @@ def exported(
 IMAGE = (1, SIDE, SIDE)
 FORMS = {
     "float16": Form(write_half, halves),
-    "QDQ int8": Form(write_quantised, floats),
+    # Its ranges are those of clean digits, so that quantising clips, and takes half of the attack with it.
+    "QDQ int8": Form(write_quantised, floats, success=0.3),
     "NHWC": Form(exported(lambda: ChannelsLast(network()), SIDE, SIDE, 1), lambda x: floats(x).transpose(0, 2, 3, 1)),
     "fixed batch of 1": Form(write_fixed, floats),
     "softmax": Form(exported(lambda: nn.Sequential(network(), nn.Softmax(1)), *IMAGE), floats),
@@ -182,7 +185,7 @@ def test_the_backdoor_is_detected(tmp_path: Path, form: Form) -> None:
         plain, triggered = (guard(form.prepare(x)) for x in (test.x, digits.trigger(test.x[victims])))
     assert (plain.original_labels == labels).mean() > 0.9
     won = triggered.original_labels == 0
-    assert won.mean() > 0.9
+    assert won.mean() > form.success
     assert auroc(plain.p_values, triggered.p_values[won]) >= 0.95
     assert plain.flagged.mean() < 0.05
     assert triggered.flagged[won].mean() > 0.9

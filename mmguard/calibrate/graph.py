@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 
 from mmguard.calibrate.clip import clip
+from mmguard.calibrate.fixed_batch import in_parts
+from mmguard.calibrate.operators.registry import Value
+from mmguard.calibrate.operators.tensors import widened
 from mmguard.calibrate.plan import plan
 from mmguard.errors import ModelError
 
@@ -23,11 +26,15 @@ class DifferentiableGraph(torch.nn.Module):
     Args:
         model: the model; its weights are copied.
         output: ONNX name of the value to compute, usually the logits. Nodes that it does not need are not run.
+        widen: whether every float is float32: inputs, weights and what casts give, of whatever width they are in the
+            model. Gradients and bounds of a half-precision model are learned so.
 
     Attributes:
-        output: as given.
+        output, widen: as given.
+        batch: the one size of a batch that the model takes; None where it takes any. Here it is run on any either way.
         inputs: ONNX names of the graph inputs that the output depends on.
-        values: ONNX names of all values that depend on an input, in the graph's order; each can be bounded or recorded.
+        values: ONNX names of all tensors that depend on an input, in the graph's order; each can be bounded or
+            recorded.
 
     Raises:
         ModelError: where the graph has no value of that name.
@@ -35,22 +42,27 @@ class DifferentiableGraph(torch.nn.Module):
             does not handle raises the same error when the node first runs.
     """
 
-    def __init__(self, model: ir.Model, output: str) -> None:
+    def __init__(self, model: ir.Model, output: str, widen: bool = False) -> None:
         super().__init__()
-        planned = plan(model, output)
+        planned = plan(model, output, widen)
         self.output = output
+        self.widen = widen
         self.inputs = planned.inputs
-        self.values = tuple(name for step in planned.steps for name in step.outputs if name)
+        self.batch = _fixed_batch(model.graph, self.inputs)
+        self.values = tuple(
+            name for step in planned.steps if not step.operator.sequence for name in step.outputs if name
+        )
         self._computed = frozenset(self.values)
         self._steps = planned.steps
         self._host: dict[str, Tensor] = {}
         self._buffer_names: dict[str, str] = {}
+        stored: dict[int, str] = {}
         for i, (name, tensor) in enumerate(planned.constants.items()):
             if name in planned.host or _stays_on_host(tensor):
                 self._host[name] = tensor
-            else:
-                self._buffer_names[name] = f"constant_{i}"
-                self.register_buffer(f"constant_{i}", tensor)
+                continue
+            buffer = self._buffer_names[name] = stored.setdefault(id(tensor), f"constant_{i}")
+            self.register_buffer(buffer, tensor)  # once, where Identity gives it several names
 
     def forward(self, x: Tensor, bounds: Mapping[str, Tensor] | None = None) -> Tensor:
         """The output for a batch.
@@ -66,7 +78,9 @@ class DifferentiableGraph(torch.nn.Module):
         Raises:
             ModelError: where the graph depends on another number of inputs, or a bound names no value of it.
         """
-        return self.evaluate({self._input(): x}, bounds)
+        name = self._input()
+        (result,) = in_parts(lambda part: [self.evaluate({name: part}, bounds)], x, self.batch)
+        return result
 
     def evaluate(self, inputs: Mapping[str, Tensor], bounds: Mapping[str, Tensor] | None = None) -> Tensor:
         """Like `forward`, for graphs with any number of inputs, given by their ONNX names."""
@@ -89,9 +103,17 @@ class DifferentiableGraph(torch.nn.Module):
         Raises:
             ModelError: as `forward`.
         """
-        recorded: dict[str, Tensor] = {}
-        self._run({self._input(): x}, {}, recorded, frozenset(self._known(values)))
-        return {name: recorded[name] for name in values}
+        name, wanted = self._input(), frozenset(self._known(values))
+        seen: list[str] = []
+
+        def run(part: Tensor) -> list[Tensor]:
+            recorded: dict[str, Tensor] = {}
+            self._run({name: part}, {}, recorded, wanted)
+            seen[:] = [value for value in values if value in recorded]
+            return [recorded[value] for value in seen]
+
+        tensors = in_parts(run, x, self.batch)  # which finds out what is seen
+        return dict(zip(seen, tensors, strict=True))
 
     def _input(self) -> str:
         if len(self.inputs) != 1:
@@ -110,19 +132,30 @@ class DifferentiableGraph(torch.nn.Module):
         recorded: dict[str, Tensor],
         wanted: Collection[str],
     ) -> Tensor:
-        inputs = {name: _channels_last(value) for name, value in inputs.items()}
+        inputs = {name: self._prepared(x) for name, x in inputs.items()}
         buffers = {name: self._buffers[buffer] for name, buffer in self._buffer_names.items()}
-        values: dict[str, Tensor | None] = {"": None, **self._host, **buffers, **inputs}
+        values: dict[str, Value | None] = {"": None, **self._host, **buffers, **inputs}
         for step in self._steps:
             for name, value in step.run(values):
-                if name in wanted:
+                if name in wanted and isinstance(value, Tensor):
                     recorded[name] = value
-                values[name] = clip(value, bounds[name]) if name in bounds else value
+                values[name] = clip(value, bounds[name]) if name in bounds and isinstance(value, Tensor) else value
             for name in step.drop:
                 del values[name]
         result = values[self.output]
-        assert result is not None
+        if not isinstance(result, Tensor):
+            raise ModelError(f"{self.output!r} is a sequence of tensors; name a tensor.")
         return result
+
+    def _prepared(self, x: Tensor) -> Tensor:
+        return _channels_last(widened(x) if self.widen else x) if isinstance(x, Tensor) else x
+
+
+def _fixed_batch(graph: ir.Graph, inputs: Sequence[str]) -> int | None:
+    """The first length of the one input, where that is a number."""
+    shapes = [value.shape for value in graph.inputs if value.name in inputs]
+    size = shapes[0][0] if len(shapes) == 1 and shapes[0] is not None and len(shapes[0]) else None
+    return size if isinstance(size, int) else None
 
 
 def _channels_last(x: Tensor) -> Tensor:

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from mmguard.calibrate.fold import fold_normalisation
-from mmguard.calibrate.operators import OPERATORS, Node
-from mmguard.calibrate.operators.registry import REMEDY
-from mmguard.calibrate.operators.tensors import DTYPES, to_torch
+from mmguard.calibrate.operators import OPERATORS, STRAIGHT_THROUGH, Node
+from mmguard.calibrate.operators.refused import reason_to_refuse
+from mmguard.calibrate.operators.registry import REMEDY, Value
+from mmguard.calibrate.operators.tensors import DTYPES, to_torch, widened
 from mmguard.calibrate.step import Step
+from mmguard.calibrate.straight_through import let_gradients_through
 from mmguard.errors import ModelError, UnsupportedOperatorError
 
 
@@ -33,8 +35,11 @@ class Plan:
     steps: tuple[Step, ...]
 
 
-def plan(model: ir.Model, output: str) -> Plan:
+def plan(model: ir.Model, output: str, widen: bool = False) -> Plan:
     """Plans how to compute the value `output` of a model's graph.
+
+    Args:
+        model: the model. output: an ONNX name. widen: whether floats of every width become float32.
 
     Raises:
         ModelError: where the graph has no such value.
@@ -42,15 +47,17 @@ def plan(model: ir.Model, output: str) -> Plan:
     """
     nodes = _needed(model.graph, output)
     _refuse_unknown(model, nodes)
-    steps, constants = _fold_constants(
-        [_step(model, node) for node in nodes], _initializers(model.graph, nodes, output)
-    )
+    stored = _initializers(model.graph, nodes, output)
+    stored = {name: widened(tensor) for name, tensor in stored.items()} if widen else stored
+    steps, constants = _fold_constants([_step(model, node, widen) for node in nodes], stored)
     steps, constants = fold_normalisation(steps, constants, output)
+    steps = let_gradients_through(steps, output)
     read = {name for step in steps for name in step.inputs} | {output}
     data = {name for step in steps for i, name in enumerate(step.inputs) if i not in step.operator.host} | {output}
     inputs = tuple(name for value in model.graph.inputs if (name := _name(value)) in read and name not in constants)
     kept = {name: tensor for name, tensor in constants.items() if name in read}
-    return Plan(inputs, kept, frozenset(kept) - data, tuple(_dropping(steps, kept.keys() | {output})))
+    order = tuple(_dropping(steps, kept.keys() | {output}))
+    return Plan(inputs, kept, frozenset(kept) - data, order)
 
 
 def _name(value: ir.Value | None) -> str:
@@ -99,27 +106,28 @@ def _complaint(node: ir.Node, functions: set[tuple[str, str]]) -> str:
     name = ".".join(filter(None, (_domain(node), node.op_type)))
     if (node.domain, node.op_type) in functions:
         return f"function {name} of the model (node {_label(node)!r}): inline it first, with onnx.inliner"
-    if (_domain(node), node.op_type) not in OPERATORS:
-        return f"operator {name} (node {_label(node)!r})"
+    if (_domain(node), node.op_type) not in OPERATORS or node.domain == STRAIGHT_THROUGH:
+        reason = reason_to_refuse(name)
+        return f"operator {name} (node {_label(node)!r})" + (f": {reason}" if reason else "")
     known = OPERATORS[_domain(node), node.op_type].attributes
     if foreign := sorted(node.attributes.keys() - known):
         return f"attribute {', '.join(foreign)} of operator {name} (node {_label(node)!r})"
     return ""
 
 
-def _step(model: ir.Model, node: ir.Node) -> Step:
+def _step(model: ir.Model, node: ir.Node, widen: bool) -> Step:
     domain = _domain(node)
     version = node.version or model.opset_imports.get(domain) or model.opset_imports.get("ai.onnx") or 1
     outputs = tuple(_name(value) for value in node.outputs)
-    attributes = {name: _attribute(attribute) for name, attribute in node.attributes.items()}
-    view = Node(".".join(filter(None, (domain, node.op_type))), _label(node), version, len(outputs), attributes)
+    attributes = {name: _attribute(attribute, widen) for name, attribute in node.attributes.items()}
+    view = Node(".".join(filter(None, (domain, node.op_type))), _label(node), version, len(outputs), attributes, widen)
     return Step(OPERATORS[domain, node.op_type], view, tuple(_name(value) for value in node.inputs), outputs)
 
 
-def _attribute(attribute: ir.Attr) -> Any:
+def _attribute(attribute: ir.Attr, widen: bool) -> Any:
     value = attribute.value
     if isinstance(value, ir.TensorProtocol):
-        return to_torch(value)
+        return widened(to_torch(value)) if widen else to_torch(value)
     return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
@@ -134,15 +142,15 @@ def _initializers(graph: ir.Graph, nodes: Sequence[ir.Node], output: str) -> dic
 
 @torch.no_grad()
 def _fold_constants(steps: Sequence[Step], constants: dict[str, Tensor]) -> tuple[list[Step], dict[str, Tensor]]:
-    """Runs the steps that depend on no input, once; returns the others, and all constants."""
-    values: dict[str, Tensor | None] = {"": None, **constants}
+    """Runs the steps that depend on no input and make no sequence; returns the others, and all constants."""
+    values: dict[str, Value | None] = {"": None, **constants}
     rest = []
     for step in steps:
-        if all(name in values for name in step.inputs):
+        if not step.operator.sequence and all(name in values for name in step.inputs):
             values.update(step.run(values))
         else:
             rest.append(step)
-    return rest, {name: value for name, value in values.items() if value is not None}
+    return rest, {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
 def _dropping(steps: Sequence[Step], keep: Iterable[str]) -> list[Step]:

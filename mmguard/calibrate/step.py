@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from mmguard.calibrate.operators import Node, Operator
+from mmguard.calibrate.operators.registry import Value
 
 
 @dataclass(frozen=True)
@@ -26,15 +25,21 @@ class Step:
     outputs: tuple[str, ...]
     drop: tuple[str, ...] = ()
 
-    def run(self, values: Mapping[str, Tensor | None]) -> Iterable[tuple[str, Tensor]]:
+    def run(self, values: Mapping[str, Value | None]) -> Iterable[tuple[str, Value]]:
         """Names and values of the outputs asked for. An error of PyTorch's gets a note that names the node."""
         try:
             result = self.operator.kernel(self.node, *(values[name] for name in self.inputs))
+        except NotImplementedError as error:  # PyTorch has the function, but not for this dtype
+            raise self.node.unsupported(str(error)) from error
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             error.add_note(f"in {self.node.operator}, node {self.node.name!r}")
             raise
-        if isinstance(result, Tensor):
-            result = (result,)
-        if len(result) != len(self.outputs):
-            raise self.node.unsupported(f"{len(self.outputs)} outputs where {len(result)} are made")
-        return [(name, value) for name, value in zip(self.outputs, result, strict=True) if name]
+        made: tuple[Value | None, ...] = result if isinstance(result, tuple) else (result,)
+        if len(made) != len(self.outputs):
+            raise self.node.unsupported(f"{len(self.outputs)} outputs where {len(made)} are made")
+        return [(name, self._there(name, value)) for name, value in zip(self.outputs, made, strict=True) if name]
+
+    def _there(self, name: str, value: Value | None) -> Value:
+        if value is None:
+            raise self.node.unsupported(f"the output {name!r}")
+        return value

@@ -4,6 +4,7 @@ from mmguard.exporter.classifier import Classifier, read_classifier
 from mmguard.exporter.clip import write_clipped
 from mmguard.exporter.logits import scored, scored_file
 from mmguard.exporter.plans import FORMS, write_plans
+from mmguard.exporter.precision import tolerance
 from mmguard.exporter.sites import Activation, LeftOut, Survey, find_activations, require_sites, survey
 from mmguard.exporter.verify import run, verify_export, verify_tail
 
@@ -20,6 +21,7 @@ __all__ = [
     "scored",
     "scored_file",
     "survey",
+    "tolerance",
     "verify_export",
     "verify_tail",
     "write_clipped",

@@ -10,47 +10,50 @@ import onnxruntime as ort
 
 from mmguard.batching import run_session
 from mmguard.errors import GraphMismatchError, NotOnnxError
+from mmguard.exporter.precision import FLOAT
 from mmguard.manifest import OutputSpec
-
-TOLERANCE = 1e-4
-"""Largest difference of a logit, relative to the largest logit."""
 
 BATCH = 100
 
 
-def verify_export(path: Path, x: npt.NDArray[np.float32], logits: npt.NDArray[np.float32], name: str) -> float:
+def verify_export(
+    path: Path, x: npt.NDArray[np.float32], logits: npt.NDArray[np.float32], name: str, tolerance: float = FLOAT
+) -> float:
     """Check that an ONNX file is valid and gives the expected logits in ONNX Runtime.
 
     Args:
         path: ONNX file.
         x: (N, ...) float32 inputs. logits: (N, K) float32 expected on them.
-        name: name of the output to compare.
+        name: name of the output to compare. tolerance: largest difference allowed, relative to the largest logit.
 
     Returns:
         The largest difference, relative to the largest logit (at least 1).
 
     Raises:
         NotOnnxError: the checker refuses the file.
-        GraphMismatchError: the difference is above 1e-4.
+        GraphMismatchError: the difference is above that.
     """
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise NotOnnxError(f"{path.name}: ONNX's checker refuses the exported network: {error}") from error
     difference = relative_difference(run(path, x, name), logits)
-    if not difference <= TOLERANCE:
+    if not difference <= tolerance:
         raise GraphMismatchError(
             f"{path.name} differs from the learned network by {difference:.2g} relative on the clean inputs "
-            f"(at most {TOLERANCE} is allowed); no bundle was written"
+            f"(at most {tolerance} is allowed); no bundle was written"
         )
     return difference
 
 
-def verify_tail(tail: Path, original: Path, x: npt.NDArray[np.float32], output: OutputSpec) -> None:
+def verify_tail(
+    tail: Path, original: Path, x: npt.NDArray[np.float32], output: OutputSpec, tolerance: float = FLOAT
+) -> None:
     """Check that the tail makes of the original's logits what the original itself answers.
 
     Args:
         tail, original: ONNX files of these plans. x: (N, ...) float32 inputs. output: the user's outputs.
+        tolerance: relative and absolute.
 
     Raises:
         GraphMismatchError: an output differs.
@@ -60,21 +63,21 @@ def verify_tail(tail: Path, original: Path, x: npt.NDArray[np.float32], output: 
     *expected, logits = run_session(session, names, x[:BATCH])
     made = run_session(ort.InferenceSession(tail, providers=["CPUExecutionProvider"]), output.derived, logits)
     for name, got, wanted in zip(output.derived, made, expected, strict=True):
-        if not _alike(got, wanted):
+        if not _alike(got, wanted, tolerance):
             raise GraphMismatchError(f"{tail.name} does not give output {name!r} of the logits; no bundle was written")
 
 
-def _alike(got: Any, wanted: Any) -> bool:
+def _alike(got: Any, wanted: Any, tolerance: float) -> bool:
     """Whether two outputs are equal: numbers within the tolerance, all else exactly."""
     if isinstance(wanted, list):
         return len(got) == len(wanted) and all(
-            one.keys() == other.keys() and np.allclose(list(one.values()), list(other.values()), TOLERANCE, TOLERANCE)
+            one.keys() == other.keys() and np.allclose(list(one.values()), list(other.values()), tolerance, tolerance)
             for one, other in zip(got, wanted, strict=True)
         )
     if got.shape != wanted.shape or got.dtype != wanted.dtype:
         return False
     floating = wanted.dtype.kind == "f"
-    return bool(np.allclose(got, wanted, TOLERANCE, TOLERANCE) if floating else (got == wanted).all())
+    return bool(np.allclose(got, wanted, tolerance, tolerance) if floating else (got == wanted).all())
 
 
 def relative_difference(got: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> float:

@@ -60,6 +60,23 @@ class Dense(nn.Module):
         return torch.cat([x, self.grow(x)], 1)
 
 
+class Transformer(nn.Module):
+    """Patches and a class token through one layer of a vision transformer."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, features, 4, 4)
+        self.token = nn.Parameter(torch.randn(1, 1, features))
+        self.layer = nn.TransformerEncoderLayer(features, 4, 32, batch_first=True, activation="gelu", norm_first=True)
+        self.linear = nn.Linear(features, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = self.patches(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.token.expand(x.shape[0], -1, -1), patches], 1)
+        result: Tensor = self.linear(self.layer(tokens)[:, 0])
+        return result
+
+
 class ShapedHead(nn.Module):
     """A head that reads the shape of its input, so that exporters write it as arithmetic on Shape."""
 
@@ -94,12 +111,13 @@ def network(name: str) -> nn.Module:
     """A small classifier of 3 x 16 x 16 inputs into 5 classes, its normalisations not at their defaults."""
     torch.manual_seed(0)
     pool = nn.MaxPool2d(3, 2, 1, ceil_mode=True)
-    networks = {
+    networks: dict[str, list[nn.Module]] = {
         "resnet": [stem(nn.ReLU()), pool, Residual(8, 8, 1), Residual(8, 16, 2), pooled_head(16)],
         "vgg": [stem(nn.ELU(0.7)), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3), nn.ELU(), nn.Dropout(), ShapedHead(288)],
         "mobilenet_v2": [stem(nn.ReLU6()), Inverted(8, nn.ReLU6, False), MeanHead(8)],
         "mobilenet_v3": [stem(nn.Hardswish()), Inverted(8, nn.Hardswish, True), pooled_head(8)],
         "densenet": [stem(nn.LeakyReLU(0.2)), Dense(8), nn.AvgPool2d(3, 2, 1), Dense(12), nn.GELU(), MeanHead(16)],
+        "transformer": [Transformer(16)],
         "normalised": [stem(nn.PReLU(8)), nn.GroupNorm(2, 8), nn.InstanceNorm2d(8, affine=True), ShapedHead(2048)],
     }
     model = nn.Sequential(*networks[name]).eval()
@@ -134,7 +152,8 @@ def cases() -> list[tuple[str, bool, int]]:
     """The four common kinds at every opset, the others at one."""
     kinds = ("resnet", "vgg", "mobilenet_v2", "mobilenet_v3")
     every = [(kind, dynamo, opset) for kind in kinds for dynamo in (False, True) for opset in (LEGACY, DYNAMO)[dynamo]]
-    return every + [(kind, dynamo, 18) for kind in ("densenet", "normalised") for dynamo in (False, True)]
+    attention = [("transformer", dynamo, opset) for dynamo, opset in ((False, 17), (True, 18), (True, 23))]
+    return every + attention + [(kind, dynamo, 18) for kind in ("densenet", "normalised") for dynamo in (False, True)]
 
 
 def gradient(outputs: Tensor, x: Tensor) -> Tensor:

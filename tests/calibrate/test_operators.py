@@ -1,7 +1,12 @@
-"""Every operator against the cases that ONNX ships for its operators, and against ONNX Runtime where opsets differ."""
+"""Every operator against the cases that ONNX ships for its operators, and against ONNX Runtime where opsets differ.
+
+All of ONNX's node cases are run. Those of floats, which the counts below call so, are the ones with an input tensor of
+float16, bfloat16, float32 or float64.
+"""
 
 import random
 import warnings
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,22 +25,32 @@ from mmguard.calibrate.graph import DifferentiableGraph
 from mmguard.calibrate.operators import OPERATORS
 from mmguard.errors import UnsupportedOperatorError
 
-DTYPES = {"float32", "float64", "float16", "bfloat16", "bool", "int8", "int16", "int32", "int64", "uint8"}
+FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
+
+EQUAL, EQUAL_OF_FLOATS = 1472, 1218
+"""How many of ONNX's cases are right, and how many of these are of floats."""
 
 REFUSED = {
+    "it draws at random": 6,
+    "control flow": 55,
+    "recurrent networks": 18,
+    "it calculates in integers": 9,
+    "strings carry no gradient": 40,
+    "it belongs to training": 93,
+    "decision trees": 2,
+    "it picks boxes": 13,
     "training_mode": 8,
-    "attribute antialias": 4,
-    "attribute cubic_coeff_a": 2,
-    "attribute extrapolation_value": 1,
-    "attribute keep_aspect_ratio_policy": 4,
-    "mode 'cubic'": 6,
-    "coordinate_transformation_mode": 5,
+    "element type": 166,
     "align_corners": 2,
-    "an empty tensor": 3,
-    "the output Indices": 2,
-    "dtype torch.uint8": 1,
 }
-"""How many of ONNX's cases are refused, by what the message says."""
+"""How many of ONNX's cases are refused, by the first of these that the message says."""
+
+UNTRIED = {"ConcatFromSequence", "GlobalLpPool", "Optional", "SequenceConstruct", "SequenceEmpty", "SequenceErase"} | {
+    *("SequenceLength", "SimplifiedLayerNormalization"),
+}
+"""Operators of which ONNX has no case that is free of control flow."""
+
+HALVES = {TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 
 
 @dataclass
@@ -45,21 +60,22 @@ class Verdicts:
     equal: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    floats: set[str] = field(default_factory=set)
     operators: set[tuple[str, str]] = field(default_factory=set)
+    widened: dict[str, bool] = field(default_factory=dict)
 
 
-def as_array(value: Any) -> npt.NDArray[Any]:
-    """The value; of dtype object where it is no tensor but a sequence or an absent optional."""
-    if isinstance(value, list):
-        return np.array(None)
-    return numpy_helper.to_array(value) if isinstance(value, TensorProto) else np.asarray(value)
-
-
-def as_tensor(array: npt.NDArray[Any]) -> Tensor:
-    array = np.array(array)
+def as_value(value: Any) -> Any:
+    """An array as a tensor, a sequence of arrays as a list of tensors; what is neither stays."""
+    if value is None or isinstance(value, list):
+        return value if value is None else [as_value(part) for part in value]
+    array = np.array(numpy_helper.to_array(value) if isinstance(value, TensorProto) else value)
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
+    try:
+        return torch.from_numpy(array)
+    except TypeError:  # strings and the floats of 8 bits, which the graph refuses
+        return array
 
 
 def agrees(actual: Tensor, expected: Tensor) -> bool:
@@ -70,14 +86,39 @@ def agrees(actual: Tensor, expected: Tensor) -> bool:
     return same and torch.allclose(actual, expected, relative, absolute, equal_nan=True)
 
 
-def judge(model: onnx.ModelProto, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> bool:
+def judge(model: onnx.ModelProto, inputs: dict[str, Any], outputs: dict[str, Any]) -> bool:
+    """Whether all outputs are equal; a sequence is compared by its elements, which SequenceAt takes out of it."""
+    wanted = {}
+    for name, value in outputs.items():
+        for i, part in enumerate(value if isinstance(value, list) else ()):
+            at = numpy_helper.from_array(np.array(i))
+            model.graph.node.append(helper.make_node("Constant", [], [f"{name}_{i}"], value=at))
+            model.graph.node.append(helper.make_node("SequenceAt", [name, f"{name}_{i}"], [f"{name}_at_{i}"]))
+            wanted[f"{name}_at_{i}"] = part
+        if not isinstance(value, list):
+            wanted[name] = value
     parsed = ir.from_proto(model)
-    return all(agrees(DifferentiableGraph(parsed, name).evaluate(inputs), out) for name, out in outputs.items())
+    return all(agrees(DifferentiableGraph(parsed, name).evaluate(inputs), out) for name, out in wanted.items())
+
+
+def widened(model: onnx.ModelProto, inputs: dict[str, Any], outputs: dict[str, Any]) -> bool:
+    """Whether all outputs are what they are, in float32 where they are floats of another width."""
+    parsed = ir.from_proto(model)
+    results = {name: DifferentiableGraph(parsed, name, widen=True).evaluate(inputs) for name in outputs}
+    return all(
+        results[name].dtype == (torch.float32 if out.is_floating_point() else out.dtype)
+        and torch.allclose(results[name].double(), out.double(), 2e-2, 2e-2, equal_nan=True)
+        for name, out in outputs.items()
+    )
+
+
+def element_types(model: onnx.ModelProto) -> set[int]:
+    return {value.type.tensor_type.elem_type for value in model.graph.input}
 
 
 @pytest.fixture(scope="module")
 def verdicts() -> Verdicts:
-    """Runs every case whose operators are all registered and whose values are tensors of known element types."""
+    """Runs every case."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the cases are made by NumPy on infinities
         cases = collect_testcases()
@@ -85,19 +126,20 @@ def verdicts() -> Verdicts:
     for case in cases:
         assert case.model is not None
         assert case.data_sets is not None
-        names = {(node.domain, node.op_type) for node in case.model.graph.node}
-        given, wanted = ([as_array(value) for value in values] for values in case.data_sets[0])
-        if not names <= OPERATORS.keys() or any(array.dtype.name not in DTYPES for array in given + wanted):
-            continue
-        inputs = {value.name: as_tensor(a) for value, a in zip(case.model.graph.input, given, strict=True)}
-        outputs = {value.name: as_tensor(a) for value, a in zip(case.model.graph.output, wanted, strict=True)}
+        given, wanted = ([as_value(value) for value in values] for values in case.data_sets[0])
+        inputs = {value.name: a for value, a in zip(case.model.graph.input, given, strict=True)}
+        outputs = {value.name: a for value, a in zip(case.model.graph.output, wanted, strict=True)}
+        types = element_types(case.model)
+        result.floats |= {case.name} if types & FLOATS else set()
         try:
             equal = judge(case.model, inputs, outputs)
+            if types & HALVES and "Cast" not in case.name and "cast" not in case.name:
+                result.widened[case.name] = widened(case.model, inputs, outputs)
         except UnsupportedOperatorError as error:
             result.refused[case.name] = str(error)
             continue
         (result.equal if equal else result.wrong).append(case.name)
-        result.operators |= names
+        result.operators |= {(node.domain, node.op_type) for node in case.model.graph.node}
     return result
 
 
@@ -106,17 +148,23 @@ def test_no_case_of_onnx_gives_a_wrong_result(verdicts: Verdicts) -> None:
 
 
 def test_most_cases_of_onnx_are_equal(verdicts: Verdicts) -> None:
-    assert len(verdicts.equal) >= 909
+    assert len(verdicts.equal) == EQUAL
+    assert len(verdicts.floats.intersection(verdicts.equal)) == EQUAL_OF_FLOATS
 
 
-def test_every_operator_has_an_equal_case(verdicts: Verdicts) -> None:
-    assert OPERATORS.keys() <= verdicts.operators
+def test_cases_of_other_widths_are_equal_in_float32(verdicts: Verdicts) -> None:
+    assert [name for name, equal in verdicts.widened.items() if not equal] == []
+    assert len(verdicts.widened) >= 90
+
+
+def test_every_operator_of_onnx_has_an_equal_case(verdicts: Verdicts) -> None:
+    """Or is one of those that only ONNX Runtime can be asked about, which the random graphs do."""
+    assert {name for domain, name in OPERATORS.keys() - verdicts.operators if not domain} == UNTRIED
 
 
 def test_the_refused_cases_are_these(verdicts: Verdicts) -> None:
-    counts = {reason: sum(reason in text for text in verdicts.refused.values()) for reason in REFUSED}
-    assert counts == REFUSED
-    assert len(verdicts.refused) == sum(REFUSED.values())
+    reasons = Counter(next((r for r in REFUSED if r in text), text) for text in verdicts.refused.values())
+    assert reasons == REFUSED
 
 
 def onnxruntime_result(model: onnx.ModelProto, x: npt.NDArray[np.float32]) -> npt.NDArray[Any]:

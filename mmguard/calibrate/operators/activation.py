@@ -1,9 +1,12 @@
 """Activations: element by element, but for the softmaxes."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmguard.calibrate.operators.gradients import finite
 from mmguard.calibrate.operators.registry import Node, operator
 from mmguard.calibrate.operators.tensors import aligned
 
@@ -122,14 +125,29 @@ def clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None =
 @operator("Softmax", attributes=("axis",))
 def softmax(node: Node, x: Tensor) -> Tensor:
     """`exp(x)` over its sum along `axis`; below opset 13 over all axes from `axis` on."""
-    if node.version < 13:
-        return F.softmax(x.flatten(node.attribute("axis", 1)), -1).reshape(x.shape)
-    return F.softmax(x, node.attribute("axis", -1))
+    return _along_axis(node, F.softmax, finite(x))
 
 
 @operator("LogSoftmax", attributes=("axis",))
 def log_softmax(node: Node, x: Tensor) -> Tensor:
     """The logarithm of Softmax."""
-    if node.version < 13:
-        return F.log_softmax(x.flatten(node.attribute("axis", 1)), -1).reshape(x.shape)
-    return F.log_softmax(x, node.attribute("axis", -1))
+    return _along_axis(node, F.log_softmax, finite(x))
+
+
+def _along_axis(node: Node, function: Callable[..., Tensor], x: Tensor) -> Tensor:
+    flat = x.flatten(node.attribute("axis", 1)) if node.version < 13 else x
+    result: Tensor = function(flat, -1 if node.version < 13 else node.attribute("axis", -1))
+    return result.reshape(x.shape)
+
+
+@operator("Shrink", attributes=("bias", "lambd"))
+def shrink(node: Node, x: Tensor) -> Tensor:
+    """`x` moved towards 0 by the bias where it is beyond lambd, else 0."""
+    threshold, bias = node.attribute("lambd", 0.5), node.attribute("bias", 0.0)
+    return torch.where(x < -threshold, x + bias, torch.where(x > threshold, x - bias, 0)).to(x.dtype)
+
+
+@operator("SwiGLU", attributes=("alpha",))
+def swiglu(node: Node, gate: Tensor, x: Tensor) -> Tensor:
+    """`x` times the Swish of its gate."""
+    return swish(node, gate) * x

@@ -1,11 +1,10 @@
 """Values from nowhere, and values kept as they are or in another dtype."""
 
-import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from mmguard.calibrate.operators.normalization import TRAINING
 from mmguard.calibrate.operators.registry import Node, operator
-from mmguard.calibrate.operators.tensors import DTYPES
 
 
 @operator("Constant", attributes=("value", "value_float", "value_floats", "value_int", "value_ints"))
@@ -34,10 +33,7 @@ def arange(node: Node, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
 @operator("Cast", attributes=("to", "saturate", "round_mode"))
 def cast(node: Node, x: Tensor) -> Tensor:
     """`x` in the dtype `to`; `saturate` and `round_mode` are about 8-bit floats, which are refused."""
-    target = ir.DataType(node.required("to"))
-    if target not in DTYPES:
-        raise node.unsupported(f"a cast to {target}")
-    return x.to(DTYPES[target])
+    return x.to(node.dtype(node.required("to")))
 
 
 @operator("CastLike", attributes=("saturate", "round_mode"), host=(1,))
@@ -52,5 +48,5 @@ def dropout(
 ) -> Tensor | tuple[Tensor, ...]:
     """`x` itself, and a mask of ones, as at inference."""
     if training is not None and training.item():
-        raise node.unsupported("training_mode; export the model after model.eval()")
+        raise node.unsupported(TRAINING)
     return x if node.outputs == 1 else (x, torch.ones_like(x, dtype=torch.bool))

@@ -44,7 +44,7 @@ def slices(
 def _sliced(x: Tensor, axis: int, part: slice) -> Tensor:
     chosen = range(*part.indices(x.shape[axis]))
     if chosen.step > 0:
-        return x[(slice(None),) * axis + (part,)]
+        return x[(slice(None),) * axis + (slice(chosen.start, chosen.stop, chosen.step),)]
     return x.index_select(axis, torch.tensor(chosen, dtype=torch.int64, device=x.device))
 
 

@@ -6,17 +6,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmguard.calibrate.operators.gradients import finite
 from mmguard.calibrate.operators.registry import Node, operator
+
+TRAINING = "training_mode: its answers depend on the rest of the batch; export the model after model.eval()"
 
 
 @operator("BatchNormalization", attributes=("epsilon", "momentum", "spatial", "training_mode"))
 def batch_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    """`x` (N, C, ...) by the running mean and variance (C,)."""
+    """`x` (N, C, ...) by the running mean and variance (C,), or (C, ...) where `spatial` is 0 below opset 9."""
     if node.attribute("training_mode", 0) or node.outputs > 1:
-        raise node.unsupported("training_mode; export the model after model.eval()")
-    if not node.attribute("spatial", 1):
-        raise node.unsupported("spatial=0")
-    return F.batch_norm(x, mean, variance, scale, bias, eps=node.attribute("epsilon", 1e-5))
+        raise node.unsupported(TRAINING)
+    epsilon = node.attribute("epsilon", 1e-5)
+    if scale.dim() > 1 and not node.attribute("spatial", 1):
+        return (x - mean) * (scale * torch.rsqrt(variance + epsilon)) + bias
+    return F.batch_norm(x, mean, variance, scale, bias, eps=epsilon)
 
 
 @operator("InstanceNormalization", attributes=("epsilon",))
@@ -46,8 +50,39 @@ def layer_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor | Non
         result = result if bias is None else result + bias
     if node.outputs == 1:
         return (result,)
-    variance, mean = torch.var_mean(x.float(), tuple(range(-len(normalized), 0)), correction=0, keepdim=True)
+    stash = node.dtype(node.attribute("stash_type", 1))
+    variance, mean = torch.var_mean(x.to(stash), tuple(range(-len(normalized), 0)), correction=0, keepdim=True)
     return (result, mean, (variance + epsilon).rsqrt())[: node.outputs]
+
+
+@operator("RMSNormalization", attributes=("axis", "epsilon", "stash_type"))
+@operator("SimplifiedLayerNormalization", attributes=("axis", "epsilon", "stash_type"))
+@operator("SimplifiedLayerNormalization", attributes=("axis", "epsilon", "stash_type"), domain="com.microsoft")
+def rms_normalization(node: Node, x: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
+    """`x` over its root mean square over the axes from `axis` on (arXiv:1910.07467), times the scale.
+
+    ONNX Runtime calls it SimplifiedLayerNormalization, and has the inverse of that root as a second output.
+    """
+    wide = x.to(node.dtype(node.attribute("stash_type", 1)))
+    axes = tuple(range(node.attribute("axis", -1) % x.dim(), x.dim()))
+    inverse = torch.rsqrt(wide.square().mean(axes, keepdim=True) + node.attribute("epsilon", 1e-5))
+    return ((wide * inverse).to(x.dtype) * scale, inverse)[: node.outputs]
+
+
+@operator("LpNormalization", attributes=("axis", "p"))
+def lp_normalization(node: Node, x: Tensor) -> Tensor:
+    """`x` over its p-norm along `axis`; zeros where that is 0."""
+    axis, order = node.attribute("axis", -1), node.attribute("p", 2)
+    norm = x.abs().sum(axis, keepdim=True) if order == 1 else finite(x.square().sum(axis, keepdim=True)).sqrt()
+    return x / torch.where(norm == 0, 1, norm)
+
+
+@operator("MeanVarianceNormalization", attributes=("axes",))
+def mean_variance_normalization(node: Node, x: Tensor) -> Tensor:
+    """`x` less its mean over `axes`, over its deviation plus 1e-9."""
+    axes: Sequence[int] = node.attribute("axes", (0, 2, 3))
+    variance, mean = torch.var_mean(x, tuple(axes), correction=0, keepdim=True)
+    return (x - mean) / (finite(variance).sqrt() + 1e-9)
 
 
 @operator("LRN", attributes=("alpha", "beta", "bias", "size"))

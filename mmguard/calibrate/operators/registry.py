@@ -4,13 +4,26 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import onnx_ir as ir
+import torch
 from torch import Tensor
 
+from mmguard.calibrate.operators.tensors import DTYPES
 from mmguard.errors import UnsupportedOperatorError
 
 T = TypeVar("T")
-Kernel = Callable[..., Tensor | tuple[Tensor, ...]]
-"""`kernel(node, *inputs)`: inputs are tensors in ONNX's order, None where an optional one is omitted."""
+Value = Tensor | list[Tensor]
+"""A tensor, or a sequence of them."""
+
+Result = Value | tuple[Tensor | None, ...]
+Kernel = Callable[..., Result]
+"""`kernel(node, *inputs)`: inputs are values in ONNX's order, None where an optional one is omitted. A tuple of tensors
+is one for each output, a list is one output that is a sequence."""
+
+K = TypeVar("K", bound=Kernel)
+
+STRAIGHT_THROUGH = "mmguard.straight_through"
+"""Domain of the operators that stand in for those that quantise, and let gradients through."""
 
 REMEDY = (
     "Export the model again with a newer torch.onnx.export or another opset, or add the operator with "
@@ -28,6 +41,7 @@ class Node:
         version: opset version of the operator's domain in this model.
         outputs: how many outputs the model asks for.
         attributes: the attributes that the model sets; lists are tuples, tensors are PyTorch's.
+        widen: whether floats of every width are float32 here.
     """
 
     operator: str
@@ -35,6 +49,7 @@ class Node:
     version: int
     outputs: int
     attributes: Mapping[str, Any]
+    widen: bool = False
 
     def attribute(self, name: str, default: T) -> T:
         """The attribute, or ONNX's default for it."""
@@ -46,6 +61,14 @@ class Node:
         if name not in self.attributes:
             raise self.unsupported(f"attribute {name!r} is missing")
         return self.attributes[name]
+
+    def dtype(self, code: int) -> torch.dtype:
+        """The dtype of an ONNX element type. Raises UnsupportedOperatorError for those without gradients."""
+        element = ir.DataType(code)
+        if element not in DTYPES:
+            raise self.unsupported(f"element type {element.name}")
+        dtype = DTYPES[element]
+        return torch.float32 if self.widen and dtype.is_floating_point else dtype
 
     def unsupported(self, what: str) -> UnsupportedOperatorError:
         """The error for a case that the kernel does not handle; the kernel raises it."""
@@ -62,11 +85,13 @@ class Operator:
         attributes: every attribute that the kernel honours; a node that sets another one is refused.
         host: positions of inputs that the kernel reads as Python numbers (shapes, axes), so that constants there
             stay on the CPU and cost no synchronisation.
+        sequence: whether its output is, or may be, a sequence of tensors.
     """
 
     kernel: Kernel
     attributes: frozenset[str]
     host: frozenset[int]
+    sequence: bool = False
 
 
 OPERATORS: dict[tuple[str, str], Operator] = {}
@@ -74,16 +99,16 @@ OPERATORS: dict[tuple[str, str], Operator] = {}
 
 
 def operator(
-    *names: str, attributes: Iterable[str] = (), host: Iterable[int] = (), domain: str = ""
-) -> Callable[[Kernel], Kernel]:
+    *names: str, attributes: Iterable[str] = (), host: Iterable[int] = (), domain: str = "", sequence: bool = False
+) -> Callable[[K], K]:
     """Decorator that registers a kernel for the ONNX operators `names`; the arguments are those of `Operator`.
 
     A later registration replaces an earlier one, so that users can add to the table and correct it.
     """
 
-    def register(kernel: Kernel) -> Kernel:
+    def register(kernel: K) -> K:
         for name in names:
-            OPERATORS[domain, name] = Operator(kernel, frozenset(attributes), frozenset(host))
+            OPERATORS[domain, name] = Operator(kernel, frozenset(attributes), frozenset(host), sequence)
         return kernel
 
     return register
