@@ -39,7 +39,8 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(audit, "FOLDER", tmp_path / "audit")
     monkeypatch.setattr(objective, "FOLDER", tmp_path / "objective")
     monkeypatch.setattr(adaptive, "FOLDER", tmp_path / "adaptive")
-    reached = {"seconds": 61.2, "fit": 0.5, "margin": 20.0, "objective": 2.5, "margin_by_search": {"shared": 3.0}}
+    reached = {"seconds": 61.2, "bounds_seconds": 12.6, "fit": 0.5, "margin": 20.0, "objective": 2.5}
+    reached |= {"margin_by_search": {"shared": 3.0}}
     write(tmp_path / "objective" / "0.json", {"network": "badnets-0", "weight": 0.1, "presets": {"default": reached}})
     attacked = {"attack_success": {"without": 1.0, "with": 0.75}, "flagged": 0.25}
     write(tmp_path / "adaptive" / "0.json", {"network": "none-0", "shapes": {"patch of 3 × 3": attacked}})
@@ -121,7 +122,7 @@ def test_verdicts_of_the_audit(page: str) -> None:
 def test_what_is_of_mmguard_alone(page: str) -> None:
     assert row(page, "## Clean images flagged", "badnets-0")[1:] == ["1", "1.0 %", "1.0 %"]
     assert row(page, "## Clean images flagged", "all runs")[1:] == ["1", "1.0 %", "1.0 %"]
-    assert row(page, "## Eq. 4", "badnets-0", "default")[2:] == ["61", "0.500", "20.00", "2.500", "shared 3.00"]
+    assert row(page, "## Eq. 4", "badnets-0", "default")[2:] == ["13", "61", "0.500", "20.00", "2.500", "shared 3.00"]
     assert row(page, "## Attacks by", "none-0", "patch of 3 × 3")[2:] == ["100.0 %", "75.0 %", "25.0 %"]
 
 
