@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -104,6 +104,10 @@ class NullSpec:
         """The test that this null defines."""
         criteria = tuple(spec.criterion() for spec in self.criteria)
         return MmdfTest(criteria, self.theta, self.disagreement_theta, self.clean_scores)
+
+    def fitted(self) -> MmdfTest:
+        """The same test with the p-values of the fitted Gaussian nulls, whatever the kind."""
+        return replace(self, kind="gaussian", clean_scores=()).test()
 
 
 @dataclass(frozen=True)

@@ -18,18 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from mmguard import bundle
-from mmguard.advice import warn_of_blindness, warn_of_doubtful_labels, warn_of_few, warn_of_lost_accuracy
+from mmguard.advice import warn_of_blindness, warn_of_doubtful_labels, warn_of_lost_accuracy
 from mmguard.errors import (
     NotClassifierError,
     OptionError,
     ProviderError,
 )
 from mmguard.extras import require_calibrate
-from mmguard.manifest import NAME_PATTERN, CalibrationFigures, CriterionSpec, Manifest, NullSpec
-from mmguard.mmdf import Criterion
+from mmguard.manifest import NAME_PATTERN, CalibrationFigures, Manifest, NullSpec
 from mmguard.modules import Clean, as_files
+from mmguard.null import fit_null
 from mmguard.provenance import provenance, versions
-from mmguard.stats import check_level, check_null_samples, margin_gap
+from mmguard.stats import check_level, check_null_samples
 from mmguard.types import Calibration, ClipSite, FloatArray, InputSpec, IntArray, Preprocessing
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ def calibrate_model(
             with the norm of the bounds in place of the margins.
         theta, rounds, budget, margin_weight, null: override the preset's. The budget is the mean squared change of the
             logits on D that clipping may cost, as a share of their variance, which only `default` has; the margin
-            weight is λ at the start; the null is `gaussian`, or `empirical` for p-values that are ranks among the clean
-            inputs, and need 1 / theta of them.
+            weight is λ at the start; the null is `gaussian`, `empirical` for p-values that are ranks among the clean
+            inputs, and need 1 / theta of them, or `auto`, which ranks where the Gaussian does not hold.
         logits: ONNX name of the logits (N, K), or of the one number before a sigmoid; None finds them.
         sites: activations that are clipped: `all`; `last`, those of the last stage; or patterns as of a shell on names
             of values or operators, separated by commas. `inspect_model` lists them.
@@ -116,7 +116,7 @@ def calibrate_model(
         MissingExtraError: mmguard was installed without the extra `calibrate`.
     """
     require_calibrate()
-    from mmguard.calibrate import Checkpoint, cross_fit
+    from mmguard.calibrate import Checkpoint, cross_fit, parts_of
 
     started, clock = datetime.now(UTC), time.perf_counter()
     stem = Path(model).stem if isinstance(model, (str, Path)) else type(model).__name__
@@ -139,7 +139,8 @@ def calibrate_model(
             fitted, clean_scores = None, None
             if settings.objective != "mmom":
                 warn_of_blindness(*margins)
-                fitted, clean_scores = _fit_null(learned, settings, seed)
+                parts = parts_of(len(subject.x), settings.folds, seed)
+                fitted, clean_scores = fit_null(learned, settings, parts)
             figures = _figures(learned, subject.labels, fitted, *margins)
             warn_of_lost_accuracy(figures, _looser(settings))
             with bundle.staged(out) as folder:
@@ -351,32 +352,6 @@ def _looser(settings: "Settings") -> str:
     return f"lower --budget than {settings.change:g}"
 
 
-def _fit_null(learned: Calibration, settings: "Settings", seed: int) -> tuple[NullSpec, FloatArray]:
-    """The null of the test, and the scores (n,) of D that it is of."""
-    from mmguard.calibrate import parts_of
-
-    original, clipped = learned.original_logits, learned.held_out_logits
-    if not margin_gap(original, clipped).any():
-        raise OptionError(
-            f"at a --margin-weight of {settings.margin_weight:g} the bounds clip nothing of the clean inputs, so there "
-            "is no null distribution to test against; give a higher one"
-        )
-    warn_of_few(len(original), settings.theta)
-    parts, power = parts_of(len(original), settings.folds, seed), settings.null_power
-    fitted = {name: Criterion.fit(name, original, clipped, power, parts) for name in settings.statistics}
-    scores = np.max([own for _, own in fitted.values()], axis=0)
-    null = NullSpec(
-        kind=settings.null,
-        n=len(original),
-        theta=settings.theta,
-        disagreement_theta=settings.theta if settings.disagreement_theta is None else settings.disagreement_theta,
-        criteria=tuple(CriterionSpec.of(name, criterion) for name, (criterion, _) in fitted.items()),
-        clean_scores=tuple(np.sort(scores).tolist()) if settings.null == "empirical" else (),
-    )
-    null.test()  # refuses a theta that so few clean inputs cannot reach
-    return null, scores
-
-
 def _export(folder: Path, subject: _Subject, learned: Calibration, seed: int) -> dict[str, str]:
     """Write both networks, their plans, the bounds and the probes; every form is checked on D before it is kept."""
     from mmguard.exporter import FORMS, run, tolerance, verify_export, verify_tail, write_clipped, write_plans
@@ -417,7 +392,7 @@ def _write_report(
     clipping = measure_clipping(subject.graph, axes, learned.bounds, subject.x, device)
     statistic = None
     if manifest.null is not None and clean_scores is not None:
-        statistic = scores(manifest.null.test().p_values(clean_scores))
+        statistic = scores(manifest.null.fitted().p_values(clean_scores))
     names = ["original.onnx", *(file.as_posix() for file in subject.classifier.external_files())]
     page = render(manifest, Evidence({name: bundle.sha256(folder / name) for name in names}, clipping, statistic))
     (folder / bundle.REPORT).write_text(page, encoding="utf-8", newline="\n")

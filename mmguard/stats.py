@@ -82,6 +82,11 @@ def unseen_rate(n: int) -> float:
     return 1 - float(0.025 ** (1 / n))
 
 
+def enough_for_ranks(theta: float) -> int:
+    """How many clean inputs it takes for a rank among them to reach a p-value of theta."""
+    return math.ceil(1 / theta) - 1
+
+
 def check_level(theta: float, n: int) -> None:
     """Refuse a level below 1 / (1 + n), the least p-value that a rank among n clean inputs can give.
 
@@ -91,7 +96,7 @@ def check_level(theta: float, n: int) -> None:
     if theta < 1 / (1 + n):
         raise OptionError(
             f"theta {theta:g} is below {1 / (1 + n):.2g}, the least empirical p-value that {n} clean inputs can give; "
-            f"give {math.ceil(1 / theta) - 1} of them, a larger theta, or the gaussian null"
+            f"give {enough_for_ranks(theta)} of them, a larger theta, or the gaussian null"
         )
 
 

@@ -9,7 +9,7 @@ from mmguard.errors import OptionError
 
 Objective = Literal["mmac", "mmom", "mmbm"]
 Penalty = Literal["margins", "norm", "height"]
-Null = Literal["gaussian", "empirical"]
+Null = Literal["auto", "gaussian", "empirical"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class Settings:
         folds: parts of D. The null is fitted on each part as bounds clip it that were learned on the others, so that
             it is of inputs which shaped nothing; 1 fits it on the inputs that the bounds were learned on.
         statistics: keys of `mmguard.mmdf.STATISTICS`: what the test looks at.
-        null: `gaussian`, or `empirical`: the rank among the clean inputs.
+        null: `gaussian`; `empirical`, the rank among the clean inputs; or `auto`, the first where they do not
+            contradict it, else the second where they are enough for theta.
         null_power: exponent of the Gaussian null's power transform; 1 is none, None the most likely exponent.
         theta: level of the test.
         disagreement_theta: level of a disagreement (see `mmguard.mmdf.MmdfTest`); None is theta.
@@ -95,7 +96,7 @@ class Settings:
     hinge: bool = True
     folds: int = 5
     statistics: tuple[str, ...] = ("excess_gap", "shift")
-    null: Null = "gaussian"
+    null: Null = "auto"
     null_power: float | None = None
     theta: float = 0.005
     disagreement_theta: float | None = None
@@ -136,6 +137,7 @@ MARGINS = Settings(
     change=None,
     folds=1,
     statistics=("gap",),
+    null="gaussian",
     null_power=1.0,
 )
 """What `paper` and `reference` have in common: the alternation of Eq. 4, and the paper's test."""
