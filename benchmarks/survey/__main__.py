@@ -49,6 +49,7 @@ def measure(make: Callable[[], Subject], folder: Path) -> Record:
         return {"refused": _words(error)}
     record: Record = {
         "network": subject.name,
+        "options": subject.options,
         "shape": list(subject.shape),
         "parameters": sum(weight.numel() for weight in network.parameters()),
         "exports": {},

@@ -19,7 +19,7 @@ from mmguard.guard.verify import verify_bundle
 
 Array = NDArray[np.float32]
 
-INPUTS, CLEAN = 4, 60
+INPUTS, CLEAN = 4, 25
 BOUND = 0.5
 """Share of a channel's range over a few inputs where gradients are looked at."""
 

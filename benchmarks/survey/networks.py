@@ -10,8 +10,16 @@ from torch import Tensor, nn
 
 CLASSES = 10
 SMALL_SIDE = 96
-"""Pixels of an image's side for convolutional networks; others take the size that they were made for."""
+"""Pixels of an image's side, for networks that take it; others take the size that they were made for."""
 MAX_PARAMETERS = 150e6
+SHALLOW: tuple[dict[str, Any], ...] = (
+    {"depth": 2},
+    {"depths": (1, 1, 1, 1)},
+    {"depths": (1, 1, 1)},
+    {"layers": (1, 1, 1, 1)},
+    {},
+)
+"""Options that make networks of timm shallow, the first that a network takes: each kind of block is there once."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +28,14 @@ class Subject:
 
     Attributes:
         source, family, name: where it is from; `name` is that of the network there.
+        options: what makes it smaller than it is there.
         make: builds it. shape: (C, H, W) that it takes.
     """
 
     source: str
     family: str
     name: str
+    options: dict[str, Any]
     make: Callable[[], nn.Module]
     shape: tuple[int, int, int]
 
@@ -64,13 +74,18 @@ def timm_subject(family: str) -> Subject:
     name = min(sizes, key=lambda each: (sizes[each], each))
     config = timm.get_pretrained_cfg(name)
     shape = tuple(config.input_size) if config is not None else (3, 224, 224)
-    shapes = [(shape[0], SMALL_SIDE, SMALL_SIDE), shape] if not _fixed(config) else [shape]
-    small = next(each for each in shapes if each == shape or _takes(name, each))
+    small = (shape[0], SMALL_SIDE, SMALL_SIDE)
+    for depth in SHALLOW:
+        for options, taken in (({"img_size": SMALL_SIDE} | depth, small), (depth, small), (depth, shape)):
+            if _takes(name, options, taken):
+                return Subject("timm", family, name, options, partial(_timm, name, options), taken)
+    raise LookupError(f"{name} does not take images of {shape}")
 
-    def make() -> nn.Module:
-        return timm.create_model(name, num_classes=CLASSES).eval()  # type: ignore[no-any-return]
 
-    return Subject("timm", family, name, make, small)
+def _timm(name: str, options: dict[str, Any]) -> nn.Module:
+    import timm
+
+    return timm.create_model(name, num_classes=CLASSES, **options).eval()  # type: ignore[no-any-return]
 
 
 def _parameters(name: str) -> int | None:
@@ -84,18 +99,11 @@ def _parameters(name: str) -> int | None:
         return None
 
 
-def _fixed(config: Any) -> bool:
-    return config is None or bool(config.fixed_input_size)
-
-
-def _takes(name: str, shape: tuple[int, int, int]) -> bool:
-    import timm
-
+def _takes(name: str, options: dict[str, Any], shape: tuple[int, int, int]) -> bool:
     try:
         with torch.no_grad():
-            network = timm.create_model(name, num_classes=CLASSES).eval()
-            return bool(network(torch.zeros(2, *shape)).shape == (2, CLASSES))
-    except Exception:
+            return bool(_timm(name, options)(torch.zeros(2, *shape)).shape == (2, CLASSES))
+    except Exception:  # of code that is not ours
         return False
 
 
@@ -151,7 +159,8 @@ def transformers_subject(family: str) -> Subject:
         network = getattr(transformers, f"{family}ForImageClassification")(config)
         return Scores(network).eval()
 
-    return Subject("transformers", family, f"{family}ForImageClassification", make, (3, side, side))
+    name = f"{family}ForImageClassification"
+    return Subject("transformers", family, name, TRANSFORMERS[family], make, (3, side, side))
 
 
 def subjects() -> Iterator[tuple[str, str, Callable[[], Subject]]]:
