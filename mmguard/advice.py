@@ -11,6 +11,8 @@ logger = logging.getLogger(__name__)
 
 BLIND = 0.8
 """Share of the largest margin that is left where clipping may catch little."""
+JUDGED = "sample"
+"""Scale of the search whose margins tell so."""
 LOST_ACCURACY = 0.05
 """Share of D by which clipping may lower the accuracy before it is warned of."""
 DOUBTFUL = 0.5
@@ -23,7 +25,7 @@ def warn_of_blindness(original: Mapping[str, FloatArray], clipped: Mapping[str, 
     Args:
         original, clipped: margins (K,) in logits of both networks by scale of the search.
     """
-    before, after = original["sample"].max(), clipped["sample"].max()
+    before, after = original[JUDGED].max(), clipped[JUDGED].max()
     if after > BLIND * before:
         what = "lowers the largest margin only" if after < before else "does not lower the largest margin, which went"
         logger.warning(

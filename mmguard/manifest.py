@@ -4,7 +4,7 @@ import json
 import math
 import re
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, Self, get_type_hints
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from mmguard.stats import GaussianNull
 from mmguard.types import INPUT_DTYPES, ClipSite, InputSpec, Preprocessing
 
 SCHEMA_VERSION = 3
+SCALARS: dict[type, tuple[type, ...]] = {int: (int,), float: (float, int), str: (str,), bool: (bool,)}
+"""What JSON may give for a field, by its type."""
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """Names of bundles: they become metric labels and paths in a URL."""
 
@@ -192,10 +194,13 @@ def _encode(value: object) -> object:
 
 
 def _known(kind: type, raw: dict[str, Any]) -> dict[str, Any]:
-    """The raw fields of a dataclass, refused if any is missing or unknown."""
+    """The raw fields of a dataclass, refused if any is missing or unknown, or a scalar is of another type."""
     names = {field.name for field in fields(kind)}
     if set(raw) != names:
         raise ValueError(f"{kind.__name__} has fields {sorted(names)}, found {sorted(raw)}")
+    for name, expected in get_type_hints(kind).items():
+        if expected in SCALARS and type(raw[name]) not in SCALARS[expected]:
+            raise ValueError(f"{kind.__name__}: {name} must be {expected.__name__}, found {raw[name]!r}")
     return raw
 
 
@@ -263,7 +268,11 @@ def _decode_figures(raw: dict[str, Any], classes: int) -> CalibrationFigures:
     margins = {key: {scale: _one_a_class(scale, raw[key], classes) for scale in raw[key]} for key in keys}
     if set(margins[keys[0]]) != set(margins[keys[1]]) or not margins[keys[0]]:
         raise ValueError("original_margins and clipped_margins must be of the same scales, one or more")
-    return CalibrationFigures(**_known(CalibrationFigures, raw) | margins)
+    figures = CalibrationFigures(**_known(CalibrationFigures, raw) | margins)
+    shares = (figures.original_accuracy, figures.clipped_accuracy, figures.agreement, figures.flagged_share)
+    if figures.n < 1 or not all(0 <= share <= 1 for share in shares):
+        raise ValueError("calibration: n must be positive, and accuracies, agreement and flagged_share in [0, 1]")
+    return figures
 
 
 def _one_a_class(key: str, raw: dict[str, Any], classes: int) -> tuple[float, ...]:
@@ -281,6 +290,8 @@ def _decode_null(raw: dict[str, Any] | None, classes: int) -> NullSpec | None:
     null = NullSpec(**_known(NullSpec, raw) | {"criteria": criteria, "clean_scores": scores})
     if null.kind not in ("gaussian", "empirical"):
         raise ValueError(f"null distribution {null.kind!r} is unknown; this version knows gaussian and empirical")
+    if null.n < 1:
+        raise ValueError("null: n must be positive")
     if not (criteria and 0 < null.theta <= 1 and 0 <= null.disagreement_theta <= 1):
         raise ValueError("null: theta must be in (0, 1], disagreement_theta in [0, 1], and there must be a criterion")
     if len(scores) != (null.n if null.kind == "empirical" else 0) or any(map(math.isnan, scores)):

@@ -1,7 +1,7 @@
 """Ways to write a PyTorch network as ONNX, and what mmguard makes of each file."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import nn
 import mmguard
 from mmguard import Bundle, Guard
 from mmguard.calibrate import DifferentiableGraph, assert_matches_onnxruntime, audit_search
+from mmguard.calibrate.settings import DEFAULT, PRESETS
 from mmguard.errors import MmguardError
 from mmguard.exporter import find_activations, read_classifier, scored, scored_file
 from mmguard.guard.verify import verify_bundle
@@ -20,6 +21,8 @@ from mmguard.guard.verify import verify_bundle
 Array = NDArray[np.float32]
 
 INPUTS, CLEAN = 4, 25
+AUDIT = {"ALONE": 2, "SHARING": 2, "JUDGED": 2, "ALONE_STEPS": 2, "SHARED_STEPS": 2, "PLACING_STEPS": 2}
+"""Inputs a class of the audit's search, and its steps."""
 BOUND = 0.5
 """Share of a channel's range over a few inputs where gradients are looked at."""
 
@@ -105,12 +108,13 @@ def dead_sites(graph: DifferentiableGraph, axes: dict[str, int], x: torch.Tensor
 
 
 def guarded(path: Path, x: Array, folder: Path) -> str:
-    """`yes` where a file goes through calibrate (two rounds, short audit), verify and guard; else the reason."""
+    """`yes` where a file goes through calibrate (two short rounds, short audit), verify and guard; else the reason."""
     np.save(folder / "clean.npy", x)
-    for steps in ("ALONE_STEPS", "SHARED_STEPS", "PLACING_STEPS"):
-        setattr(audit_search, steps, 2)
+    for name, value in AUDIT.items():
+        setattr(audit_search, name, value)
+    PRESETS["survey"] = replace(DEFAULT, rounds=2, steps=1)
     try:
-        bundle = mmguard.calibrate_model(path, folder / "clean.npy", out=folder / "network.mmguard", rounds=2)
+        bundle = mmguard.calibrate_model(path, folder / "clean.npy", out=folder / "network.mmguard", preset="survey")
         verify_bundle(Bundle.open(bundle), ["CPUExecutionProvider"])
         with Guard(bundle, registry=None) as guard:
             decision = guard(x[:INPUTS])

@@ -16,8 +16,9 @@ class Policy:
 
     Attributes:
         mode: `enforce` answers by `on_flag`; `shadow` answers as the original does, and counts what it would flag.
-        on_flag: `correct` answers the clipped network's best class other than the original's, `abstain` answers
-            nothing (label -1, a row of NaN), `original` answers as if unflagged.
+        on_flag: `correct` answers the clipped network's best class, other than the original's where that lost more
+            confidence than is expected of a clean input; `abstain` answers nothing (label -1, a row of NaN); `original`
+            answers as if unflagged.
         on_error: when the clipped network fails or is late: `raise`, `open` (answer as the original, untested) or
             `closed` (abstain). In shadow mode it is always `open`. Where the original itself fails, the guard raises.
         timeout: seconds that the guard waits for the clipped network after the original is done; None waits on.
@@ -41,7 +42,7 @@ class Policy:
 
     @property
     def corrects(self) -> bool:
-        """Whether flagged inputs get another label."""
+        """Whether flagged inputs get the corrected label."""
         return self.mode == "enforce" and self.on_flag == "correct"
 
     @property

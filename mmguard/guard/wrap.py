@@ -44,7 +44,7 @@ def wrap(
 ) -> "GuardedSession | GuardedPredictor":
     """Guard a predictor: it answers for the original network, the bundle's clipped network runs beside it.
 
-    A flagged row of what it returns carries the clipped network's values with the original's class put last, or NaN
+    A corrected row of what it returns carries the clipped network's values with the original's class put last, or NaN
     where the policy abstains, so a caller that takes the arg max gets the corrected label.
 
     Args:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mmguard.advice import BLIND
+from mmguard.advice import BLIND, JUDGED
 from mmguard.manifest import Manifest
 from mmguard.report.evidence import FalsePositives
 from mmguard.report.margins import Margins
@@ -41,6 +41,13 @@ def _of_null(manifest: Manifest, rate: FalsePositives) -> Iterator[Limit]:
 
 def _of_level(rate: FalsePositives) -> Iterator[Limit]:
     theta, floor = rate.theta, 1 / (rate.n + 1)
+    if rate.ranked:
+        yield Limit(
+            "No p-value below the sample",
+            f"P-values are ranks among {count(rate.n, 'input')}, so that none is below 1/{rate.n + 1} ≈ {floor:.2g}, "
+            "however strange the input.",
+        )
+        return
     if theta < floor:
         yield Limit(
             "θ lies beyond the sample",
@@ -101,11 +108,15 @@ def _of_clean_set(manifest: Manifest) -> Iterator[Limit]:
 
 
 def _of_margins(manifest: Manifest, margins: Margins) -> Iterator[Limit]:
-    if margins.after > BLIND * margins.before:
+    figures = manifest.calibration
+    before, after = max(figures.original_margins[JUDGED]), max(figures.clipped_margins[JUDGED])
+    if after > BLIND * before:
+        what = "falls only" if after < before else "does not fall: it goes"
         yield Limit(
             "Clipping changes little",
-            f"The largest margin falls only from {number(margins.before)} to {number(margins.after)} logits, so this "
-            "guard may catch little. More rounds may help, or some activations are no clip sites (see the table).",
+            f"The largest margin of inputs searched one by one {what} from {number(before)} to {number(after)} logits, "
+            "so this guard may catch little. More rounds may help, or some activations are no clip sites (see the "
+            "table).",
         )
     if margins.verdict.p_value is not None and not margins.verdict.backdoored:
         yield Limit(
@@ -157,7 +168,7 @@ GENERAL_TEST = (
     ),
     Limit(
         "Flags on clean inputs cost accuracy",
-        "Where flagged inputs are answered with the corrected label, each false positive gets another label than the "
+        "Where flagged inputs are answered with the corrected label, most false positives get another label than the "
         "original's. Abstaining, or shadow mode, avoids that.",
     ),
 )

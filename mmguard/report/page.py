@@ -29,8 +29,8 @@ def render(manifest: Manifest, evidence: Evidence) -> str:
     style = files("mmguard.report").joinpath("templates/style.css").read_text(encoding="utf-8")
     null, margins, rate = manifest.null, read_margins(manifest), false_positives(manifest, evidence)
     plots = None
-    if null is not None and evidence.statistic is not None:
-        plots = (histogram(evidence.statistic, null.theta), quantile_plot(evidence.statistic, null.theta))
+    if rate is not None and evidence.statistic is not None:
+        plots = (histogram(evidence.statistic, rate.line), quantile_plot(evidence.statistic, rate.line))
     sites = {site.value: site for site in manifest.sites}
     return (
         _environment()

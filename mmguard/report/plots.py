@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from mmguard.report.evidence import threshold
 from mmguard.types import FloatArray, IntArray
 
 WIDTH, HEIGHT = 340, 250
@@ -103,13 +102,13 @@ class Axis:
         return tuple(Tick(self(i * step), f"{i * step:g}".replace("-", "−")) for i in np.arange(first, last + 1))
 
 
-def histogram(scores: FloatArray, theta: float) -> Histogram:
-    """Bins of a quarter of a standard deviation, one of whose edges is at theta.
+def histogram(scores: FloatArray, line: float) -> Histogram:
+    """Bins of a quarter of a standard deviation, one of whose edges is at the line.
 
     Args:
-        scores: (n,) float64. theta: level of the test.
+        scores: (n,) float64. line: score from which inputs are flagged.
     """
-    line = _within(threshold(theta))
+    line = _within(line)
     first, last = np.floor((-SPAN - line) / BIN), np.ceil((max(SPAN, line + 1) - line) / BIN)
     edges = line + BIN * np.arange(first, last + 1)
     counts, _ = np.histogram(scores.clip(edges[0], np.nextafter(edges[-1], -np.inf)), edges)
@@ -130,15 +129,15 @@ def _bar(x: Axis, y: Axis, edge: float, count: int, flagged: bool) -> Bar:
     return Bar(left, top, round(right - left - 1, 2), round(y.start - top, 2), bool(flagged))
 
 
-def quantile_plot(scores: FloatArray, theta: float) -> Quantiles:
+def quantile_plot(scores: FloatArray, line: float) -> Quantiles:
     """Scores in order against what a standard normal expects of them.
 
     Args:
-        scores: (n,) float64. theta: level of the test.
+        scores: (n,) float64. line: score from which inputs are flagged.
     """
     from scipy.stats import beta  # takes longer to load than all that serving needs
 
-    n, line = len(scores), threshold(theta)
+    n = len(scores)
     ranks = _drawn(n)
     expected, found = ndtri((ranks - 0.5) / n), np.sort(scores)[ranks - 1]
     low, high = (ndtri(beta.ppf(tail, ranks, n + 1 - ranks)) for tail in (0.025, 0.975))

@@ -39,8 +39,8 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(audit, "FOLDER", tmp_path / "audit")
     monkeypatch.setattr(objective, "FOLDER", tmp_path / "objective")
     monkeypatch.setattr(adaptive, "FOLDER", tmp_path / "adaptive")
-    reached = {"seconds": 61.2, "bounds_seconds": 12.6, "fit": 0.5, "margin": 20.0, "objective": 2.5}
-    reached |= {"margin_by_search": {"shared": 3.0}}
+    seconds = {"seconds": 61.2, "bounds_seconds": 12.6}
+    reached = {"fit": 0.5, "margin": 20.0, "objective": 2.5, "margin_by_search": {"shared": 3.0}} | seconds
     write(tmp_path / "objective" / "0.json", {"network": "badnets-0", "weight": 0.1, "presets": {"default": reached}})
     attacked = {"attack_success": {"without": 1.0, "with": 0.75}, "flagged": 0.25}
     write(tmp_path / "adaptive" / "0.json", {"network": "none-0", "shapes": {"patch of 3 × 3": attacked}})

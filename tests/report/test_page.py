@@ -67,6 +67,19 @@ def test_too_many_flags_on_clean_inputs_are_pointed_out(manifest: Manifest) -> N
     assert page.count("circle", "flagged") == 20
 
 
+def test_ranks_are_not_counted_among_themselves(manifest: Manifest) -> None:
+    assert manifest.null is not None
+    scores = tuple(np.sort(np.random.default_rng(0).normal(size=200)).tolist())
+    ranked = replace(manifest, null=replace(manifest.null, kind="empirical", n=200, theta=0.02, clean_scores=scores))
+    page = read(ranked, evidence_of(ranked))
+    low, high = beta.ppf((0.025, 0.975), 4, 197)
+    assert "flagged where fewer than 4 of 200 clean inputs score as high" in page.text
+    assert f"4 of 201 places {4 / 201:.2%} {low:.2%} to {high:.2%}".replace("%", " %") in page.text
+    assert "No p-value below the sample" in page.words
+    assert "Observed on D" not in page.text
+    assert page.count("circle", "flagged") == 4
+
+
 def test_a_bundle_without_a_test_says_so(manifest: Manifest) -> None:
     page = read(replace(manifest, null=None, settings={"objective": "mmom"}))
     assert "No test" in page.words
@@ -99,7 +112,8 @@ def test_an_audit_that_refuses_gives_its_reason(manifest: Manifest) -> None:
     margins = np.array([3.0, 4.0])
     page = read(with_classes(manifest, ("no", "yes"), margins, margins))
     assert "No verdict" in page.words
-    assert "Clipping changes little" in page.words
+    assert "falls only from 4.0 to 4.0" not in page.text
+    assert "does not fall: it goes from 4.0 to 4.0" in page.text
 
 
 def test_of_a_thousand_classes_the_largest_twenty_are_shown(manifest: Manifest) -> None:

@@ -13,7 +13,7 @@ NORMAL = np.random.default_rng(0).normal(size=500)
 @pytest.mark.parametrize("theta", [1e-9, 0.005, 0.3, 1.0])
 @pytest.mark.parametrize("values", [NORMAL, NORMAL * 20, NORMAL[:20], np.full(30, LIMIT)])
 def test_plots_stay_within_their_axes(values: np.ndarray, theta: float) -> None:
-    bars, points = histogram(values, theta), quantile_plot(values, theta)
+    bars, points = histogram(values, threshold(theta)), quantile_plot(values, threshold(theta))
     for bar in bars.bars:
         assert bar.x >= LEFT
         assert bar.x + bar.width <= WIDTH - RIGHT
@@ -28,7 +28,7 @@ def test_plots_stay_within_their_axes(values: np.ndarray, theta: float) -> None:
 
 
 def test_the_bars_beyond_theta_hold_the_inputs_that_it_flags() -> None:
-    plot = histogram(NORMAL, 0.05)
+    plot = histogram(NORMAL, threshold(0.05))
     unit = (HEIGHT - BOTTOM - plot.y_ticks[1].at) / float(plot.y_ticks[1].label)
     flagged = sum(bar.height for bar in plot.bars if bar.flagged) / unit
     assert flagged == pytest.approx((norm.sf(NORMAL) <= 0.05).sum(), abs=0.1)
@@ -36,7 +36,7 @@ def test_the_bars_beyond_theta_hold_the_inputs_that_it_flags() -> None:
 
 
 def test_quantiles_of_a_normal_sample_lie_on_the_diagonal() -> None:
-    plot = quantile_plot(norm.ppf((np.arange(1, 101) - 0.5) / 100), 0.005)
+    plot = quantile_plot(norm.ppf((np.arange(1, 101) - 0.5) / 100), threshold(0.005))
     assert len(plot.points) == 100
     for point in plot.points:
         across = (point.x - LEFT) / (WIDTH - RIGHT - LEFT)
@@ -46,7 +46,7 @@ def test_quantiles_of_a_normal_sample_lie_on_the_diagonal() -> None:
 
 def test_of_many_inputs_both_ends_are_drawn() -> None:
     values = np.sort(np.random.default_rng(1).normal(size=50_000))
-    plot = quantile_plot(values, 0.001)
+    plot = quantile_plot(values, threshold(0.001))
     assert len(plot.points) == 400
     assert sum(point.flagged for point in plot.points) >= 50
     assert plot.points[-1].y == min(point.y for point in plot.points)

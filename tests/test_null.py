@@ -1,0 +1,62 @@
+"""Which null a calibration takes, from what clean inputs show."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mmguard.calibrate import parts_of
+from mmguard.calibrate.settings import DEFAULT
+from mmguard.null import fit_null
+from mmguard.types import Calibration, FloatArray
+from tests.test_mmdf import clean_logits
+
+THETA = 0.01
+SETTINGS = replace(DEFAULT, theta=THETA)
+
+
+def odd_logits(n: int, seed: int) -> tuple[FloatArray, FloatArray]:
+    """Clean logits of which a few per cent are clipped by far more than a transform to a Gaussian explains."""
+    original, clipped = clean_logits(n, 5, seed)
+    odd = np.random.default_rng(seed + 1000).random(n) < 0.03
+    clipped[odd] -= 2 * original[odd].clip(min=0)
+    return original, clipped
+
+
+def learned(original: FloatArray, clipped: FloatArray) -> Calibration:
+    before, after = original.astype(np.float32), clipped.astype(np.float32)
+    return Calibration({}, before, after, after, 1, True)
+
+
+def kind_of(logits: tuple[FloatArray, FloatArray], kind: str = "auto") -> str:
+    parts = parts_of(len(logits[0]), 5, 0)
+    return fit_null(learned(*logits), replace(SETTINGS, null=kind), parts)[0].kind
+
+
+def test_ranks_stand_in_for_a_fit_that_clean_inputs_contradict(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    assert kind_of(odd_logits(600, 0)) == "empirical"
+    assert "of 600 clean inputs have p <= 0.01 by the fitted null, more than chance explains" in caplog.text
+    assert kind_of(clean_logits(600, 5, 0)) == "gaussian"
+
+
+def test_a_kind_that_is_asked_for_is_kept() -> None:
+    assert kind_of(odd_logits(600, 0), "gaussian") == "gaussian"
+    assert kind_of(clean_logits(600, 5, 0), "empirical") == "empirical"
+
+
+def test_too_few_inputs_for_ranks_keep_the_fit_and_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    assert kind_of(odd_logits(98, 1)) == "gaussian"
+    assert "clean inputs will be flagged more often than theta says; with 99 or more of them" in caplog.text
+    assert kind_of(odd_logits(99, 1)) == "empirical"
+
+
+def test_the_level_is_kept_where_the_fit_alone_exceeds_it() -> None:
+    rates: dict[str, list[float]] = {"auto": [], "gaussian": []}
+    for seed in range(8):
+        calibration, unseen = learned(*odd_logits(600, seed)), odd_logits(10_000, 100 + seed)
+        for kind, of_kind in rates.items():
+            null, _ = fit_null(calibration, replace(SETTINGS, null=kind), parts_of(600, 5, 0))
+            of_kind.append(float((null.test()(*unseen).p_values <= THETA).mean()))
+    assert np.mean(rates["gaussian"]) > 2 * THETA
+    assert 0.5 * THETA < np.mean(rates["auto"]) < 1.2 * THETA
