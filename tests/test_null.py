@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mmguard.calibrate import parts_of
+from mmguard.calibrate import Null, parts_of
 from mmguard.calibrate.settings import DEFAULT
 from mmguard.null import fit_null
 from mmguard.types import Calibration, FloatArray
@@ -28,7 +28,7 @@ def learned(original: FloatArray, clipped: FloatArray) -> Calibration:
     return Calibration({}, before, after, after, 1, True)
 
 
-def kind_of(logits: tuple[FloatArray, FloatArray], kind: str = "auto") -> str:
+def kind_of(logits: tuple[FloatArray, FloatArray], kind: Null = "auto") -> str:
     parts = parts_of(len(logits[0]), 5, 0)
     return fit_null(learned(*logits), replace(SETTINGS, null=kind), parts)[0].kind
 
@@ -52,7 +52,7 @@ def test_too_few_inputs_for_ranks_keep_the_fit_and_are_warned_of(caplog: pytest.
 
 
 def test_the_level_is_kept_where_the_fit_alone_exceeds_it() -> None:
-    rates: dict[str, list[float]] = {"auto": [], "gaussian": []}
+    rates: dict[Null, list[float]] = {"auto": [], "gaussian": []}
     for seed in range(8):
         calibration, unseen = learned(*odd_logits(600, seed)), odd_logits(10_000, 100 + seed)
         for kind, of_kind in rates.items():

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
-from mmguard import Bundle, advice
+from mmguard import Bundle
 from mmguard.advice import warn_of_blindness, warn_of_doubtful_labels
 from mmguard.calibrate.settings import DEFAULT, PRESETS
 from mmguard.errors import CleanSetError, OptionError
@@ -86,14 +86,6 @@ def test_a_thousand_classes_and_few_inputs_without_labels(
     path = calibrate(tmp_path, tmp_path / "wide.onnx", write_clean(tmp_path / "few.npz", n=40), preset="folded")
     assert len(Bundle.open(path).manifest.calibration.original_margins["sample"]) == 1000
     assert " more by the model's own decisions (are the inputs prepared" in caplog.text
-
-
-def test_margins_that_hardly_fall_are_said_while_calibrating(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(advice, "BLIND", 0.0)
-    calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"))
-    assert "this guard may catch little" in caplog.text
 
 
 def test_a_margin_that_rises_is_not_said_to_be_lowered(caplog: pytest.LogCaptureFixture) -> None:

@@ -17,7 +17,14 @@ LABELS = np.zeros(4, np.int64)
 def fingerprint_of(folder: Path, **changed: Any) -> dict[str, Any]:
     path = folder / "model.onnx"
     path.write_bytes(changed.pop("content", b"weights"))
-    usual = {"x": X, "labels": LABELS, "box": (X[0], X[0] + 1), "settings": DEFAULT, "seed": 0, "device": "cpu"}
+    usual: dict[str, Any] = {
+        "x": X,
+        "labels": LABELS,
+        "box": (X[0], X[0] + 1),
+        "settings": DEFAULT,
+        "seed": 0,
+        "device": "cpu",
+    }
     return fingerprint([path], **(usual | changed))
 
 
