@@ -16,7 +16,7 @@ from mmguard.audit import Audit
 from mmguard.bundle import Bundle
 from mmguard.errors import MmguardError
 from mmguard.manifest import Manifest, NullSpec
-from mmguard.report.text import visible
+from mmguard.visible import visible
 
 if TYPE_CHECKING:
     from mmguard.calibrate import Round
@@ -115,7 +115,7 @@ def say_how_to_go_on(on_round: Callable[["Round"], None], checkpoint: Path) -> I
 
 def _lines(parts: Iterable[str]) -> str:
     """Lines of which none, by a name that a file of others chose, can move the cursor or hide the next."""
-    return "\n".join(str(visible(part)) for part in parts)
+    return "\n".join(map(visible, parts))
 
 
 def describe_bundle(bundle: Bundle) -> str:

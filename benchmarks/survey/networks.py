@@ -40,6 +40,18 @@ class Subject:
     shape: tuple[int, int, int]
 
 
+@torch.no_grad()
+def randomised(network: nn.Module) -> nn.Module:
+    """The network with random numbers where all those of a weight are alike.
+
+    Branches begin as nothing where their last scale begins at 0 or near it, and then no bound in them matters.
+    """
+    for name, weight in network.named_parameters():
+        if bool((weight == weight.flatten()[0]).all()):
+            weight.normal_(0.0 if name.endswith("bias") else 1.0, 0.1)
+    return network.eval()
+
+
 class Scores(nn.Module):
     """A classifier of transformers as one that returns its logits alone."""
 
@@ -85,7 +97,7 @@ def timm_subject(family: str) -> Subject:
 def _timm(name: str, options: dict[str, Any]) -> nn.Module:
     import timm
 
-    return timm.create_model(name, num_classes=CLASSES, **options).eval()  # type: ignore[no-any-return]
+    return randomised(timm.create_model(name, num_classes=CLASSES, **options))
 
 
 def _parameters(name: str) -> int | None:
@@ -157,7 +169,7 @@ def transformers_subject(family: str) -> Subject:
 
     def make() -> nn.Module:
         network = getattr(transformers, f"{family}ForImageClassification")(config)
-        return Scores(network).eval()
+        return randomised(Scores(network))
 
     name = f"{family}ForImageClassification"
     return Subject("transformers", family, name, TRANSFORMERS[family], make, (3, side, side))

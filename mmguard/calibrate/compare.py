@@ -15,6 +15,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state
 from mmguard.batching import run_session
 from mmguard.calibrate.graph import DifferentiableGraph
 from mmguard.errors import GraphMismatchError, ModelError
+from mmguard.runtime import new_session
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -93,7 +94,7 @@ def _session(model_path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what fails is raised
-    return onnxruntime.InferenceSession(str(model_path), options, providers=["CPUExecutionProvider"])
+    return new_session(model_path, options)
 
 
 def _with_outputs(model_path: Path, names: Sequence[str], folder: Path) -> Path:

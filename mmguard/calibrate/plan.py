@@ -147,7 +147,7 @@ def _fold_constants(steps: Sequence[Step], constants: dict[str, Tensor]) -> tupl
     rest = []
     for step in steps:
         if not step.operator.sequence and all(name in values for name in step.inputs):
-            values.update(step.run(values))
+            values.update(replace(step, node=replace(step.node, constant=True)).run(values))
         else:
             rest.append(step)
     return rest, {name: value for name, value in values.items() if isinstance(value, Tensor)}

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 
 from mmguard.batching import run_session
 from mmguard.errors import GraphMismatchError, NotOnnxError
 from mmguard.exporter.precision import FLOAT
 from mmguard.manifest import OutputSpec
+from mmguard.runtime import new_session
 
 BATCH = 100
 
@@ -59,9 +59,9 @@ def verify_tail(
         GraphMismatchError: an output differs.
     """
     names = [*output.derived, output.logits]
-    session = ort.InferenceSession(original, providers=["CPUExecutionProvider"])
+    session = new_session(original)
     *expected, logits = run_session(session, names, x[:BATCH])
-    made = run_session(ort.InferenceSession(tail, providers=["CPUExecutionProvider"]), output.derived, logits)
+    made = run_session(new_session(tail), output.derived, logits)
     for name, got, wanted in zip(output.derived, made, expected, strict=True):
         if not _alike(got, wanted, tolerance):
             raise GraphMismatchError(f"{tail.name} does not give output {name!r} of the logits; no bundle was written")
@@ -87,5 +87,5 @@ def relative_difference(got: npt.NDArray[np.float32], expected: npt.NDArray[np.f
 
 def run(path: Path, x: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float32]:
     """Run an ONNX file on the CPU in batches of 100; returns the output `name`, (N, ...)."""
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = new_session(path)
     return np.concatenate([run_session(session, [name], x[i : i + BATCH])[0] for i in range(0, len(x), BATCH)])

@@ -20,6 +20,7 @@ from mmguard.bundle import Bundle
 from mmguard.errors import InferenceError, ModelError, OptionError, ProviderError
 from mmguard.guard.answer import Tail
 from mmguard.manifest import OutputSpec
+from mmguard.runtime import new_session
 
 logger = logging.getLogger(__name__)
 
@@ -83,9 +84,7 @@ def open_session(path: Path, providers: Sequence[str], threads: int) -> ort.Infe
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        session = ort.InferenceSession(
-            path, options, providers=[(name, PROVIDER_OPTIONS.get(name, {})) for name in providers]
-        )
+        session = new_session(path, options, [(name, PROVIDER_OPTIONS.get(name, {})) for name in providers])
     except ValueError as error:
         raise ProviderError(f"{error}; this onnxruntime has {ort.get_available_providers()}") from error
     except ORT_ERRORS as error:

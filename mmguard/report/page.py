@@ -58,7 +58,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("mmguard.report"),
         autoescape=True,  # names of models, classes and values are the attacker's
-        finalize=text.visible,
+        finalize=text.shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

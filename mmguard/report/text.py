@@ -1,19 +1,13 @@
 """Numbers and names as the page writes them."""
 
-import unicodedata
-
 from markupsafe import Markup
 
-HIDDEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
-"""Unicode categories whose characters show nothing, or turn the text around them."""
-SHOWN = "�"
+from mmguard.visible import visible
 
 
-def visible(value: object) -> object:
-    """Text of others without characters that could hide or reverse what is written; all else as it is."""
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    return "".join(SHOWN if unicodedata.category(sign) in HIDDEN else sign for sign in value)
+def shown(value: object) -> object:
+    """What the page writes for a value: text of others visibly, all else as it is."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def percent(share: float) -> str:

@@ -2,12 +2,15 @@
 
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
 from torch import Tensor
 
+from mmguard.calibrate.compare import assert_matches_onnxruntime
 from mmguard.calibrate.graph import DifferentiableGraph
 from mmguard.calibrate.operators import OPERATORS, Node, operator
 from mmguard.errors import ModelError, UnsupportedOperatorError
@@ -233,3 +236,30 @@ def test_forward_takes_one_input_and_evaluate_any() -> None:
         graph(a)
     with pytest.raises(ModelError, match=r"\['b'\] were not given"):
         graph.evaluate({"a": a})
+
+
+STANDARDISED = """<ir_version: 8, opset_import: ["" : 17]> net (float[n, 3] x) => (float[n, 2] y, float[2] mean)
+<float[1, 2, 3] w = {1, 2, 4, 0, 5, 1}, float[2] s = {1, 2}, float[2] b = {0, 1}, int64[2] shape = {2, 3}>
+{
+    normal, mean, variance = BatchNormalization<training_mode = 1, momentum = 0.7>(w, s, b, b, s)
+    rows = Reshape(normal, shape)
+    weights = Transpose(rows)
+    product = MatMul(x, weights)
+    y = Add(product, mean)
+}"""
+
+
+def test_weights_may_be_standardised_by_a_batch_normalisation_in_training_mode(tmp_path: Path) -> None:
+    model, path = ir.from_onnx_text(STANDARDISED), tmp_path / "standardised.onnx"
+    ir.save(model, path)
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    assert_matches_onnxruntime(DifferentiableGraph(model, "y"), path, x, "y", 1e-6)
+
+
+def test_inputs_are_not_normalised_by_the_rest_of_the_batch() -> None:
+    text = STANDARDISED.replace(
+        "MatMul(x, weights)", "MatMul(x, weights)  q, r, t = BatchNormalization<training_mode = 1>(product, s, b, b, s)"
+    ).replace("Add(product, mean)", "Add(q, mean)")
+    graph = DifferentiableGraph(ir.from_onnx_text(text), "y")
+    with pytest.raises(UnsupportedOperatorError, match="its answers depend on the rest of the batch"):
+        graph(torch.zeros(4, 3))

@@ -13,14 +13,31 @@ TRAINING = "training_mode: its answers depend on the rest of the batch; export t
 
 
 @operator("BatchNormalization", attributes=("epsilon", "momentum", "spatial", "training_mode"))
-def batch_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    """`x` (N, C, ...) by the running mean and variance (C,), or (C, ...) where `spatial` is 0 below opset 9."""
+def batch_normalization(
+    node: Node, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor
+) -> Tensor | tuple[Tensor, ...]:
+    """`x` (N, C, ...) by the running mean and variance (C,), or (C, ...) where `spatial` is 0 below opset 9.
+
+    In training mode it is by the mean and variance of `x` itself, which must be a weight: networks that standardise
+    their weights write them so.
+    """
+    epsilon = node.attribute("epsilon", 1e-5)
+    if node.attribute("training_mode", 0) and node.constant:
+        return _by_its_own_statistics(node, x, scale, bias, mean, variance)
     if node.attribute("training_mode", 0) or node.outputs > 1:
         raise node.unsupported(TRAINING)
-    epsilon = node.attribute("epsilon", 1e-5)
     if scale.dim() > 1 and not node.attribute("spatial", 1):
         return (x - mean) * (scale * torch.rsqrt(variance + epsilon)) + bias
     return F.batch_norm(x, mean, variance, scale, bias, eps=epsilon)
+
+
+def _by_its_own_statistics(node: Node, x: Tensor, scale: Tensor, bias: Tensor, *running: Tensor) -> tuple[Tensor, ...]:
+    """The normalised x, and the running mean and variance (C,) after it."""
+    momentum = node.attribute("momentum", 0.9)
+    own_variance, own_mean = torch.var_mean(x, (0, *range(2, x.dim())), correction=0)
+    result = F.batch_norm(x, own_mean, own_variance, scale, bias, eps=node.attribute("epsilon", 1e-5))
+    after = (momentum * old + (1 - momentum) * own for old, own in zip(running, (own_mean, own_variance), strict=True))
+    return (result, *after)[: node.outputs]
 
 
 @operator("InstanceNormalization", attributes=("epsilon",))

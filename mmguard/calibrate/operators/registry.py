@@ -42,6 +42,7 @@ class Node:
         outputs: how many outputs the model asks for.
         attributes: the attributes that the model sets; lists are tuples, tensors are PyTorch's.
         widen: whether floats of every width are float32 here.
+        constant: whether no input of the node depends on the graph's.
     """
 
     operator: str
@@ -50,6 +51,7 @@ class Node:
     outputs: int
     attributes: Mapping[str, Any]
     widen: bool = False
+    constant: bool = False
 
     def attribute(self, name: str, default: T) -> T:
         """The attribute, or ONNX's default for it."""
