@@ -60,8 +60,8 @@ class Bundle:
 
         Raises:
             BundleError: not a bundle.
-            SchemaError: a manifest that this version does not read.
-            TamperedBundleError: a file is missing, or its size or hash differs.
+            SchemaError: a manifest that this version does not read, or of another number of classes than the model's.
+            TamperedBundleError: a file is missing, or its size or hash differs, or the probes are none.
         """
         path = Path(path)
         manifest_path = path / MANIFEST
@@ -78,7 +78,10 @@ class Bundle:
         for name in (*manifest.plans.values(), BOUNDS, PROBES):
             if name not in manifest.files:
                 raise SchemaError(f"{manifest_path} does not list {name}")
-        return cls(path, manifest)
+        bundle = cls(path, manifest)
+        if (logits := bundle.probes().original.shape[-1]) != len(manifest.classes):
+            raise SchemaError(f"{manifest_path} names {len(manifest.classes)} classes, the model has {logits} logits")
+        return bundle
 
     def digest(self) -> str:
         """SHA-256 of the manifest, which holds those of all other files: compare it to know a bundle again."""
@@ -132,7 +135,7 @@ def staged(out: Path) -> Iterator[Path]:
     """A temporary folder beside `out` that becomes `out` on a clean exit and vanishes on any other.
 
     Raises:
-        BundleError: `out` exists and is not a guard bundle, or its parent folder cannot be written.
+        BundleError: `out` exists and is not a guard bundle, or its parent folder or a file in it cannot be written.
     """
     check_destination(out)
     out = out.resolve()
@@ -147,6 +150,8 @@ def staged(out: Path) -> Iterator[Path]:
         yield folder
         Bundle.open(folder)  # what cannot be read must not take the place of an older bundle
         _replace(out, folder, old)
+    except OSError as error:
+        raise BundleError(f"{out} cannot be written: {error}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if out.exists():

@@ -1,3 +1,4 @@
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -242,16 +243,44 @@ def test_a_file_that_the_guard_needs_must_be_listed(bundle: Path) -> None:
 
 def test_tensors_that_are_none_are_refused_even_where_the_hash_fits(bundle: Path) -> None:
     manifest = Bundle.open(bundle).manifest
-    write_tensors(bundle / PROBES, {"x": np.zeros((1, 3, 8, 8), np.float32)})
     (bundle / BOUNDS).write_bytes(b"not safetensors")
+    rewrite(bundle, manifest)
+    with pytest.raises(TamperedBundleError, match="not a readable safetensors"):
+        Bundle.open(bundle).bounds()
+    write_tensors(bundle / PROBES, {"x": np.zeros((1, 3, 8, 8), np.float32)})
+    rewrite(bundle, manifest)
+    with pytest.raises(TamperedBundleError, match="not x, original and clipped"):
+        Bundle.open(bundle)
+
+
+def rewrite(bundle: Path, manifest: Manifest) -> None:
+    """Hash the files anew."""
     (bundle / PROVENANCE).unlink()
     (bundle / MANIFEST).unlink()
     write(bundle, manifest, {})
-    opened = Bundle.open(bundle)
-    with pytest.raises(TamperedBundleError, match="not x, original and clipped"):
-        opened.probes()
-    with pytest.raises(TamperedBundleError, match="not a readable safetensors"):
-        opened.bounds()
+
+
+def test_classes_are_as_many_as_logits(bundle: Path) -> None:
+    def forget_a_class(raw: dict[str, Any]) -> None:
+        raw["classes"].pop()
+        figures = raw["calibration"]
+        for margins in (*figures["original_margins"].values(), *figures["clipped_margins"].values()):
+            margins.pop()
+        for criterion in raw["null"]["criteria"]:
+            criterion["intercepts"].pop()
+
+    change_manifest(bundle, forget_a_class)
+    with pytest.raises(SchemaError, match="names 2 classes, the model has 3 logits"):
+        Bundle.open(bundle)
+
+
+def test_a_full_disk_is_said_with_the_bundle_s_name(tmp_path: Path) -> None:
+    with (
+        pytest.raises(BundleError, match=r"new\.mmguard cannot be written: .*No space left"),
+        staged(tmp_path / "new.mmguard"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_provenance_that_cannot_be_read_is_said(bundle: Path) -> None:

@@ -28,6 +28,16 @@ def learned(original: FloatArray, clipped: FloatArray) -> Calibration:
     return Calibration({}, before, after, after, 1, True)
 
 
+def test_the_null_is_of_logits_that_were_held_out() -> None:
+    original, clipped = clean_logits(400, 5, 0)
+    calibration, parts = learned(original, clipped), parts_of(400, 5, 0)
+    expected, scores = fit_null(calibration, SETTINGS, parts)
+    other = replace(calibration, clipped_logits=np.zeros_like(calibration.clipped_logits))
+    null, own = fit_null(other, SETTINGS, parts)
+    assert null == expected
+    np.testing.assert_array_equal(own, scores)
+
+
 def kind_of(logits: tuple[FloatArray, FloatArray], kind: Null = "auto") -> str:
     parts = parts_of(len(logits[0]), 5, 0)
     return fit_null(learned(*logits), replace(SETTINGS, null=kind), parts)[0].kind

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mmguard.calibrate import audit_search, maximum_margins, precision
-from mmguard.calibrate.audit_search import JUDGED, PIXELS, AuditSearch
+from mmguard.calibrate.audit_search import JUDGED, PIXELS, SHARED_STEPS, AuditSearch
 from mmguard.calibrate.graph import DifferentiableGraph
 from mmguard.calibrate.search import Box
 from mmguard.calibrate.shared import RADIUS, WARP_SHIFT, Change, Cover, Perturbation, Warp, by_pixel, channels_first
@@ -95,6 +95,18 @@ def test_where_every_input_is_of_one_class_all_of_them_are_drawn(graph: Differen
     alike = CLEAN[(decisions == label).numpy()]
     found = maximum_margins(graph, alike, ENDS, 3)
     assert all(np.isfinite(by_class).all() for by_class in found.values())
+
+
+def test_steps_of_a_shared_change_fall_towards_nothing(graph: DifferentiableGraph) -> None:
+    sizes = []
+
+    class Recorded(Perturbation):
+        def step(self, parameters: Tensor, gradient: Tensor, size: float) -> Tensor:
+            sizes.append(size)
+            return super().step(parameters, gradient, size)
+
+    search_of(graph).shared(Recorded(X[:1], BOX))
+    np.testing.assert_allclose(sizes, np.arange(SHARED_STEPS, 0, -1) / SHARED_STEPS)
 
 
 def test_few_pixels_are_covered(graph: DifferentiableGraph, monkeypatch: pytest.MonkeyPatch) -> None:
