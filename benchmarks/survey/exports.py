@@ -40,7 +40,7 @@ class Way:
         return f"{'dynamo' if self.dynamo else 'TorchScript'}, opset {self.opset}"
 
 
-WAYS = (Way(False, 13), Way(False, 17), Way(False, 20), Way(True, 18), Way(True, 20), Way(True, 23))
+WAYS = (Way(False, 13), Way(False, 17), Way(False, 20), Way(True, 18), Way(True, 23))
 
 
 def export(network: nn.Module, shape: tuple[int, ...], way: Way, path: Path) -> None:
