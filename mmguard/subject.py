@@ -1,0 +1,148 @@
+"""A model and its clean set, read and checked before anything is learned from them."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from mmguard.advice import warn_of_doubtful_labels
+from mmguard.errors import NotClassifierError, OptionError, ProviderError
+from mmguard.stats import check_level, check_null_samples
+from mmguard.types import FloatArray, InputSpec, IntArray, Preprocessing
+
+if TYPE_CHECKING:
+    from mmguard.calibrate import Calibrator, DifferentiableGraph, Settings
+    from mmguard.calibrate.fingerprint import Fingerprint
+    from mmguard.exporter import Activation, Classifier
+
+logger = logging.getLogger(__name__)
+
+COMPARED = 32
+"""Clean inputs on which the differentiable graph must equal ONNX Runtime before anything is learned."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model and its clean set D, checked and ready to learn from.
+
+    Attributes:
+        graph: the network as PyTorch has it, on the device of the calibration.
+        x: (N, ...) float32, D. labels: (N,) int64 or None.
+        learner: makes the calibrator of clean inputs (N, ...).
+        margins: (K,) float64 by scale, maximum margins by class of the network that bounds by value name clip, or with
+            None of the original.
+    """
+
+    classifier: "Classifier"
+    activations: "list[Activation]"
+    graph: "DifferentiableGraph"
+    input: InputSpec
+    x: npt.NDArray[np.float32]
+    labels: IntArray | None
+    classes: tuple[str, ...]
+    learner: "Callable[[npt.NDArray[np.float32]], Calibrator]"
+    margins: "Callable[[Mapping[str, npt.NDArray[np.float32]] | None], dict[str, FloatArray]]"
+
+    def fingerprint(self, settings: "Settings", seed: int, device: str) -> "Fingerprint":
+        """What the bounds that are learned depend on; the arguments are the calibration's."""
+        from mmguard.calibrate import fingerprint
+        from mmguard.calibrate.fingerprint import digest
+
+        sites = {
+            "clip sites": digest({}, repr([(each.value, each.axis) for each in self.activations])),
+            "logits": self.classifier.scores.value,
+        }
+        path, spec = self.classifier.path, self.input
+        files = [path, *(path.parent / location for location in self.classifier.external_files())]
+        return fingerprint(files, self.x, self.labels, (spec.low, spec.high), settings, seed, device) | sites
+
+
+def prepare(
+    model: Path,
+    clean: Path,
+    settings: "Settings",
+    logits: str | None,
+    sites: str,
+    classes: Sequence[str] | None,
+    preprocessing: Preprocessing | None,
+    seed: int,
+    device: str,
+    skip_bad: bool,
+) -> Subject:
+    """Read the model and D, and refuse whatever would make the learning vain."""
+    from mmguard import calibrate, exporter
+
+    _check_run(seed, device)
+    classifier = exporter.read_classifier(model, logits)
+    activations = exporter.find_activations(classifier.model, classifier.scores.value, sites)
+    graph = calibrate.DifferentiableGraph(exporter.scored(classifier), classifier.output.logits, widen=True)
+    spec = calibrate.declared_input(
+        classifier.input_name, classifier.input_shape, preprocessing, clean.is_dir(), classifier.input_dtype
+    )
+    data = calibrate.read_clean(clean, spec, skip_bad)
+    if settings.objective != "mmom":
+        check_null_samples(len(data.x))
+        if settings.null == "empirical":
+            check_level(settings.theta, len(data.x))
+    spec = calibrate.with_box(spec, data.x)
+    with exporter.scored_file(classifier) as path:
+        few, allowed = data.x[:COMPARED], exporter.tolerance(classifier.model)
+        calibrate.assert_matches_onnxruntime(graph, path, few, classifier.output.logits, allowed)
+    axes = {activation.value: activation.axis for activation in activations}
+
+    def learner(x: npt.NDArray[np.float32]) -> "Calibrator":
+        return calibrate.Calibrator(graph, axes, x, (spec.low, spec.high), settings, seed, device)
+
+    x, original = data.x, learner(data.x).original_logits
+    _check_scores(original, len(x))
+    labels, names = calibrate.assign_classes(data, original.shape[1], classes)
+    if labels is not None:
+        calibrate.check_accuracy(original, labels)
+        warn_of_doubtful_labels(float((original.argmax(axis=1) == labels).mean()))
+        right = original.argmax(axis=1) == labels
+        if settings.only_correct and not right.all():
+            check_null_samples(int(right.sum()))
+            logger.info("%d clean inputs left out, which the model decides wrongly", int((~right).sum()))
+            x, labels = x[right], labels[right]
+            if settings.null == "empirical":
+                check_level(settings.theta, len(x))
+    labelled = labels is not None
+    if labelled or settings.objective != "mmom":  # which refuses to learn without labels
+        decided = original.argmax(axis=1) if labels is None else labels
+        calibrate.check_classes(decided, names, settings.objective, labelled=labelled)
+    logger.info(
+        "%d clean inputs, %d skipped; %d classes; %d clip sites",
+        *(len(x), len(data.skipped), len(names), len(activations)),
+    )
+
+    def margins(bounds: Mapping[str, npt.NDArray[np.float32]] | None) -> dict[str, FloatArray]:
+        return calibrate.maximum_margins(graph, x, (spec.low, spec.high), len(names), bounds, seed, device)
+
+    return Subject(classifier, activations, graph, spec, x, labels, tuple(names), learner, margins)
+
+
+def _check_run(seed: int, device: str) -> None:
+    import torch
+
+    if not 0 <= seed < 2**63:
+        raise OptionError(f"seed must be from 0 to 2^63 - 1, got {seed}")
+    if device not in ("cpu", "cuda"):
+        raise OptionError(f"device must be cpu or cuda, got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ProviderError("device cuda was asked for, but this PyTorch finds no CUDA GPU; calibrate on the CPU")
+
+
+def _check_scores(logits: npt.NDArray[np.float32], n: int) -> None:
+    if logits.ndim != 2 or len(logits) != n or logits.shape[1] < 2:
+        raise NotClassifierError(
+            f"the model gives logits of shape {logits.shape} for {n} inputs; a classifier gives ({n}, K), K at least 2"
+        )
+    if not (finite := np.isfinite(logits).all(axis=1)).all():
+        raise NotClassifierError(
+            f"the model gives logits that are NaN or infinite for {int((~finite).sum())} of the {n} clean inputs, the "
+            f"first of them number {int(finite.argmin())}; mend the model or leave these inputs out"
+        )
