@@ -1,7 +1,7 @@
 """From a model file and a clean set to a guard bundle: learn, export, verify, write.
 
-This and `mmguard.subject` alone join the rooms. They import the offline ones inside their functions: a serving container
-has neither torch nor onnx, and must be able to import this.
+This and `mmguard.subject` alone join the rooms. They import the offline ones inside their functions: a serving
+container has neither torch nor onnx, and must be able to import this.
 """
 
 import logging
