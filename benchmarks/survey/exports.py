@@ -91,15 +91,27 @@ def judge(path: Path, x: Array) -> dict[str, object]:
 
 
 def dead_sites(graph: DifferentiableGraph, axes: dict[str, int], x: torch.Tensor) -> list[str]:
-    """Sites whose bound has no gradient, or one that is not finite."""
-    bounds = {}
+    """Sites whose bound has no gradient, or one that is not finite: neither among all bounds nor alone.
+
+    Bounds on what comes later may hide an earlier one.
+    """
     with torch.no_grad():
-        for value, activation in graph.record(x, tuple(axes)).items():
-            over = [axis for axis in range(activation.ndim) if axis != axes[value] % activation.ndim]
-            low, high = activation.amin(over, keepdim=True)[0], activation.amax(over, keepdim=True)[0]
-            bounds[value] = (low + BOUND * (high - low)).requires_grad_()
-    graph(x, bounds).square().sum().backward()
-    gradients = {value: bound.grad for value, bound in bounds.items()}
+        bounds = {value: _half(activation, axes[value]) for value, activation in graph.record(x, tuple(axes)).items()}
+    return [
+        value for value in _without_gradient(graph, x, bounds) if _without_gradient(graph, x, {value: bounds[value]})
+    ]
+
+
+def _half(activation: torch.Tensor, axis: int) -> torch.Tensor:
+    over = [each for each in range(activation.ndim) if each != axis % activation.ndim]
+    low, high = activation.amin(over, keepdim=True)[0], activation.amax(over, keepdim=True)[0]
+    return low + BOUND * (high - low)
+
+
+def _without_gradient(graph: DifferentiableGraph, x: torch.Tensor, bounds: dict[str, torch.Tensor]) -> list[str]:
+    free = {value: bound.clone().requires_grad_() for value, bound in bounds.items()}
+    graph(x, free).square().sum().backward()
+    gradients = {value: bound.grad for value, bound in free.items()}
     return [
         value
         for value, gradient in gradients.items()
