@@ -6,6 +6,9 @@ import onnx_ir as ir
 
 from mmguard.exporter.sites.layers import LAYERS
 
+SHAPES = ("Shape", "Size")
+"""Operators that read no numbers."""
+
 
 class Flow:
     """The dependencies that clip sites turn on.
@@ -15,7 +18,7 @@ class Flow:
 
     Attributes:
         order: place of each node in the graph.
-        computed: values that depend on the graph's input; all others are constants.
+        computed: values that depend on the numbers in the graph's input; others are constants, or of its shape alone.
         needed: values that the logits depend on, the logits included.
         feeding: values that a layer on the way to the logits depends on.
         after: values that depend on the logits, the logits included.
@@ -36,10 +39,11 @@ class Flow:
         return -1 if node is None else self.order[node]
 
     def descendants(self, values: Iterable[ir.Value]) -> set[ir.Value]:
-        """The values themselves, and all that depend on one of them."""
+        """The values themselves, and all that depend on the numbers in one of them."""
         found = set(values)
         for node in self._nodes:
-            if not found.isdisjoint(value for value in node.inputs if value is not None):
+            read = () if node.op_type in SHAPES else (value for value in node.inputs if value is not None)
+            if not found.isdisjoint(read):
                 found.update(node.outputs)
         return found
 

@@ -60,6 +60,14 @@ def test_an_activation_of_weights_is_left() -> None:
     assert not found.left_out
 
 
+def test_a_maximum_of_lengths_is_no_activation() -> None:
+    """Padding that depends on the size of the image is written so."""
+    body = "s = Shape(c) l = Cast<to = 1>(s) r = Relu(l) i = Cast<to = 7>(r) e = Reshape(c, i) y = Relu(e)"
+    found = surveyed(CONVOLVED.format(body))
+    assert operators(found) == [("y", "Relu")]
+    assert not found.left_out
+
+
 def test_an_activation_of_integers_is_left() -> None:
     body = CONVOLVED.format("i = Cast<to = 7>(c) r = Relu(i) z = Cast<to = 1>(r) y = Relu(z)")
     assert operators(surveyed(body)) == [("y", "Relu")]
