@@ -22,7 +22,7 @@ import torch
 from benchmarks.environment import DISTRIBUTIONS, environment
 from benchmarks.record import RESULTS, Record, write_json
 from benchmarks.survey import exports, perceptron, torchvision_stand_in
-from benchmarks.survey.networks import Subject, subjects
+from benchmarks.survey.networks import Subject, settled, subjects
 from mmguard.errors import MmguardError
 
 logger = logging.getLogger("benchmarks.survey")
@@ -44,7 +44,7 @@ def measure(make: Callable[[], Subject], folder: Path) -> Record:
     torch.manual_seed(0)
     try:
         subject = make()
-        network = subject.make()
+        network = settled(subject.make(), subject.shape)
     except Exception as error:  # of code that is not ours: the record says what
         return {"refused": _words(error)}
     record: Record = {

@@ -12,6 +12,8 @@ CLASSES = 10
 SMALL_SIDE = 96
 """Pixels of an image's side, for networks that take it; others take the size that they were made for."""
 MAX_PARAMETERS = 150e6
+NOISE = 8
+"""Inputs that set the statistics of batch normalisations."""
 SHALLOW: tuple[dict[str, Any], ...] = (
     {"depth": 2},
     {"depths": (1, 1, 1, 1)},
@@ -38,6 +40,19 @@ class Subject:
     options: dict[str, Any]
     make: Callable[[], nn.Module]
     shape: tuple[int, int, int]
+
+
+@torch.no_grad()
+def settled(network: nn.Module, shape: tuple[int, ...]) -> nn.Module:
+    """The network with its batch normalisations by the statistics of noise (N, *shape): of random weights, the signal
+    would die away without."""
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            part.reset_running_stats()
+            part.momentum = None  # the mean over batches, here one
+            part.train()
+    network(torch.randn(NOISE, *shape))
+    return network.eval()
 
 
 @torch.no_grad()
