@@ -44,8 +44,10 @@ class Subject:
 
 @torch.no_grad()
 def settled(network: nn.Module, shape: tuple[int, ...]) -> nn.Module:
-    """The network with its batch normalisations by the statistics of noise (N, *shape): of random weights, the signal
-    would die away without."""
+    """The network with its batch normalisations by the statistics of noise.
+
+    The signal would die away without, where weights are random.
+    """
     for part in network.modules():
         if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
             part.reset_running_stats()
