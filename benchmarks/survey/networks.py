@@ -146,7 +146,7 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
     "Data2VecVision": SMALL | {"image_size": 64},
     "DeiT": SMALL | {"image_size": 64},
     "Dinov2": {"num_hidden_layers": 2, "hidden_size": 48, "num_attention_heads": 4, "image_size": 56},
-    "EfficientNet": {"width_coefficient": 0.25, "depth_coefficient": 0.25, "hidden_dim": 320},
+    "EfficientNet": {"width_coefficient": 0.25, "depth_coefficient": 0.25, "hidden_dim": 320, "initializer_range": 0.5},
     "FocalNet": {"embed_dim": 16, "image_size": 64},
     "HGNetV2": {},
     "MobileNetV1": {"depth_multiplier": 0.25},
