@@ -98,8 +98,8 @@ def timm_subject(family: str) -> Subject:
     import timm
 
     sizes = {name: size for name in timm.list_models(module=family) if (size := _parameters(name)) is not None}
-    if not sizes or min(sizes.values()) > MAX_PARAMETERS:
-        raise LookupError(f"no network of at most {MAX_PARAMETERS:.0f} parameters can be built")
+    if not sizes:
+        raise LookupError("none can be built")
     name = min(sizes, key=lambda each: (sizes[each], each))
     config = timm.get_pretrained_cfg(name)
     shape = tuple(config.input_size) if config is not None else (3, 224, 224)
@@ -108,7 +108,7 @@ def timm_subject(family: str) -> Subject:
         for options, taken in (({"img_size": SMALL_SIDE} | depth, small), (depth, small), (depth, shape)):
             if _takes(name, options, taken):
                 return Subject("timm", family, name, options, partial(_timm, name, options), taken)
-    raise LookupError(f"{name} does not take images of {shape}")
+    raise LookupError(f"{name} takes no images of {shape}, or has more than {MAX_PARAMETERS:.0f} parameters")
 
 
 def _timm(name: str, options: dict[str, Any]) -> nn.Module:
@@ -131,7 +131,9 @@ def _parameters(name: str) -> int | None:
 def _takes(name: str, options: dict[str, Any], shape: tuple[int, int, int]) -> bool:
     try:
         with torch.no_grad():
-            return bool(_timm(name, options)(torch.zeros(2, *shape)).shape == (2, CLASSES))
+            network = _timm(name, options)
+            small = sum(weight.numel() for weight in network.parameters()) <= MAX_PARAMETERS
+            return small and bool(network(torch.zeros(2, *shape)).shape == (2, CLASSES))
     except Exception:  # of code that is not ours
         return False
 
@@ -160,8 +162,8 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
     "ResNet": {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1]},
     "Segformer": {"hidden_sizes": [16, 24, 32, 48]},
     "SwiftFormer": {},
-    "Swin": {"embed_dim": 16, "depths": [1, 1, 2, 1], "image_size": 64, "window_size": 2},
-    "Swinv2": {"embed_dim": 16, "depths": [1, 1, 2, 1], "image_size": 64, "window_size": 2},
+    "Swin": {"embed_dim": 16, "depths": [1, 1, 2, 1], "num_heads": [1, 2, 2, 4], "image_size": 64, "window_size": 2},
+    "Swinv2": {"embed_dim": 16, "depths": [1, 1, 2, 1], "num_heads": [1, 2, 2, 4], "image_size": 64, "window_size": 2},
     "TextNet": {},
     "ViT": SMALL | {"image_size": 64},
     "ViTMSN": SMALL | {"image_size": 64},
