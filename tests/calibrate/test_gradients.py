@@ -66,6 +66,23 @@ def test_gradients_of_attention_are_finite_where_all_is_masked(mask: npt.NDArray
     assert gradient(network, x).isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("shape", "there", "back"),
+    [((1, 3, 4, 4), [2, 1, 0, 3], [2, 0, 1, 3]), ((2, 3, 4, 1), [0, 1, 3, 2], [0, 1, 3, 2])],
+)
+def test_batch_normalization_has_its_gradient_in_every_layout(
+    shape: tuple[int, ...], there: list[int], back: list[int]
+) -> None:
+    factor = np.array([0.5, -2.0, 3.0], np.float32)
+    body = f"a = Transpose<perm = {there}>(x) n = BatchNormalization(a, s, s, s, v) y = Transpose<perm = {back}>(n)"
+    network = graph(body, ",".join(map(str, shape)), s=factor, v=np.ones(3, np.float32))
+    x = torch.zeros(shape, requires_grad=True)
+    weights = torch.randn(network(x).shape, generator=torch.Generator().manual_seed(0))
+    (result,) = torch.autograd.grad((network(x) * weights).sum(), x)
+    returned = weights.permute(np.argsort(back).tolist()).permute(np.argsort(there).tolist())
+    torch.testing.assert_close(result, returned * torch.from_numpy(factor)[:, None, None], rtol=1e-4, atol=1e-4)
+
+
 SCALE, ZERO = np.array(0.1, np.float32), np.array(10, np.uint8)
 X = torch.tensor([[-1.06, -0.96, 0.0], [0.33, 24.4, 24.6]])
 INSIDE = torch.tensor([[0.0, 1.0, 1.0], [1.0, 1.0, 0.0]])

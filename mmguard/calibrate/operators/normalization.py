@@ -28,6 +28,11 @@ def batch_normalization(
         raise node.unsupported(TRAINING)
     if scale.dim() > 1 and not node.attribute("spatial", 1):
         return (x - mean) * (scale * torch.rsqrt(variance + epsilon)) + bias
+    if 1 in (len(x), *x.shape[2:]):
+        # PyTorch 2.13 confuses layouts that differ only by an axis of length 1, and then its gradient is wrong.
+        factor = scale * torch.rsqrt(variance + epsilon)
+        factor, shift = (each.view(-1, *[1] * (x.dim() - 2)).to(x.dtype) for each in (factor, bias - mean * factor))
+        return x * factor + shift
     return F.batch_norm(x, mean, variance, scale, bias, eps=epsilon)
 
 

@@ -81,8 +81,12 @@ class Draw:
 
     def floats(self, *shape: int, low: float = -2.0, high: float = 2.0) -> Array:
         """On a coarse grid one time in three, so that there are equal ones and halves."""
-        values = self._random.uniform(low, high, shape)
+        values = self.uneven(*shape, low=low, high=high)
         return np.asarray(np.clip(np.round(values * 4) / 4, low, high) if self.whole(0, 2) == 0 else values, np.float32)
+
+    def uneven(self, *shape: int, low: float = -2.0, high: float = 2.0) -> Array:
+        """Without equal ones and halves."""
+        return np.asarray(self._random.uniform(low, high, shape), np.float32)
 
     def ints(self, *shape: int, low: int = 0, high: int = 1, dtype: npt.DTypeLike = np.int64) -> Array:
         return np.asarray(self._random.integers(low, high, shape, endpoint=True), dtype)
