@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-COMPARED = 32
-"""Clean inputs on which the differentiable graph must equal ONNX Runtime before anything is learned."""
+COMPARED, COMPARED_NUMBERS = 32, 2**22
+"""Clean inputs, and numbers in them, on which the differentiable graph must equal ONNX Runtime, at most."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ def prepare(
             check_level(settings.theta, len(data.x))
     spec = calibrate.with_box(spec, data.x)
     with exporter.scored_file(classifier) as path:
-        few, allowed = data.x[:COMPARED], exporter.tolerance(classifier.model)
+        few = data.x[: max(1, min(COMPARED, COMPARED_NUMBERS // data.x[0].size))]
+        allowed = exporter.tolerance(classifier.model)
         calibrate.assert_matches_onnxruntime(graph, path, few, classifier.output.logits, allowed)
     axes = {activation.value: activation.axis for activation in activations}
 

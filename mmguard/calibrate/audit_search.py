@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from mmguard.calibrate.graph import DifferentiableGraph
+from mmguard.calibrate.memory import inputs_per_pass
 from mmguard.calibrate.objective import class_margins
 from mmguard.calibrate.precision import reduced
-from mmguard.calibrate.search import CHUNK_ELEMENTS, Box
+from mmguard.calibrate.search import Box
 from mmguard.calibrate.shared import Change, Cover, Perturbation, Warp, by_pixel, is_image
 from mmguard.types import FloatArray
 
@@ -41,7 +42,7 @@ number, one such step as a share of a change's first, and the share of a pixel's
 JUDGED = 100
 """Inputs a class that a change is judged on."""
 CHUNK = 200
-"""Inputs of one forward pass, at most; fewer where inputs are large."""
+"""Inputs of one forward pass, at most."""
 
 
 def maximum_margins(
@@ -103,7 +104,7 @@ class AuditSearch:
         self._graph, self._clean, self._box, self._bounds = graph, clean, box, bounds
         self._every, self._generator = torch.arange(classes, device=clean.device), generator
         self._most = max(2, SEARCH_BUDGET // classes)
-        self._chunk = max(1, min(CHUNK, CHUNK_ELEMENTS // clean[0].numel()))
+        self._chunk = inputs_per_pass(graph, clean, CHUNK)
         with torch.no_grad():
             decisions = torch.cat([graph(part, bounds).argmax(1) for part in clean.split(self._chunk)]).cpu()
         rest = [(decisions != label).nonzero()[:, 0] for label in range(classes)]

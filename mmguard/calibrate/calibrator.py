@@ -12,7 +12,8 @@ from torch import Tensor
 from mmguard.calibrate.bounds import Bounds
 from mmguard.calibrate.descent import Descent
 from mmguard.calibrate.graph import DifferentiableGraph
-from mmguard.calibrate.search import Box, MarginSearch, chunk_size
+from mmguard.calibrate.memory import inputs_per_pass
+from mmguard.calibrate.search import Box, MarginSearch
 from mmguard.calibrate.settings import Settings
 from mmguard.calibrate.state import Progress, State, below, bounds_state, prefixed, restore_bounds
 from mmguard.errors import CleanSetError
@@ -86,7 +87,7 @@ class Calibrator:
         self._clean = torch.from_numpy(np.ascontiguousarray(clean)).to(device)
         self._box = Box(*(torch.from_numpy(np.asarray(end))[None].to(device) for end in box))
         self._generator = torch.Generator().manual_seed(seed)
-        self._chunk = chunk_size(self._clean, settings)
+        self._chunk = inputs_per_pass(self._graph, self._clean, 2 * settings.batch)
         self._original = self._logits(None)
         self._variance = float(self._original.var(dim=0).mean())
         self.original_logits: npt.NDArray[np.float32] = self._original.cpu().numpy()

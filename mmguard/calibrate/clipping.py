@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from mmguard.calibrate.graph import DifferentiableGraph
+from mmguard.calibrate.memory import inputs_per_pass
 from mmguard.types import SiteClipping
 
-ELEMENTS = 2**19
-"""Three images of 224 × 224, or 170 of 32 × 32."""
+AT_ONCE = 200
+"""Inputs of one forward pass, at most."""
 
 
 def measure_clipping(
@@ -20,20 +21,18 @@ def measure_clipping(
     bounds: Mapping[str, npt.NDArray[np.float32]],
     x: npt.NDArray[np.float32],
     device: str = "cpu",
-    elements: int = ELEMENTS,
 ) -> tuple[SiteClipping, ...]:
     """Hold the unclipped activations of D against the bounds.
 
     Args:
         graph: the original network, on `device`. axes: channel axis by name of each activation.
         bounds: by name, broadcastable against the activation. x: (N, ...) float32, D.
-        elements: numbers of the inputs that one forward pass takes, which bound the memory for all activations.
 
     Returns:
         What is clipped at each activation, in the order of `axes`.
     """
     tallies = {value: _Tally(torch.from_numpy(bounds[value]).to(device), axes[value]) for value in axes}
-    batch = max(1, elements // x[0].size)
+    batch = inputs_per_pass(graph, torch.from_numpy(x[:1]).to(device), AT_ONCE)
     with torch.no_grad():
         for part in _parts(x, batch, device):
             for value, activation in graph.record(part, tuple(axes)).items():

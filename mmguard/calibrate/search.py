@@ -13,17 +13,10 @@ import torch
 from torch import Tensor
 
 from mmguard.calibrate.graph import DifferentiableGraph
+from mmguard.calibrate.memory import inputs_per_pass
 from mmguard.calibrate.objective import class_margins
 from mmguard.calibrate.precision import reduced
 from mmguard.calibrate.settings import Settings
-
-CHUNK_ELEMENTS = 2**22
-"""Numbers in the inputs of one forward pass, at most: it bounds the memory that activations take."""
-
-
-def chunk_size(clean: Tensor, settings: Settings) -> int:
-    """Inputs that one forward pass takes: two batches, fewer where inputs are large."""
-    return max(1, min(2 * settings.batch, CHUNK_ELEMENTS // clean[0].numel()))
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,7 @@ class MarginSearch:
     ) -> None:
         self._graph, self._clean, self._box, self._settings = graph, clean, box, settings
         self._generator = generator
-        self._chunk = chunk_size(clean, settings)
+        self._chunk = inputs_per_pass(graph, clean, 2 * settings.batch)
         each = max(2, min(settings.maximisers, settings.search_budget // classes))
         alone = int(each * (1 - settings.shared_share))
         every_class = torch.arange(classes, device=clean.device)

@@ -260,7 +260,7 @@ def test_objectives_take_of_a_preset_what_is_theirs() -> None:
 
 def test_a_step_that_is_split_for_memory_is_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = calibrate(replace(QUICK, rounds=2))
-    monkeypatch.setattr(calibrator_module, "chunk_size", lambda clean, settings: 3)
+    monkeypatch.setattr(calibrator_module, "inputs_per_pass", lambda graph, x, most: 3)
     split = calibrate(replace(QUICK, rounds=2))
     for value, bound in whole.bounds.items():
         np.testing.assert_allclose(split.bounds[value], bound, rtol=1e-3, atol=1e-4)

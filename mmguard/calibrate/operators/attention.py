@@ -81,9 +81,12 @@ def attention(
     return (join_heads(result) if packed else result, key, value, scores)[: node.outputs]
 
 
-def _attend(node: Node, heads: _Heads, mask: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+def _attend(node: Node, heads: _Heads, mask: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
     repeats = heads.query.shape[1] // heads.key.shape[1]
     key, value = (part.repeat_interleave(repeats, 1) for part in (heads.key, heads.value))
+    if mask is None and lengths is None and _plain(node):
+        # Does not hold all scores at once.
+        return F.scaled_dot_product_attention(heads.query, key, value, scale=node.attribute("scale", None)), None
     scale = sqrt(node.attribute("scale", 1 / sqrt(heads.query.shape[-1])))
     raw = (heads.query * scale) @ (key * scale).transpose(-1, -2)
     softcap = node.attribute("softcap", 0.0)
@@ -94,6 +97,14 @@ def _attend(node: Node, heads: _Heads, mask: Tensor | None, lengths: Tensor | No
     weights = masked_softmax(capped.to(dtype), bias.to(dtype)).to(raw.dtype)
     modes = (raw, capped, capped + bias, weights)
     return weights @ value, modes[node.attribute("qk_matmul_output_mode", 0)]
+
+
+def _plain(node: Node) -> bool:
+    """Whether every query sees every key, and the scores are neither altered nor asked for."""
+    altered = ("is_causal", "softcap", "softmax_precision")
+    windows = ("left_window_size", "right_window_size")
+    seen = all(node.attribute(name, -1) < 0 for name in windows)
+    return seen and node.outputs < 4 and not any(node.attribute(name, 0) for name in altered)
 
 
 def _bias(node: Node, heads: _Heads, mask: Tensor | None, lengths: Tensor | None) -> Tensor:

@@ -1,0 +1,24 @@
+"""How many inputs go through a network at once, so that memory is bounded."""
+
+import torch
+from torch import Tensor
+
+from mmguard.calibrate.graph import DifferentiableGraph
+
+NUMBERS = 2**29
+"""That the values of one pass may hold together: 2 GiB in float32. Their gradients take as much again."""
+
+
+def inputs_per_pass(graph: DifferentiableGraph, x: Tensor, most: int) -> int:
+    """The inputs that one pass takes: `most`, or as many as hold `NUMBERS` numbers, but one at least.
+
+    Args:
+        graph: the network. x: (N, ...), of which the first is tried.
+    """
+    each = _numbers(graph, x[[0, 0]]) - _numbers(graph, x[:1])  # what does not grow with the batch is no input's
+    return max(1, min(most, NUMBERS // max(1, each)))
+
+
+@torch.no_grad()
+def _numbers(graph: DifferentiableGraph, x: Tensor) -> int:
+    return sum(value.numel() for value in graph.record(x, graph.values).values())
