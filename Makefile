@@ -66,7 +66,8 @@ $(VENV)/.torch: $(VENV)/.made
 	$(PIP) install $(TORCH)
 	@touch $@
 
+# No dependencies beyond the lock, which is whole but for torchvision, which timm asks for.
 $(VENV)/.demo $(VENV)/.dev $(VENV)/.survey: $(VENV)/.%: requirements/%.txt pyproject.toml $(VENV)/.torch
-	$(PIP) install --require-hashes -r $<
+	$(PIP) install --require-hashes --no-deps -r $<
 	$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@

@@ -126,12 +126,24 @@ def softmax(draw: Draw, operator: str, x: Value) -> Drawn | None:
     return Drawn(operator, [x], some(draw, axis=draw.axis(x.dims))) if x.floats and x.dims else None
 
 
-@draws("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd")
+@draws("ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd")
 @draws("ReduceSum", "ReduceSumSquare")
 def reduce(draw: Draw, operator: str, x: Value) -> Drawn | None:
     if x.array.dtype not in (np.float32, np.int64, np.int32) or not x.dims:
         return None
-    axes, attributes = draw.axes(x.dims) if draw.flag() else None, some(draw, keepdims=draw.whole(0, 1))
+    return _reduced(draw, operator, x.dims, x)
+
+
+@draws("ReduceLogSum")
+def reduce_log_sum(draw: Draw, operator: str, x: Value) -> list[Drawn]:
+    if not x.floats or not x.dims:
+        return []
+    positive = Drawn("Abs", [x])  # a sum that cancels is rounding, whose logarithm is anything
+    return [positive, _reduced(draw, operator, x.dims, positive)]
+
+
+def _reduced(draw: Draw, operator: str, dims: int, x: Value | Drawn) -> Drawn:
+    axes, attributes = draw.axes(dims) if draw.flag() else None, some(draw, keepdims=draw.whole(0, 1))
     if draw.opset < (13 if operator == "ReduceSum" else 18):
         return Drawn(operator, [x], attributes | ({} if axes is None else {"axes": axes}))
     attributes |= some(draw, noop_with_empty_axes=draw.whole(0, 1))
