@@ -129,7 +129,8 @@ def softmax(draw: Draw, operator: str, x: Value) -> Drawn | None:
 @draws("ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd")
 @draws("ReduceSum", "ReduceSumSquare")
 def reduce(draw: Draw, operator: str, x: Value) -> Drawn | None:
-    if x.array.dtype not in (np.float32, np.int64, np.int32) or not x.dims:
+    whole = x.array.dtype in WHOLE and operator != "ReduceProd"  # which overflows
+    if not (x.floats or whole) or not x.dims:
         return None
     return _reduced(draw, operator, x.dims, x)
 
