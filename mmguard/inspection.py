@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mmguard.errors import NoActivationError, UnsupportedOperatorError
 from mmguard.extras import require_calibrate
 from mmguard.manifest import OutputSpec
+from mmguard.subject import read
 
 if TYPE_CHECKING:
     from mmguard.exporter import Activation, LeftOut
@@ -55,7 +56,7 @@ def inspect_model(model: str | Path, logits: str | None = None) -> Inspection:
     require_calibrate()
     from mmguard import calibrate, exporter
 
-    classifier = exporter.read_classifier(Path(model), logits)
+    classifier = read(Path(model), logits)
     graph, obstacles = classifier.model, []
     found = exporter.Survey((), ())
     try:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmguard.advice import warn_of_doubtful_labels
-from mmguard.errors import NotClassifierError, OptionError, ProviderError
+from mmguard.errors import NotClassifierError, OptionError, ProviderError, UnsupportedOperatorError
 from mmguard.stats import check_level, check_null_samples
 from mmguard.types import FloatArray, InputSpec, IntArray, Preprocessing
 
@@ -77,9 +77,9 @@ def prepare(
     from mmguard import calibrate, exporter
 
     _check_run(seed, device)
-    classifier = exporter.read_classifier(model, logits)
-    activations = exporter.find_activations(classifier.model, classifier.scores.value, sites)
+    classifier = read(model, logits)
     graph = calibrate.DifferentiableGraph(exporter.scored(classifier), classifier.output.logits, widen=True)
+    activations = exporter.find_activations(classifier.model, classifier.scores.value, sites)
     spec = calibrate.declared_input(
         classifier.input_name, classifier.input_shape, preprocessing, clean.is_dir(), classifier.input_dtype
     )
@@ -124,6 +124,22 @@ def prepare(
         return calibrate.maximum_margins(graph, x, (spec.low, spec.high), len(names), bounds, seed, device)
 
     return Subject(classifier, activations, graph, spec, x, labels, tuple(names), learner, margins)
+
+
+def read(model: Path, logits: str | None) -> "Classifier":
+    """`exporter.read_classifier`, but where no classifier is found, operators that no guard can take are the reason.
+
+    Raises:
+        ModelError: as there.
+    """
+    from mmguard import calibrate, exporter
+
+    try:
+        return exporter.read_classifier(model, logits)
+    except NotClassifierError as error:
+        if not (reasons := calibrate.refusals(exporter.canonical(model))):
+            raise
+        raise UnsupportedOperatorError(f"{model} cannot be guarded: {'; '.join(reasons)}") from error
 
 
 def _check_run(seed: int, device: str) -> None:

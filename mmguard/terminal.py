@@ -132,7 +132,8 @@ def describe_bundle(bundle: Bundle) -> str:
         (
             f"bundle      {bundle.path}",
             f"sha256      {bundle.digest()} (of the manifest, which holds those of all other files)",
-            f"model       {manifest.name}: input {spec.name} (N, {shape}), {len(manifest.classes)} classes",
+            f"model       {manifest.name}: input {spec.name} (N, {shape}){_batches(spec.shape)}, "
+            f"{len(manifest.classes)} classes",
             f"clip sites  {len(manifest.sites)} activations, {sum(site.channels for site in manifest.sites)} bounds",
             f"clean set   {figures.n} inputs; preset {manifest.preset}, {figures.rounds} rounds ({ended})"
             + _folded(manifest),
@@ -141,7 +142,7 @@ def describe_bundle(bundle: Bundle) -> str:
             *_describe_test(manifest.null, figures.flagged_share),
             "margins     "
             + "; ".join(f"{name} {before:.1f} → {after:.1f}" for name, before, after in widest)
-            + f" (scale {scale}, largest three classes, original → clipped)",
+            + f" (scale {scale}, largest classes, original → clipped)",
         )
     )
 
@@ -160,7 +161,7 @@ def describe_model(found: "Inspection") -> str:
     return _lines(
         (
             f"model       {found.model}: opset {found.opset}, {found.nodes} nodes",
-            f"input       {found.input} (N, {shape}) {found.input_dtype}",
+            f"input       {found.input} (N, {shape}) {found.input_dtype}{_batches(found.input_shape)}",
             f"logits      {found.logits}",
             f"outputs     {found.output.describe()}",
             f"clip sites  {len(found.sites)} activations, {channels}{some} bounds",
@@ -172,10 +173,15 @@ def describe_model(found: "Inspection") -> str:
             *_table(
                 ("value", "operator", "why"), [(each.value, each.operator, each.reason) for each in found.left_out]
             ),
-            *[f"obstacle    {obstacle}" for obstacle in found.obstacles],
+            *[f"obstacle    {line}" for obstacle in found.obstacles for line in obstacle.splitlines()],
             f"verdict     {'cannot' if found.obstacles else 'can'} be calibrated",
         )
     )
+
+
+def _batches(shape: Sequence[int | None]) -> str:
+    """Of which size they are, where the model takes only one; others are split and filled up."""
+    return "" if shape[0] is None else f", in batches of {shape[0]}"
 
 
 def _axis(axis: int) -> str:

@@ -148,8 +148,8 @@ recurrent (float[n,1,4] x) => (float[n,3] logits)
 """
 MATMUL = "    logits = MatMul(hidden, w)"
 UNFIT: dict[str, tuple[Write, str]] = {
-    "tree ensemble": (TREE, "no activation to clip: its operators are TreeEnsembleClassifier"),
-    "linear classifier": (LINEAR, "no activation to clip: its operators are LinearClassifier"),
+    "tree ensemble": (TREE, "TreeEnsembleClassifier .*decision trees, .* are no neural networks"),
+    "linear classifier": (LINEAR, "LinearClassifier .*vector machines and the like are no neural networks"),
     "no activation": (replaced(("Relu(x)", "Neg(x)")), "no activation to clip: its operators are MatMul, Neg"),
     "clipped already": (clipped_already, "clipped by mmguard already; calibrate the original network"),
     "detector": (

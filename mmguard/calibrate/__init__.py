@@ -10,6 +10,7 @@ from mmguard.calibrate.cross_fit import cross_fit, parts_of
 from mmguard.calibrate.domain import declared_input, with_box
 from mmguard.calibrate.fingerprint import fingerprint
 from mmguard.calibrate.graph import DifferentiableGraph
+from mmguard.calibrate.plan import refusals
 from mmguard.calibrate.settings import Null, Objective, Settings, find_preset
 
 __all__ = [
@@ -34,5 +35,6 @@ __all__ = [
     "measure_clipping",
     "parts_of",
     "read_clean",
+    "refusals",
     "with_box",
 ]

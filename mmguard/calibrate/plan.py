@@ -72,6 +72,11 @@ def _domain(node: ir.Node) -> str:
     return "" if node.domain == "ai.onnx" else node.domain
 
 
+def _operator(node: ir.Node) -> str:
+    """The operator, with its domain in front where that is not ONNX's own."""
+    return ".".join(filter(None, (_domain(node), node.op_type)))
+
+
 def _needed(graph: ir.Graph, output: str) -> list[ir.Node]:
     """The nodes that `output` depends on, in the graph's order, which ONNX keeps topological."""
     known = {_name(value) for value in graph.inputs} | graph.initializers.keys()
@@ -87,6 +92,12 @@ def _needed(graph: ir.Graph, output: str) -> list[ir.Node]:
     return nodes[::-1]
 
 
+def refusals(model: ir.Model) -> list[str]:
+    """Operators of a model that no kernel can be written for, each with the reason."""
+    found = {name: reason_to_refuse(name) for name in map(_operator, model.graph)}
+    return [f"operator {name}: {reason}" for name, reason in found.items() if reason]
+
+
 def _refuse_unknown(model: ir.Model, nodes: Sequence[ir.Node]) -> None:
     functions = {(domain, name) for domain, name, _ in model.functions}
     complaints = [text for node in nodes if (text := _complaint(node, functions))]
@@ -97,13 +108,14 @@ def _refuse_unknown(model: ir.Model, nodes: Sequence[ir.Node]) -> None:
         if value.name in read and value.dtype is not None and value.dtype not in DTYPES
     ]
     if complaints:
-        listed = "\n".join(f"- {text}" for text in dict.fromkeys(complaints))
-        raise UnsupportedOperatorError(f"The differentiable graph does not know:\n{listed}\n{REMEDY}")
+        listed = [f"- {text}" for text in dict.fromkeys(complaints)]
+        remedy = [] if any(reason_to_refuse(_operator(node)) for node in nodes) else [REMEDY]
+        raise UnsupportedOperatorError("\n".join(["The differentiable graph does not know:", *listed, *remedy]))
 
 
 def _complaint(node: ir.Node, functions: set[tuple[str, str]]) -> str:
     """What of the node has no kernel; empty where all of it has."""
-    name = ".".join(filter(None, (_domain(node), node.op_type)))
+    name = _operator(node)
     if (node.domain, node.op_type) in functions:
         return f"function {name} of the model (node {_label(node)!r}): inline it first, with onnx.inliner"
     if (_domain(node), node.op_type) not in OPERATORS or node.domain == STRAIGHT_THROUGH:

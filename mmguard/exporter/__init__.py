@@ -2,6 +2,7 @@
 
 from mmguard.exporter.classifier import Classifier, read_classifier
 from mmguard.exporter.clip import write_clipped
+from mmguard.exporter.load import canonical
 from mmguard.exporter.logits import scored, scored_file
 from mmguard.exporter.plans import FORMS, write_plans
 from mmguard.exporter.precision import tolerance
@@ -14,6 +15,7 @@ __all__ = [
     "Classifier",
     "LeftOut",
     "Survey",
+    "canonical",
     "find_activations",
     "read_classifier",
     "require_sites",

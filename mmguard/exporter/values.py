@@ -20,9 +20,14 @@ _STAND_INS = {
     ("com.microsoft", "Gelu"): ("Identity", 1),
     ("com.microsoft", "QuantizeLinear"): ("Identity", 1),
     ("com.microsoft", "QuickGelu"): ("Identity", 1),
+    ("ai.onnx.ml", "Binarizer"): ("Identity", 1),
+    ("ai.onnx.ml", "Imputer"): ("Identity", 1),
+    ("ai.onnx.ml", "Normalizer"): ("Cast", 1),
+    ("ai.onnx.ml", "Scaler"): ("Cast", 1),
     ("ai.onnx.ml", "ZipMap"): ("Identity", 1),
 }
-"""Operators that ONNX's inference does not know: which one of the same shape it is given, and with how many inputs."""
+"""Operators that ONNX's inference does not know: which one of the same shape it is given (a Cast gives float32), and
+with how many inputs."""
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,13 @@ def test_one_sigmoid_is_two_classes(tmp_path: Path) -> None:
     assert [value.name for value in classifier.model.graph.outputs] == ["p"], "the model itself stays"
 
 
+def test_a_sigmoid_behind_a_scaler_is_two_classes() -> None:
+    body = network("float[n,2] both", BOTH, 1).replace(
+        "hidden = Relu(x)", "near = ai.onnx.ml.Scaler<offset = [1.0], scale = [2.0]>(x) hidden = Relu(near)"
+    )
+    assert find_scores(ir.from_onnx_text(body)).one_column
+
+
 def test_a_hidden_sigmoid_is_no_end() -> None:
     body = network("float[n,2] out", "gate = Sigmoid(raw) out = MatMul(gate, v)").replace(
         "<float[4,3] w", "<float[3,2] v = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}, float[4,3] w"

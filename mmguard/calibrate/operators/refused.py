@@ -23,7 +23,7 @@ _REASONS = {
     _TRAINING: "NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss ai.onnx.preview.training.Adagrad "
     "ai.onnx.preview.training.Adam ai.onnx.preview.training.Gradient ai.onnx.preview.training.Momentum",
     _TREES: "ai.onnx.ml.TreeEnsemble ai.onnx.ml.TreeEnsembleClassifier ai.onnx.ml.TreeEnsembleRegressor "
-    "ai.onnx.ml.SVMClassifier ai.onnx.ml.SVMRegressor ai.onnx.ml.LinearClassifier ai.onnx.ml.ZipMap",
+    "ai.onnx.ml.SVMClassifier ai.onnx.ml.SVMRegressor ai.onnx.ml.LinearClassifier",
     _BOXES: "NonMaxSuppression RoiAlign MaxRoiPool",
 }
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import floor
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,8 +79,10 @@ def _axes(node: Node, x: Tensor, scales: Tensor | None, sizes: Tensor | None) ->
 
 
 def _scaled(x: Tensor, axes: Sequence[int], scales: Sequence[float]) -> list[_Axis]:
-    pairs = zip(axes, scales, strict=True)
-    return [_Axis(axis, x.shape[axis], int(x.shape[axis] * scale), scale) for axis, scale in pairs]
+    pairs = zip(axes, scales, strict=True)  # a product in single precision, since rounding decides on the length
+    return [
+        _Axis(axis, x.shape[axis], int(np.float32(x.shape[axis]) * np.float32(scale)), scale) for axis, scale in pairs
+    ]
 
 
 def _sized(node: Node, x: Tensor, axes: Sequence[int], lengths: Sequence[int]) -> list[_Axis]:

@@ -6,7 +6,6 @@ Needs the extra `serve`: import `create_app` from `mmguard.guard.serving.server`
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-import numpy.typing as npt
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -110,7 +109,7 @@ class _Models:
         return self._guards[name]
 
 
-def _outputs(batch: GuardedBatch) -> dict[str, npt.NDArray[Any]]:
+def _outputs(batch: GuardedBatch) -> dict[str, Any]:
     """All that a model answers, by the names of `output_names`."""
     decision = batch.decision
     return {

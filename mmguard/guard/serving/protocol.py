@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from reprlib import repr as short
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from mmguard.errors import InputError
@@ -42,7 +43,9 @@ OUTPUTS = {
     "tensor(string)": "BYTES",
     "tensor(uint8)": "UINT8",
 }
-"""Datatypes of outputs, by ONNX Runtime's name of the type. What is no tensor, such as a map, cannot be served."""
+"""Datatypes of outputs, by ONNX Runtime's name of the type."""
+MAPS = ("seq(map(int64,tensor(float)))", "seq(map(string,tensor(float)))")
+"""Types of a number for each class by its name, one map an input. They are served as FP32 (N, K), by sorted names."""
 MAX_AXES = 64
 """NumPy has no arrays of more."""
 
@@ -73,16 +76,17 @@ class ServedTensor:
 
 
 def served_outputs(session: Any, names: Sequence[str]) -> tuple[ServedTensor, ...]:
-    """The model's own outputs that the protocol can carry.
+    """The model's own outputs that the protocol can carry: tensors, and maps from classes to numbers.
 
     Args:
         session: an `onnxruntime.InferenceSession`. names: of the outputs, in order.
     """
     described = {output.name: output for output in session.get_outputs()}
     return tuple(
-        ServedTensor(name, OUTPUTS[output.type], tuple(n if isinstance(n, int) else None for n in output.shape))
+        ServedTensor(name, OUTPUTS.get(output.type, "FP32"), tuple(n if isinstance(n, int) else None for n in shape))
         for name in names
-        if (output := described[name]).type in OUTPUTS
+        if (output := described[name]).type in (*OUTPUTS, *MAPS)
+        for shape in [(None, None) if output.type in MAPS else output.shape]
     )
 
 
@@ -129,9 +133,7 @@ def parse_request(body: bytes, header_length: str | None, spec: InputSpec, outpu
     return InferenceRequest(identity, _parse_input(request, tail, spec), _parse_outputs(request, outputs))
 
 
-def encode_response(
-    model: str, request: InferenceRequest, arrays: Mapping[str, npt.NDArray[Any]]
-) -> tuple[bytes, dict[str, str]]:
+def encode_response(model: str, request: InferenceRequest, arrays: Mapping[str, Any]) -> tuple[bytes, dict[str, str]]:
     """Write a response.
 
     In JSON, a number that is NaN or infinite is null, since JSON has no such numbers; binary tensors keep them.
@@ -139,14 +141,15 @@ def encode_response(
     Args:
         model: its name.
         request: what is answered; only its outputs are written.
-        arrays: the model's outputs by name, of the dtypes in `DTYPES` or strings.
+        arrays: the model's outputs by name: arrays of the dtypes in `DTYPES` or of strings, or lists of maps.
 
     Returns:
         The body, and its headers.
     """
     tensors, binary = [], []
     for name, as_binary in request.outputs.items():
-        array = arrays[name]
+        output = arrays[name]
+        array = _columns(output) if isinstance(output, list) else output
         tensor: dict[str, Any] = {"name": name, "datatype": datatype_of(array), "shape": list(array.shape)}
         if as_binary:
             binary.append(to_bytes(array))
@@ -160,6 +163,12 @@ def encode_response(
     if not binary:
         return head, {"Content-Type": "application/json"}
     return b"".join((head, *binary)), {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(head))}
+
+
+def _columns(maps: Sequence[Mapping[Any, float]]) -> npt.NDArray[np.float32]:
+    """(N, K): the numbers of each map by its sorted keys."""
+    rows = [[row[key] for key in sorted(row)] for row in maps]
+    return np.array(rows, np.float32).reshape(len(rows), len(rows[0]) if rows else 0)
 
 
 def _split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:

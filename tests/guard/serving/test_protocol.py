@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from mmguard.bundle import Bundle
@@ -12,6 +13,7 @@ from mmguard.errors import InputError, RequestTooLargeError
 from mmguard.guard.serving.body import decompress
 from mmguard.guard.serving.protocol import (
     InferenceRequest,
+    ServedTensor,
     encode_response,
     model_metadata,
     output_names,
@@ -238,6 +240,20 @@ def test_metadata_names_what_is_answered(tiny_bundle: Path) -> None:
     assert metadata["inputs"] == [{"name": "image", "datatype": "FP32", "shape": [-1, 3, 8, 8]}]
     assert metadata["outputs"][0] == {"name": "logits", "datatype": "FP32", "shape": [-1, 3]}
     assert tuple(output["name"] for output in metadata["outputs"]) == output_names(served)
+
+
+def test_maps_of_names_are_served_as_columns(tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 3]>
+    g (float[n,2] x) => (seq(map(string, float)) p) { p = ai.onnx.ml.ZipMap<classlabels_strings = ["b", "a"]>(x) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "map.onnx")
+    session = open_session(tmp_path / "map.onnx", PROVIDERS["cpu"], 1)
+    assert served_outputs(session, ["p"]) == (ServedTensor("p", "FP32", (None, None)),)
+    x = np.array([[1, 2], [3, 4]], np.float32)
+    for rows, expected in ((2, [2, 1, 4, 3]), (0, [])):
+        (maps,) = session.run(None, {"x": x[:rows]})
+        body, _ = encode_response("m", InferenceRequest(None, x[:rows], {"p": False}), {"p": maps})
+        (tensor,) = json.loads(body)["outputs"]
+        assert (tensor["datatype"], tensor["shape"][0], tensor["data"]) == ("FP32", rows, expected)
 
 
 def test_decompression_stops_at_the_limit() -> None:
