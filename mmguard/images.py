@@ -4,6 +4,7 @@ Images are decoded by Pillow without `draft`: another decoder's pixels differ by
 to move the null distribution. An image's orientation in EXIF is not applied, and transparency is dropped.
 """
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,14 +23,25 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".t
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Image files below a folder by their suffix, sorted by path; hidden files and folders are passed over."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    """Image files below a folder by their suffix, sorted by path, also behind links to folders.
+
+    Hidden files and folders are passed over.
+    """
+    found = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        here = Path(parent)
+        folders[:] = [name for name in folders if not name.startswith(".") and not _leads_back(here / name)]
+        found += [
+            path
+            for name in files
+            if not name.startswith(".") and (path := here / name).suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+        ]
+    return sorted(found)
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether a folder is a link to one that it lies in."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def read_image(path: Path, preprocessing: Preprocessing, dtype: str = "float32") -> npt.NDArray[Any]:

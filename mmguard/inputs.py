@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmguard.errors import InputError
-from mmguard.types import InputSpec
+from mmguard.types import InputSpec, IntArray
 
 ARRAY_SUFFIXES = frozenset({".csv", ".npy", ".npz"})
 """Files that `read_array` reads."""
@@ -30,16 +30,17 @@ def empty_batch(spec: InputSpec) -> npt.NDArray[Any]:
     return np.zeros((0, *(size or 1 for size in spec.shape[1:])), dtype=spec.dtype)
 
 
-def read_array(path: Path, dtype: str = "float32") -> tuple[npt.NDArray[Any], npt.NDArray[np.int64] | None]:
+def read_array(path: Path, dtype: str = "float32") -> tuple[npt.NDArray[Any], IntArray | npt.NDArray[np.str_] | None]:
     """Read inputs from an `.npy` (inputs), an `.npz` (`x`, and optionally labels `y`) or a `.csv`.
 
-    A `.csv` is UTF-8, comma-separated numbers. Its first row names the columns; a last column `label` holds labels.
+    A `.csv` is UTF-8, comma-separated numbers. Its first row names the columns; a last column `label` holds labels,
+    which may be words.
 
     Args:
         dtype: NumPy's name of the dtype that the model takes.
 
     Returns:
-        Inputs (N, ...) of that dtype in the model's own layout, and labels (N,) int64 or None.
+        Inputs (N, ...) of that dtype in the model's own layout, and labels (N,), int64 or strings, or None.
 
     Raises:
         InputError: not such a file, no `x`, an object array, labels that do not match, or values that the dtype cannot
@@ -51,9 +52,10 @@ def read_array(path: Path, dtype: str = "float32") -> tuple[npt.NDArray[Any], np
     x, y = as_inputs(path, arrays["x"], dtype), arrays.get("y")
     if y is None:
         return x, None
-    if y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer):
-        raise InputError(f"{path}: y must be {len(x)} integer labels, got {y.dtype} {y.shape}")
-    return x, y.astype(np.int64)
+    words = y.dtype.kind == "U"
+    if y.shape != x.shape[:1] or not (words or np.issubdtype(y.dtype, np.integer)):
+        raise InputError(f"{path}: y must be {len(x)} integer labels, or names of classes, got {y.dtype} {y.shape}")
+    return x, y.astype(np.str_) if words else y.astype(np.int64)
 
 
 def _load_arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:
@@ -72,17 +74,39 @@ def _load_table(path: Path) -> dict[str, npt.NDArray[np.generic]]:
     """The features of a `.csv` as `x`, and its labels as `y`."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            names, *rows = [row for row in csv.reader(file) if row]
-        values = np.array(rows, dtype=np.float64).reshape(len(rows), len(names))
+            reader = csv.reader(file)
+            names, *rows = [(reader.line_num, row) for row in reader if row]
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path}: not a readable .csv of rows of numbers below a row of names: {error}") from error
-    if any(map(_is_number, names)):
-        raise InputError(f"{path}: the first row must name the columns, it has numbers: {', '.join(names[:5])}")
-    if names[-1].strip().lower() != LABEL:
-        return {"x": values}
-    labels = values[:, -1]
+    columns = names[1]
+    if any(map(_is_number, columns)):
+        raise InputError(f"{path}: the first row must name the columns, it has numbers: {', '.join(columns[:5])}")
+    for line, row in rows:
+        if len(row) != len(columns):
+            raise InputError(f"{path}: line {line} has {len(row)} columns, the first row names {len(columns)}")
+    labelled = columns[-1].strip().lower() == LABEL
+    features = columns[: len(columns) - labelled]
+    values = [[_number(path, line, *cell) for cell in zip(features, row, strict=False)] for line, row in rows]
+    arrays: dict[str, npt.NDArray[np.generic]] = {"x": np.array(values).reshape(len(rows), len(features))}
+    return arrays | {"y": _labels([row[-1] for _, row in rows])} if labelled else arrays
+
+
+def _labels(words: Sequence[str]) -> npt.NDArray[np.generic]:
+    """Whole numbers as int64, other numbers as float64, anything else as it stands."""
+    if not all(map(_is_number, words)):
+        return np.array([word.strip() for word in words], dtype=np.str_)
+    labels = np.array(words, dtype=np.float64)
     whole = np.isfinite(labels).all() and (labels == np.rint(labels)).all()
-    return {"x": values[:, :-1], "y": labels.astype(np.int64) if whole else labels}
+    return labels.astype(np.int64) if whole else labels
+
+
+def _number(path: Path, line: int, column: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(
+            f"{path}: line {line}, column {column!r}: {text!r} is no number; only a last column {LABEL} may hold words"
+        ) from error
 
 
 def _is_number(text: str) -> bool:
@@ -133,7 +157,8 @@ def check_batch(x: npt.NDArray[Any], spec: InputSpec) -> None:
     """
     if not isinstance(x, np.ndarray) or x.dtype != np.dtype(spec.dtype):
         got = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
-        raise InputError(f"input {spec.name!r}: expected a {spec.dtype} NumPy array, got {got}; {_advice(spec.dtype)}")
+        advice = _advice(spec.dtype) if isinstance(x, np.ndarray) else f"use np.asarray(x, {spec.dtype!r})"
+        raise InputError(f"input {spec.name!r}: expected a {spec.dtype} NumPy array, got {got}; {advice}")
     if not shape_fits(x.shape, (None, *spec.shape[1:])):  # the guard makes batches of a fixed size of any
         shape = tuple("N" if axis == 0 else size or "any" for axis, size in enumerate(spec.shape))
         hint = "; one input alone needs a batch axis: x[None]" if x.ndim == len(spec.shape) - 1 else ""

@@ -102,7 +102,7 @@ def prepare(
     _check_scores(original, len(x))
     labels, names = calibrate.assign_classes(data, original.shape[1], classes)
     if labels is not None:
-        calibrate.check_accuracy(original, labels)
+        calibrate.check_accuracy(original, labels, named=bool(data.named))
         warn_of_doubtful_labels(float((original.argmax(axis=1) == labels).mean()))
         right = original.argmax(axis=1) == labels
         if settings.only_correct and not right.all():

@@ -154,6 +154,17 @@ def test_images_are_found_below_a_folder_in_order(tmp_path: Path) -> None:
     ]
 
 
+def test_images_are_found_behind_links_but_not_in_circles(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.png").write_bytes(b"")
+    (tmp_path / "clean").mkdir()
+    (tmp_path / "clean" / "cat").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "clean" / "dog").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "elsewhere")
+    found = [path.relative_to(tmp_path / "clean").as_posix() for path in find_images(tmp_path / "clean")]
+    assert found == ["cat/a.png", "dog/a.png"]
+
+
 def spec_of(*shape: int | None, how: Preprocessing | None = None) -> InputSpec:
     return InputSpec("image", (None, *shape), *BOX, how)
 

@@ -27,14 +27,14 @@ class CleanSet:
 
     Attributes:
         x: (N, ...) float32, the model's own input; of a model that takes another dtype, the values that this has too.
-        y: (N,) int64, index into `folders`, or the class itself where there are none; None where unlabelled.
-        folders: names of the class folders, sorted; empty where there are none.
+        y: (N,) int64, index into `named`, or the class itself where that is empty; None where unlabelled.
+        named: the classes by the names of their folders or in `y`, sorted; empty where there are none.
         skipped: errors of the images that were passed over.
     """
 
     x: npt.NDArray[np.float32]
     y: IntArray | None
-    folders: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
     skipped: tuple[UnreadableImageError, ...] = ()
 
 
@@ -58,15 +58,21 @@ def read_clean(path: Path, spec: InputSpec, skip_bad: bool = False) -> CleanSet:
         raise CleanSetError(f"{path}: expected a folder of images, an .npz, an .npy or a .csv of clean inputs")
     x, y = read_array(path, spec.dtype)
     want = spec.shape[1:]
+    more = path.suffix == ".csv" and want and isinstance(want[0], int) and x.shape[1] == want[0] + 1
+    hint = "; a last column of labels must be called label" if more else ""
     if not len(x) or not shape_fits(x.shape[1:], want):
-        raise CleanSetError(f"{path}: x has shape {x.shape}, the model takes (N, {', '.join(map(str, want))})")
-    return CleanSet(x.astype(np.float32, copy=False), y)
+        raise CleanSetError(f"{path}: x has shape {x.shape}, the model takes (N, {', '.join(map(str, want))})" + hint)
+    x = x.astype(np.float32, copy=False)
+    if y is None or np.issubdtype(y.dtype, np.integer):
+        return CleanSet(x, None if y is None else y.astype(np.int64))
+    names, index = np.unique(y, return_inverse=True)
+    return CleanSet(x, index.astype(np.int64), tuple(map(str, names)))
 
 
 def assign_classes(clean: CleanSet, outputs: int, names: Sequence[str] | None) -> tuple[IntArray | None, list[str]]:
     """Map D's labels to the model's outputs.
 
-    Class folders go by `names` where given, else by number where all are numbers, else by name in sorted order.
+    Named classes go by `names` where given, else by number where all are numbers, else by name in sorted order.
 
     Args:
         outputs: K, the model's number of classes.
@@ -76,59 +82,64 @@ def assign_classes(clean: CleanSet, outputs: int, names: Sequence[str] | None) -
         Labels (N,) int64 or None, and K class names.
 
     Raises:
-        CleanSetError: names or folders that do not fit the outputs.
+        CleanSetError: names or classes that do not fit the outputs.
     """
     if names is not None and (len(names) != outputs or len(set(names)) != outputs):
         raise CleanSetError(f"--classes must name the model's {outputs} outputs once each, it has {len(set(names))}")
-    for name in (*(names or ()), *clean.folders):
+    for name in (*(names or ()), *clean.named):
         try:
             class_name(name)
         except UnicodeEncodeError as error:
             raise CleanSetError(f"the class name {name!r} is not UTF-8; rename it") from error
-    folders = clean.folders
-    if clean.y is None or not folders:
+    found = clean.named
+    if clean.y is None or not found:
         if clean.y is not None and not (clean.y.min() >= 0 and clean.y.max() < outputs):
             raise CleanSetError(
                 f"labels run from {clean.y.min()} to {clean.y.max()}, the model has outputs 0 to {outputs - 1}"
             )
         return clean.y, list(names or map(str, range(outputs)))
-    if names is None and all(folder.isdecimal() for folder in folders):
-        order, names = [int(folder) for folder in folders], [str(index) for index in range(outputs)]
+    if names is None and all(name.isdecimal() for name in found):
+        order, names = [int(name) for name in found], [str(index) for index in range(outputs)]
         if max(order) >= outputs:
-            raise CleanSetError(f"class folder {max(order)} has no output: the model has 0 to {outputs - 1}")
+            raise CleanSetError(f"class {max(order)} has no output: the model has 0 to {outputs - 1}")
     elif names is None:
-        if len(folders) != outputs:
+        if len(found) != outputs:
             raise CleanSetError(
-                f"{len(folders)} class folders, but the model has {outputs} outputs, so their order is unknown; "
+                f"{len(found)} named classes, but the model has {outputs} outputs, so their order is unknown; "
                 "give --classes FILE with one class name a line, in the order of the outputs"
             )
-        order, names = list(range(outputs)), list(folders)
+        order, names = list(range(outputs)), list(found)
     else:
-        unknown = sorted(set(folders) - set(names))
+        unknown = sorted(set(found) - set(names))
         if unknown:
-            raise CleanSetError(f"class folders {unknown} are not in --classes")
-        order = [names.index(folder) for folder in folders]
+            raise CleanSetError(f"classes {unknown} of the clean set are not in --classes")
+        order = [names.index(name) for name in found]
     return np.array(order, dtype=np.int64)[clean.y], list(names)
 
 
-def check_accuracy(logits: npt.NDArray[np.float32], labels: IntArray) -> None:
+def check_accuracy(logits: npt.NDArray[np.float32], labels: IntArray, *, named: bool) -> None:
     """Refuse labels that the model does no better on than chance.
 
     Args:
-        logits: (N, K) of the original network. labels: (N,) int64.
+        logits: (N, K) of the original network. labels: (N,) int64. named: whether the classes came by their names.
 
     Raises:
         CleanSetError: accuracy at most three standard deviations above 1/K.
     """
     chance = 1 / logits.shape[1]
     accuracy = float((logits.argmax(axis=1) == labels).mean())
-    limit = chance + 3 * (chance * (1 - chance) / len(labels)) ** 0.5
-    if accuracy <= limit and limit < 1:
-        raise CleanSetError(
-            f"the model is right on {accuracy:.1%} of the clean inputs, near chance ({chance:.1%}); likely causes: "
-            "class folders in another order than the model's outputs (--classes FILE), or the wrong preprocessing "
-            "(--preprocess, --mean, --std, --scale, --layout, --size, --crop)"
+    spread = 3 * (chance * (1 - chance) / len(labels)) ** 0.5
+    if accuracy > chance + spread or chance + spread >= 1:
+        return
+    order = "classes in another order than the model's outputs" + (" (--classes FILE)" if named else "")
+    if accuracy < chance - spread:
+        said = f"far below chance ({chance:.1%}): the likely cause is {order}"
+    else:
+        said = (
+            f"near chance ({chance:.1%}); likely causes: {order}, or inputs that are not prepared as the model takes "
+            "them (of images: --preprocess, --mean, --std, --scale, --layout, --size, --crop)"
         )
+    raise CleanSetError(f"the model is right on {accuracy:.1%} of the clean inputs, {said}")
 
 
 def check_classes(decided: IntArray, names: Sequence[str], objective: Objective, *, labelled: bool) -> None:

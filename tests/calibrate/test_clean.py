@@ -192,11 +192,11 @@ ARRAYS = CleanSet(np.zeros((2, 1), np.float32), np.array([-1, 3]))
 @pytest.mark.parametrize(
     ("clean", "names", "message"),
     [
-        (FOLDERS, None, r"2 class folders, but the model has 3 outputs.*--classes FILE"),
-        (FOLDERS, ["cat", "fox", "ship"], r"class folders \['dog'\] are not in --classes"),
+        (FOLDERS, None, r"2 named classes, but the model has 3 outputs.*--classes FILE"),
+        (FOLDERS, ["cat", "fox", "ship"], r"classes \['dog'\] of the clean set are not in --classes"),
         (FOLDERS, ["cat", "dog"], "--classes must name the model's 3 outputs once each, it has 2"),
         (FOLDERS, ["cat", "dog", "cat"], "--classes must name the model's 3 outputs once each, it has 2"),
-        (NUMBERS, None, "class folder 3 has no output: the model has 0 to 2"),
+        (NUMBERS, None, "class 3 has no output: the model has 0 to 2"),
         (ARRAYS, None, "labels run from -1 to 3, the model has outputs 0 to 2"),
     ],
 )
@@ -208,17 +208,17 @@ def test_labels_that_do_not_fit_the_outputs_are_refused(clean: CleanSet, names: 
 def test_accuracy_near_chance_is_refused_with_its_likely_cause() -> None:
     labels = np.arange(100) % 4
     logits = np.eye(4, dtype=np.float32)[labels]
-    check_accuracy(logits, labels)
-    with pytest.raises(CleanSetError, match=r"right on 0.0% .* near chance \(25.0%\).*--classes FILE"):
-        check_accuracy(logits, (labels + 1) % 4)
+    check_accuracy(logits, labels, named=True)
+    with pytest.raises(CleanSetError, match=r"right on 0.0% .* far below chance \(25.0%\).*--classes FILE"):
+        check_accuracy(logits, (labels + 1) % 4, named=True)
     # Three standard deviations above a chance of 1/4 are 0.38 of 100.
     for right, refused in ((37, True), (39, False)):
         mixed = np.where(np.arange(100) < right, labels, (labels + 1) % 4)
         if refused:
-            with pytest.raises(CleanSetError, match="near chance"):
-                check_accuracy(logits, mixed)
+            with pytest.raises(CleanSetError, match=r"near chance .* another order than the model's outputs, or"):
+                check_accuracy(logits, mixed, named=False)
         else:
-            check_accuracy(logits, mixed)
+            check_accuracy(logits, mixed, named=False)
 
 
 def test_missing_classes_are_named_and_of_many_only_some(caplog: pytest.LogCaptureFixture) -> None:

@@ -72,7 +72,9 @@ def attention(draw: Draw, operator: str, x: Value) -> Drawn | None:
         return None
     n, length, width = x.shape
     masks: list[Array | None] = [None, draw.ints(n, low=1, high=length, dtype=np.int32)]
-    masks.append(draw.ints(n, length, low=0, high=1, dtype=np.int32))
+    keys = draw.ints(n, length, low=0, high=1, dtype=np.int32)
+    keys[:, 0] = 1  # where all are hidden, each score has lost its digits in a sum with -10,000
+    masks.append(keys)
     attributes = {"num_heads": 2} | some(draw, unidirectional=draw.whole(0, 1), scale=draw.number(0.1, 1))
     weights = [draw.floats(width, 3 * width), draw.floats(3 * width)]
     return Drawn(operator, [x, *weights, draw.one(*masks)], attributes, domain=MS)
