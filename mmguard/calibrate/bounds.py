@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from mmguard.calibrate.fixed_batch import parts
 from mmguard.calibrate.graph import DifferentiableGraph
 
 
@@ -50,8 +51,9 @@ class Bounds(torch.nn.Module):
         low: dict[str, Tensor] = {}
         high: dict[str, Tensor] = {}
         with torch.no_grad():
-            for x in batches:
-                for value, activation in graph.record(x, tuple(axes)).items():
+            # Part by part, because an activation may have the batch among its other axes.
+            for part, _ in (pair for x in batches for pair in parts(x, graph.batch)):
+                for value, activation in graph.record(part, tuple(axes)).items():
                     over = [axis for axis in range(activation.ndim) if axis != axes[value] % activation.ndim]
                     least, most = activation.amin(over, keepdim=True)[0], activation.amax(over, keepdim=True)[0]
                     low[value] = torch.minimum(low.get(value, least), least)

@@ -1,12 +1,13 @@
 """How much of the clean set's activations learned bounds clip."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mmguard.calibrate.fixed_batch import parts
 from mmguard.calibrate.graph import DifferentiableGraph
 from mmguard.calibrate.memory import inputs_per_pass
 from mmguard.types import SiteClipping
@@ -34,15 +35,21 @@ def measure_clipping(
     tallies = {value: _Tally(torch.from_numpy(bounds[value]).to(device), axes[value]) for value in axes}
     batch = inputs_per_pass(graph, torch.from_numpy(x[:1]).to(device), AT_ONCE)
     with torch.no_grad():
-        for part in _parts(x, batch, device):
-            for value, activation in graph.record(part, tuple(axes)).items():
-                tallies[value].add(activation)
+        batch_axes = _batch_axes(graph, tuple(axes), torch.from_numpy(x[:1]).to(device))
+        for start in range(0, len(x), batch):
+            for part, n in parts(torch.from_numpy(x[start : start + batch]).to(device), graph.batch):
+                for value, activation in graph.record(part, tuple(axes)).items():
+                    tallies[value].add(activation, batch_axes[value], len(part), n)
     return tuple(tally.result(value, len(x)) for value, tally in tallies.items())
 
 
-def _parts(x: npt.NDArray[np.float32], batch: int, device: str) -> Iterator[Tensor]:
-    for start in range(0, len(x), batch):
-        yield torch.from_numpy(x[start : start + batch]).to(device)
+def _batch_axes(graph: DifferentiableGraph, values: Sequence[str], x: Tensor) -> dict[str, int]:
+    """The axis of each activation that grows with the batch; the first where batches are of one size."""
+    if graph.batch is not None:
+        return dict.fromkeys(values, 0)
+    one, two = graph.record(x, values), graph.record(x[[0, 0]], values)
+    lengths = {value: zip(one[value].shape, two[value].shape, strict=True) for value in values}
+    return {value: next((axis for axis, (a, b) in enumerate(lengths[value]) if a != b), 0) for value in values}
 
 
 class _Tally:
@@ -53,12 +60,13 @@ class _Tally:
         self._values, self._clipped, self._inputs = 0, 0, 0
         self._low, self._high = torch.full_like(bound, torch.inf), torch.full_like(bound, -torch.inf)
 
-    def add(self, activation: Tensor) -> None:
-        """Count one batch (N, ...)."""
-        above = activation > self._bound
-        self._values += above.numel()
-        self._clipped += int(above.sum())
-        self._inputs += int(above.flatten(1).any(1).sum())
+    def add(self, activation: Tensor, batch_axis: int, size: int, n: int) -> None:
+        """Count a batch of that size, whose first n inputs count."""
+        above = (activation > self._bound).movedim(batch_axis, 0)
+        each = above.reshape(size, -1)[:n] if len(above) % size == 0 else above.reshape(1, -1)
+        self._values += each.numel()
+        self._clipped += int(each.sum())
+        self._inputs += int(each.any(1).sum())
         over = [axis for axis in range(activation.ndim) if axis != self._axis % activation.ndim]
         self._low = torch.minimum(self._low, activation.amin(over).reshape_as(self._bound))
         self._high = torch.maximum(self._high, activation.amax(over).reshape_as(self._bound))

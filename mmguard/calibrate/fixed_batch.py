@@ -1,6 +1,6 @@
 """Networks that take batches of one size, on batches of any; the counterpart of `mmguard.batching` for PyTorch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -17,8 +17,18 @@ def in_parts(run: Callable[[Tensor], Sequence[Tensor]], x: Tensor, size: int | N
     """
     if size is None or len(x) == size:
         return list(run(x))
-    results = [run(_filled(part, size)) for part in x.split(size)]
+    results = [run(part) for part, _ in parts(x, size)]
     return [_joined(tensors, size, len(x)) for tensors in zip(*results, strict=True)]
+
+
+def parts(x: Tensor, size: int | None) -> Iterator[tuple[Tensor, int]]:
+    """The batches that a network takes, each with how many of its rows are of x: the last is filled up.
+
+    Args:
+        x: (N, ...). size: of a batch; None where it takes any.
+    """
+    for part in x.split(len(x) if size is None else size):
+        yield part if size is None else _filled(part, size), len(part)
 
 
 def _filled(part: Tensor, size: int) -> Tensor:

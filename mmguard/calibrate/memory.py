@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from mmguard.calibrate.fixed_batch import parts
 from mmguard.calibrate.graph import DifferentiableGraph
 
 NUMBERS = 2**29
@@ -15,7 +16,10 @@ def inputs_per_pass(graph: DifferentiableGraph, x: Tensor, most: int) -> int:
     Args:
         graph: the network. x: (N, ...), of which the first is tried.
     """
-    each = _numbers(graph, x[[0, 0]]) - _numbers(graph, x[:1])  # what does not grow with the batch is no input's
+    if graph.batch is None:
+        each = _numbers(graph, x[[0, 0]]) - _numbers(graph, x[:1])  # what does not grow with the batch is no input's
+    else:
+        each = _numbers(graph, next(parts(x[:1], graph.batch))[0]) // graph.batch
     return max(1, min(most, NUMBERS // max(1, each)))
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from mmguard.errors import NotClassifierError, OptionError
+from mmguard.exporter.sites.layers import LAYERS
 from mmguard.exporter.values import annotated
 
 OVER_CLASSES = {"Softmax": (-1, 1), "LogSoftmax": (-1, 1), "Hardmax": (-1, 1), "ArgMax": (-1, 1), "TopK": (-1, 1)}
@@ -17,8 +18,6 @@ OVER_CLASSES = {"Softmax": (-1, 1), "LogSoftmax": (-1, 1), "Hardmax": (-1, 1), "
 OVER_EACH = frozenset({"Sigmoid"})
 DECISIONS = frozenset({*OVER_CLASSES, *OVER_EACH})
 RESHAPES = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
-LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "GRU", "LSTM", "RNN"})
-"""What has weights. After one of these a value is no answer any more: the classifier goes on."""
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 
 
@@ -141,9 +140,20 @@ def _reached(graph: ir.Graph, source: ir.Value) -> set[str]:
         names = {str(value.name) for value in node.outputs}
         computed |= names
         varying = inputs & computed
-        if varying <= reached and node.op_type not in LAYERS:
+        if varying <= reached and not _is_layer(node, computed):
             reached |= names
     return reached
+
+
+def _is_layer(node: ir.Node, computed: set[str | None]) -> bool:
+    """Whether a node mixes by weights. After it a value is no answer any more: the classifier goes on."""
+    weights = [value.shape for value in node.inputs if value is not None and value.name not in computed]
+    return node.op_type in LAYERS or any(shape is not None and _is_table(shape) for shape in weights)
+
+
+def _is_table(shape: ir.Shape) -> bool:
+    """Of more than one axis longer than 1."""
+    return sum(size != 1 for size in shape) > 1
 
 
 def _explains(graph: ir.Graph, value: ir.Value, reached: set[str]) -> bool:

@@ -76,6 +76,11 @@ def _infer(model: ir.Model) -> None:
 
 
 def _stand_in(node: ir.Node) -> None:
+    if node.domain == "com.microsoft" and node.op_type in ("FusedConv", "FusedGemm"):
+        node.domain, node.op_type = "", node.op_type.removeprefix("Fused")
+        node.resize_inputs(min(3, len(node.inputs)))
+        for name in [name for name in node.attributes if name.startswith("activation")]:
+            del node.attributes[name]
     if (node.domain, node.op_type) in _STAND_INS:
         node.op_type, inputs = _STAND_INS[node.domain, node.op_type]
         node.domain = ""

@@ -119,6 +119,23 @@ def test_a_hidden_sigmoid_is_no_end() -> None:
     assert find_scores(ir.from_onnx_text(body)).value == "out"
 
 
+AFTER = {
+    "einsum": 'out = Einsum<equation = "nf,fk->nk">(h, v)',
+    "table": "a = Constant<value_ints = [2]>() u = Unsqueeze(h, a) m = Mul(u, v) b = Constant<value_ints = [1]>()"
+    " out = ReduceSum<keepdims = 0>(m, b)",
+    "quantised": "q, s, z = DynamicQuantizeLinear(h) i = MatMulInteger(q, eight, z)"
+    " f = Cast<to = 1>(i) out = Mul(f, s)",
+}
+
+
+@pytest.mark.parametrize("hidden", ["g = Sigmoid(raw) h = Mul(raw, g)", "h = Softmax(raw)"])
+@pytest.mark.parametrize("after", AFTER.values(), ids=AFTER)
+def test_what_a_later_layer_takes_is_no_end(hidden: str, after: str) -> None:
+    constants = "<float[3,2] v = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}, uint8[3,2] eight = {1, 2, 3, 4, 5, 6}, float[4,3] w"
+    body = network("float[n,2] out", f"{hidden} {after}").replace("<float[4,3] w", constants)
+    assert find_scores(ir.from_onnx_text(body)).value == "out"
+
+
 def test_a_gate_and_an_attention_are_no_end() -> None:
     gated = "gate = Sigmoid(raw) mixed = Mul(gate, raw) weight = Softmax(raw) out = Mul(mixed, weight)"
     assert scores_of("float[n,3] out", gated).value == "raw", "all of it is a function of the logits alone"

@@ -31,6 +31,9 @@ ACTIVATIONS = BOUNDED | {
 CONTRIBUTED = frozenset({"BiasGelu", "FastGelu", "Gelu", "QuickGelu"})
 """The same of com.microsoft, which ONNX Runtime's optimiser writes."""
 
+FUSED = frozenset({"FusedConv", "FusedGemm"})
+"""Layers of com.microsoft with an activation of their own: its name is in their attribute `activation`."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -75,6 +78,9 @@ def find_candidates(graph: ir.Graph, flow: Flow) -> Candidates:
 
 
 def _known_operator(node: ir.Node) -> str | None:
+    if node.domain == "com.microsoft" and node.op_type in FUSED:
+        fused = node.attributes.get_string("activation", "")
+        return fused if fused in ACTIVATIONS else None
     known = ACTIVATIONS if node.domain in ("", "ai.onnx") else CONTRIBUTED if node.domain == "com.microsoft" else ()
     return node.op_type if node.op_type in known else None
 

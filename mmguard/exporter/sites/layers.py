@@ -14,7 +14,7 @@ LAST_NORMS = frozenset(
     {"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", "SkipLayerNormalization"}
 )
 
-LAYERS = CONVOLUTIONS | PRODUCTS | RECURRENT | ATTENTION | {"Einsum", "Gemm"}
+LAYERS = CONVOLUTIONS | PRODUCTS | RECURRENT | ATTENTION | {"Einsum", "FusedGemm", "Gemm"}
 """Operators that mix channels by weights."""
 STOPS = LAYERS | POOLS | FIRST_NORMS | LAST_NORMS
 """Operators that say where the channels of what they take are."""
@@ -39,7 +39,7 @@ def input_axes(node: ir.Node, index: int, rank: int | None, weighted: bool) -> A
         return frozenset({last}) if index == 0 else frozenset()
     if not weighted:
         return frozenset()
-    if kind == "Gemm":
+    if kind in ("FusedGemm", "Gemm"):
         transposed = node.attributes.get_int("transA" if index == 0 else "transB", 0)
         return frozenset({index if transposed else 1 - index}) if index < 2 else frozenset()
     if kind in PRODUCTS:
@@ -55,7 +55,7 @@ def output_axes(node: ir.Node, rank: int | None, weighted_first: bool) -> Axes:
         weighted_first: whether the first input of a product holds the weights.
     """
     kind, last = node.op_type, -1 if rank is None else rank - 1
-    if kind in CONVOLUTIONS | POOLS | FIRST_NORMS | {"Gemm"}:
+    if kind in CONVOLUTIONS | POOLS | FIRST_NORMS | {"FusedGemm", "Gemm"}:
         return frozenset({1})
     if kind in LAST_NORMS:
         return _normalised(node, rank)

@@ -46,6 +46,20 @@ def test_the_activations_that_onnx_runtime_writes_are_sites(operator: str) -> No
     assert (site.value, site.operator, site.axis, site.channels, site.places) == ("a", operator, -1, 4, 16)
 
 
+def test_a_layer_that_onnx_runtime_fused_with_its_activation_is_a_site() -> None:
+    body = CONVOLVED.format('y = com.microsoft.FusedConv<activation = "Relu">(c, k)').replace(
+        "MatMul(features, w)", "MatMul(h, w)"
+    )
+    dense = 'h = com.microsoft.FusedGemm<activation = "LeakyRelu", activation_alpha = 0.1>(features, square, bias)'
+    found = surveyed(body.replace("logits =", f"{dense} logits ="), header=CONTRIBUTED)
+    assert [(site.value, site.operator, site.axis, site.channels) for site in found.sites] == [
+        ("y", "Relu", 1, 4),
+        ("h", "LeakyRelu", -1, 4),
+    ]
+    plain = CONVOLVED.format("d = com.microsoft.FusedConv(c, k) y = Relu(d)")
+    assert operators(surveyed(plain, header=CONTRIBUTED)) == [("y", "Relu")]
+
+
 def test_an_operator_of_another_domain_is_left() -> None:
     body = PLAIN.replace("logits =", "own = com.example.Relu(hidden) logits =").replace("MatMul(hidden", "MatMul(own")
     header = '<ir_version: 8, opset_import: ["" : 17, "com.example" : 1]>'
