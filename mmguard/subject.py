@@ -88,11 +88,12 @@ def prepare(
         check_null_samples(len(data.x))
         if settings.null == "empirical":
             check_level(settings.theta, len(data.x))
-    spec = calibrate.with_box(spec, data.x)
     with exporter.scored_file(classifier) as path:
         few = data.x[: max(1, min(COMPARED, COMPARED_NUMBERS // data.x[0].size))]
         allowed = exporter.tolerance(classifier.model)
         calibrate.assert_matches_onnxruntime(graph, path, few, classifier.output.logits, allowed)
+        exporter.require_rows(path, few, classifier.output)
+    spec = calibrate.with_box(spec, data.x)
     axes = {activation.value: activation.axis for activation in activations}
 
     def learner(x: npt.NDArray[np.float32]) -> "Calibrator":

@@ -212,6 +212,13 @@ UNFIT: dict[str, tuple[Write, str]] = {
         ),
         "'logits' and 'aux' could each be the logits",
     ),
+    "classes before inputs": (
+        replaced(
+            ("float[n,3] logits", "float[3,n] logits"),
+            (MATMUL, "    scores = MatMul(hidden, w)\n    logits = Transpose<perm = [1, 0]>(scores)"),
+        ),
+        r"'logits' has shape \(3, 2\) for 2 inputs; a guard needs a row for each input",
+    ),
     "If": (with_branch, r"has control flow \(If\), whose branches cannot be clipped"),
     "recurrent": (
         text(RECURRENT),

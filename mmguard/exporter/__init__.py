@@ -7,7 +7,7 @@ from mmguard.exporter.logits import scored, scored_file
 from mmguard.exporter.plans import FORMS, write_plans
 from mmguard.exporter.precision import tolerance
 from mmguard.exporter.sites import Activation, LeftOut, Survey, find_activations, require_sites, survey
-from mmguard.exporter.verify import run, verify_export, verify_tail
+from mmguard.exporter.verify import require_rows, run, verify_export, verify_tail
 
 __all__ = [
     "FORMS",
@@ -18,6 +18,7 @@ __all__ = [
     "canonical",
     "find_activations",
     "read_classifier",
+    "require_rows",
     "require_sites",
     "run",
     "scored",

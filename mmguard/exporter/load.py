@@ -12,6 +12,7 @@ from onnx_ir.passes.common import InlinePass
 from mmguard.bundle import BOUNDS, MANIFEST, PROBES, PROVENANCE, REPORT
 from mmguard.errors import NotOnnxError, UnsupportedOperatorError
 from mmguard.exporter.files import read
+from mmguard.manifest import bundle_path
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ def load(path: Path) -> ir.Model:
 
     Raises:
         NotOnnxError: no such file, not ONNX, refused by the checker, or external weights that a bundle cannot hold.
+        UnsupportedOperatorError: sparse weights.
     """
     if not path.is_file():
         raise NotOnnxError(f"{path}: no such file; the first argument of calibrate is an ONNX file")
@@ -37,6 +39,8 @@ def load(path: Path) -> ir.Model:
         model = read(path)
     except (onnx.checker.ValidationError, DecodeError, ValueError, OSError, RuntimeError) as error:
         raise NotOnnxError(f"{path} is not a valid ONNX model: {error}") from error
+    if onnx.load(path, load_external_data=False).graph.sparse_initializer:
+        raise UnsupportedOperatorError(f"{path} has sparse weights, which cannot be guarded; save it with dense ones")
     for tensor in external_tensors(model):
         _check_external(path, tensor)
     return model
@@ -65,9 +69,14 @@ def canonical(path: Path) -> ir.Model:
 
 def external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
     """Weights that lie in other files; they are mapped when they are read."""
-    for value in model.graph.initializers.values():
-        if isinstance(value.const_value, ir.ExternalTensor):
-            yield value.const_value
+    weights = [value.const_value for value in model.graph.initializers.values()]
+    nodes = (node for graph in (model.graph, *model.functions.values()) for node in graph)
+    weights += [
+        each.value for node in nodes for each in node.attributes.values() if each.type is ir.AttributeType.TENSOR
+    ]
+    for weight in weights:
+        if isinstance(weight, ir.ExternalTensor):
+            yield weight
 
 
 def _has_graphs(node: ir.Node) -> bool:
@@ -93,11 +102,13 @@ def _converted(path: Path, opset: int) -> ir.Model:
 
 def _check_external(path: Path, tensor: ir.ExternalTensor) -> None:
     location = str(tensor.location)
+    remedy = "save the model again with another location, such as weights.data"
+    try:
+        bundle_path(location)
+    except ValueError as error:
+        raise NotOnnxError(f"{path} keeps weights in {location!r}, which no bundle can hold; {remedy}") from error
     if location.split("/")[0] in RESERVED:
-        raise NotOnnxError(
-            f"{path} keeps weights in {location!r}, where a bundle keeps a file of its own; "
-            "save the model again with another location, such as weights.data"
-        )
+        raise NotOnnxError(f"{path} keeps weights in {location!r}, where a bundle keeps a file of its own; {remedy}")
     size, end = Path(tensor.path).stat().st_size, (tensor.offset or 0) + (tensor.length or tensor.nbytes)
     if size < end:
         raise NotOnnxError(

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import onnx
 
 from mmguard.batching import run_session
-from mmguard.errors import GraphMismatchError, NotOnnxError
+from mmguard.errors import GraphMismatchError, NotClassifierError, NotOnnxError
 from mmguard.exporter.precision import FLOAT
 from mmguard.manifest import OutputSpec
 from mmguard.runtime import new_session
@@ -65,6 +65,28 @@ def verify_tail(
     for name, got, wanted in zip(output.derived, made, expected, strict=True):
         if not _alike(got, wanted, tolerance):
             raise GraphMismatchError(f"{tail.name} does not give output {name!r} of the logits; no bundle was written")
+
+
+def require_rows(model: Path, x: npt.NDArray[np.float32], output: OutputSpec) -> None:
+    """Refuse logits, or outputs made of them, that do not have a row for each input.
+
+    Args:
+        model: ONNX file that gives these. x: (N, ...) float32 inputs, some of which are tried.
+
+    Raises:
+        NotClassifierError: names the first such output.
+    """
+    session, names = new_session(model), [output.logits, *output.derived]
+    size = session.get_inputs()[0].shape[0]
+    for n in (size,) if isinstance(size, int) else (2, 3):
+        few = x[np.arange(n) % len(x)]
+        for name, got in zip(names, run_session(session, names, few), strict=True):
+            if len(got) != n if isinstance(got, list) or got.ndim else True:
+                shape = (len(got),) if isinstance(got, list) else got.shape
+                raise NotClassifierError(
+                    f"{name!r} has shape {shape} for {n} inputs; a guard needs a row for each input on the first axis: "
+                    "export the model without what removes or moves it"
+                )
 
 
 def _alike(got: Any, wanted: Any, tolerance: float) -> bool:

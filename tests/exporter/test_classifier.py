@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
-from mmguard.errors import NotClassifierError, NotOnnxError
+from mmguard.errors import NotClassifierError, NotOnnxError, UnsupportedOperatorError
 from mmguard.exporter import find_activations, read_classifier, run, write_clipped
 from mmguard.exporter.classifier import LOGITS
 from mmguard.manifest import OutputSpec
@@ -163,6 +163,41 @@ def test_external_weights_are_listed(tmp_path: Path, location: str) -> None:
 def test_external_weights_that_a_bundle_cannot_hold_are_refused(tmp_path: Path, location: str) -> None:
     with pytest.raises(NotOnnxError, match=f"keeps weights in '{location}', where a bundle keeps a file of its own"):
         read_classifier(write_external(tmp_path, location))
+
+
+@pytest.mark.parametrize("location", ["./clipped.onnx", "part/../probes.safetensors", "c:weights.data"])
+def test_external_weights_by_another_path_are_refused(tmp_path: Path, location: str) -> None:
+    path = write_external(tmp_path, "weights.data")
+    (tmp_path / "part").mkdir()
+    (tmp_path / location).write_bytes((tmp_path / "weights.data").read_bytes())
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        tensor.external_data[0].value = location
+    onnx.save(model, path)
+    with pytest.raises(NotOnnxError, match="which no bundle can hold; save the model again"):
+        read_classifier(path)
+
+
+def test_external_data_of_constants_is_listed(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(HEADER + PLAIN)
+    weight = numpy_helper.from_array(numpy_helper.to_array(found := model.graph.initializer.pop()), found.name)
+    model.graph.node.insert(0, helper.make_node("Constant", [], [weight.name], value=weight))
+    path = str(tmp_path / "model.onnx")
+    onnx.save_model(
+        model, path, None, save_as_external_data=True, location="w.data", size_threshold=0, convert_attribute=True
+    )
+    assert read_classifier(tmp_path / "model.onnx").external_files() == [Path("w.data")]
+
+
+def test_sparse_weights_are_refused(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(HEADER + PLAIN)
+    weight = model.graph.initializer.pop()
+    values = helper.make_tensor(weight.name, TensorProto.FLOAT, [1], [1.0])
+    places = helper.make_tensor("places", TensorProto.INT64, [1], [2])
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, weight.dims))
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(UnsupportedOperatorError, match="sparse weights"):
+        read_classifier(tmp_path / "model.onnx")
 
 
 def test_missing_external_weights_are_named(tmp_path: Path) -> None:
