@@ -17,7 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 from mmguard import __version__
 from mmguard.audit import audit as audit_margins
 from mmguard.bundle import Bundle
-from mmguard.errors import CleanSetError, InputError, MissingExtraError, MmguardError, OptionError
+from mmguard.errors import InputError, MissingExtraError, MmguardError, OptionError
 from mmguard.guard import Guard, Policy
 from mmguard.guard.policy import Mode, OnError, OnFlag
 from mmguard.guard.scan import scan as scan_rows
@@ -411,7 +411,7 @@ def _class_names(path: Path | None) -> list[str] | None:
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise CleanSetError(f"--classes {path} cannot be read: {error}") from error
+        raise OptionError(f"--classes {path} cannot be read: {error}") from error
 
 
 def _check_rows_file(out: Path, bundle: Path, inputs: Path) -> None:

@@ -265,6 +265,8 @@ def _decode_preprocessing(raw: dict[str, Any]) -> Preprocessing:
 
 def _decode_figures(raw: dict[str, Any], classes: int) -> CalibrationFigures:
     keys = ("original_margins", "clipped_margins")
+    if not all(isinstance(raw[key], dict) for key in keys):
+        raise ValueError(f"calibration: {' and '.join(keys)} must be numbers a class by scale")
     margins = {key: {scale: _one_a_class(scale, raw[key], classes) for scale in raw[key]} for key in keys}
     if set(margins[keys[0]]) != set(margins[keys[1]]) or not margins[keys[0]]:
         raise ValueError("original_margins and clipped_margins must be of the same scales, one or more")

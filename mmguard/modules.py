@@ -53,6 +53,18 @@ def as_files(model: "str | Path | nn.Module", clean: Clean) -> Iterator[tuple[Pa
         yield export_module(model, read_array(path)[0], Path(folder) / f"{type(model).__name__}.onnx"), path
 
 
+def check_paths(model: object, clean: object) -> None:
+    """Refuse paths of a model or of D where nothing is, before anything slow is imported.
+
+    Raises:
+        NotOnnxError: no file of the model. CleanSetError: no file or folder of D.
+    """
+    if isinstance(model, (str, Path)) and not Path(model).is_file():
+        raise NotOnnxError(f"{model}: no such file; the first argument of calibrate is an ONNX file")
+    if isinstance(clean, (str, Path)) and not Path(clean).exists():
+        raise CleanSetError(f"{clean}: no such folder or file of clean inputs")
+
+
 def export_module(module: "nn.Module", x: Array, path: Path) -> Path:
     """Export a module in evaluation mode to ONNX, with a dynamic batch axis. The module itself stays as it is.
 
@@ -152,6 +164,8 @@ def _batch(batch: Any) -> tuple[Array, Array | None]:
 
 def _array(value: Any) -> Array:
     detached = value.detach().cpu() if hasattr(value, "detach") else value
+    if str(getattr(detached, "dtype", "")) == "torch.bfloat16":  # which NumPy does not have
+        detached = detached.float()
     array = np.asarray(detached)
     if array.dtype.kind not in "biuf" or not array.ndim:
         raise CleanSetError(f"clean inputs and labels must be arrays or tensors of numbers, got {type(value).__name__}")

@@ -21,7 +21,7 @@ from mmguard.advice import warn_of_blindness, warn_of_lost_accuracy
 from mmguard.errors import OptionError
 from mmguard.extras import require_calibrate
 from mmguard.manifest import NAME_PATTERN, CalibrationFigures, Manifest, NullSpec
-from mmguard.modules import Clean, as_files
+from mmguard.modules import Clean, as_files, check_paths
 from mmguard.null import fit_null
 from mmguard.provenance import provenance, versions
 from mmguard.subject import Subject, prepare
@@ -106,6 +106,7 @@ def calibrate_model(
         CheckpointError: the checkpoint to go on from is damaged, or of another calibration.
         MissingExtraError: mmguard was installed without the extra `calibrate`.
     """
+    check_paths(model, clean)
     require_calibrate()
     from mmguard.calibrate import Checkpoint, cross_fit, parts_of
 

@@ -100,7 +100,7 @@ def prepare(
         return calibrate.Calibrator(graph, axes, x, (spec.low, spec.high), settings, seed, device)
 
     x, original = data.x, learner(data.x).original_logits
-    _check_scores(original, len(x))
+    _check_scores(original, len(x), classifier.scores.value)
     labels, names = calibrate.assign_classes(data, original.shape[1], classes)
     if labels is not None:
         calibrate.check_accuracy(original, labels, named=bool(data.named))
@@ -154,7 +154,7 @@ def _check_run(seed: int, device: str) -> None:
         raise ProviderError("device cuda was asked for, but this PyTorch finds no CUDA GPU; calibrate on the CPU")
 
 
-def _check_scores(logits: npt.NDArray[np.float32], n: int) -> None:
+def _check_scores(logits: npt.NDArray[np.float32], n: int, name: str) -> None:
     if logits.ndim != 2 or len(logits) != n or logits.shape[1] < 2:
         raise NotClassifierError(
             f"the model gives logits of shape {logits.shape} for {n} inputs; a classifier gives ({n}, K), K at least 2"
@@ -163,4 +163,10 @@ def _check_scores(logits: npt.NDArray[np.float32], n: int) -> None:
         raise NotClassifierError(
             f"the model gives logits that are NaN or infinite for {int((~finite).sum())} of the {n} clean inputs, the "
             f"first of them number {int(finite.argmin())}; mend the model or leave these inputs out"
+        )
+    if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
+        logger.warning(
+            "warning: %r, which is taken for the logits, is at least 0 and sums to 1 for every clean input, as "
+            "probabilities do: corrected rows will not; name what they are made of by --logits NAME",
+            name,
         )

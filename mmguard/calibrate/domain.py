@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from mmguard.errors import InputError
+from mmguard.errors import InputError, OptionError
 from mmguard.preprocessing import pixel_box
 from mmguard.types import InputSpec, Preprocessing
 
@@ -32,6 +32,7 @@ def declared_input(
 
     Raises:
         InputError: the model takes no images, or the preprocessing is none for it.
+        OptionError: numbers of more channels than it has, or a scale or mean for a model of uint8.
     """
     if preprocessing is None and images:
         preprocessing = Preprocessing(layout="auto")
@@ -62,7 +63,7 @@ def _for_model(preprocessing: Preprocessing, shape: Shape, dtype: str) -> Prepro
         )
     preprocessing = replace(preprocessing, mode="L" if channels == 1 else "RGB")
     if any(len(numbers) not in (1, len(preprocessing.mode)) for numbers in (preprocessing.mean, preprocessing.std)):
-        raise InputError(f"--mean and --std take one number each, since images of {channels} channel have only one")
+        raise OptionError(f"--mean and --std take one number each, since images of {channels} channel have only one")
     return _as_pixels(preprocessing) if dtype == "uint8" else preprocessing
 
 
@@ -79,7 +80,7 @@ def _as_pixels(preprocessing: Preprocessing) -> Preprocessing:
     """The preprocessing for a model that takes uint8, and scales and normalises these itself."""
     scaled = preprocessing.scale not in (1, Preprocessing.scale)
     if scaled or any(preprocessing.mean) or set(preprocessing.std) != {1}:
-        raise InputError(
+        raise OptionError(
             "the model takes uint8 pixels, so that what scales and normalises them is inside it; leave out --mean, "
             "--std and --scale, and where --preprocess gives them say --mean 0 --std 1 --scale 1"
         )

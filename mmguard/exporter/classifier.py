@@ -69,6 +69,10 @@ def read_classifier(path: Path, logits: str | None = None) -> Classifier:
     names = tuple(str(output.name) for output in model.graph.outputs)
     direct = scores.value in names and scores.dtype is ir.DataType.FLOAT and not scores.one_column
     name = scores.value if direct else LOGITS
+    if not direct and any(
+        each.name == LOGITS for node in model.graph for each in (*node.inputs, *node.outputs) if each
+    ):
+        raise NotClassifierError(f"{path}: a value is called {LOGITS!r}, which a guard needs for its own; rename it")
     derived = tuple(each for each in scores.derived if each != name)
     output = OutputSpec(names, name, derived, scores.tail)
     assert value.dtype is not None, "checked above"

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from mmguard.exporter.classifier import Classifier
 from mmguard.exporter.files import write
 from mmguard.exporter.load import canonical
-from mmguard.exporter.sites import BOUND_SUFFIX
+from mmguard.exporter.sites import BOUND_SUFFIX, CLIPPED_SUFFIX
 from mmguard.exporter.values import infer_values
 
 MIN_IR_VERSION = 4
@@ -64,7 +64,7 @@ def insert_min(
     consumers = list(value.uses())
     node = ir.node("Min", [value, tensor], name=f"{value.name}_mmguard_min")
     clipped = node.outputs[0]
-    clipped.name, clipped.shape, clipped.type = f"{value.name}_mmguard_clipped", value.shape, value.type
+    clipped.name, clipped.shape, clipped.type = f"{value.name}{CLIPPED_SUFFIX}", value.shape, value.type
     graph.insert_after(producer, node)
     graph.register_initializer(tensor)
     for consumer, index in consumers:

@@ -110,7 +110,7 @@ class Guard:
         try:
             with self._metrics.timed("original"):
                 answer = (original or self.networks.original)(x)
-        except InferenceError:
+        except Exception:  # a wrapped predictor raises what it likes
             pending.cancel()
             self._metrics.count_error("inference")
             raise

@@ -189,6 +189,15 @@ def test_external_data_of_constants_is_listed(tmp_path: Path) -> None:
     assert read_classifier(tmp_path / "model.onnx").external_files() == [Path("w.data")]
 
 
+def test_a_name_that_a_guard_needs_is_refused(tmp_path: Path) -> None:
+    path = write_text(
+        tmp_path,
+        PLAIN.replace("logits = MatMul(hidden, w)", f"{LOGITS} = MatMul(hidden, w) logits = Softmax({LOGITS})"),
+    )
+    with pytest.raises(NotClassifierError, match=f"'{LOGITS}', which a guard needs for its own; rename it"):
+        read_classifier(path)
+
+
 def test_sparse_weights_are_refused(tmp_path: Path) -> None:
     model = onnx.parser.parse_model(HEADER + PLAIN)
     weight = model.graph.initializer.pop()

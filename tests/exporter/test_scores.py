@@ -119,6 +119,10 @@ def test_a_hidden_sigmoid_is_no_end() -> None:
     assert find_scores(ir.from_onnx_text(body)).value == "out"
 
 
+def test_a_tanh_at_the_end_decides_nothing() -> None:
+    assert scores_of("float[n,3] out", "out = Tanh(raw)").value == "out"
+
+
 AFTER = {
     "einsum": 'out = Einsum<equation = "nf,fk->nk">(h, v)',
     "table": "a = Constant<value_ints = [2]>() u = Unsqueeze(h, a) m = Mul(u, v) b = Constant<value_ints = [1]>()"

@@ -106,6 +106,28 @@ def test_another_model_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
             wrap(predictor, tiny_bundle, **OPTIONS)
 
 
+def test_a_model_that_is_only_near_is_refused(tiny_bundle: Path) -> None:
+    predict = callable_of(tiny_bundle)
+    wrap(lambda x: predict(x) * np.float32(1.0002), tiny_bundle, **OPTIONS)
+    with pytest.raises(PredictorMismatchError, match=r"differ by 0\.005"):
+        wrap(lambda x: predict(x) * np.float32(1.005), tiny_bundle, **OPTIONS)
+
+
+def test_what_a_predictor_raises_is_counted_and_raised(tiny_bundle: Path) -> None:
+    registry, predict, broken = CollectorRegistry(), callable_of(tiny_bundle), list[bool]()
+
+    def fragile(x: Array) -> Array:
+        if broken:
+            raise RuntimeError("out of memory")
+        return predict(x)
+
+    safe = wrap(fragile, tiny_bundle, registry=registry, threads=1)
+    broken.append(True)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        safe(MIXED)
+    assert registry.get_sample_value("mmguard_errors_total", {"model": "tiny", "kind": "inference"}) == 1
+
+
 @pytest.mark.parametrize("tail", [Tail.SOFTMAX, Tail.LOG_SOFTMAX])
 def test_logits_in_place_of_probabilities_are_refused(tiny_bundle: Path, tmp_path: Path, tail: Tail) -> None:
     bundle = write_tiny_bundle(tmp_path / "b", tail=tail)

@@ -19,7 +19,7 @@ from mmguard.exporter.values import Shape, ValueType, infer_values
 
 logger = logging.getLogger(__name__)
 
-BOUND_SUFFIX = "_mmguard_bound"
+BOUND_SUFFIX, CLIPPED_SUFFIX = "_mmguard_bound", "_mmguard_clipped"
 """What the names of inserted bounds end in."""
 
 FLOATS = frozenset({None, ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
@@ -67,7 +67,8 @@ def survey(model: ir.Model, logits: str) -> Survey:
     Raises:
         NoActivationError: they are clipped already.
     """
-    if any(str(name).endswith(BOUND_SUFFIX) for name in model.graph.initializers):
+    names = [*model.graph.initializers, *(value.name for node in model.graph for value in node.outputs)]
+    if any(str(name).endswith((BOUND_SUFFIX, CLIPPED_SUFFIX)) for name in names):
         raise NoActivationError("the model is clipped by mmguard already; calibrate the original network")
     flow, types = Flow(model.graph, logits), infer_values(model)
     axes = ChannelAxes(flow, types)

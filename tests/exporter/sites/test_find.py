@@ -188,6 +188,14 @@ def test_a_network_that_is_clipped_already_is_refused() -> None:
         find_activations(model, "logits")
 
 
+def test_a_value_named_as_what_is_clipped_is_refused() -> None:
+    body = PLAIN.replace("logits =", "hidden_mmguard_clipped = Identity(hidden) logits =").replace(
+        "MatMul(hidden", "MatMul(hidden_mmguard_clipped"
+    )
+    with pytest.raises(NoActivationError, match="clipped by mmguard already"):
+        sites(body)
+
+
 def test_an_option_selects() -> None:
     model = ir.from_onnx_text(HEADER + RESIDUAL)
     assert [site.value for site in find_activations(model, "logits", "Leaky*")] == ["end"]
