@@ -168,5 +168,8 @@ def _array(value: Any) -> Array:
         detached = detached.float()
     array = np.asarray(detached)
     if array.dtype.kind not in "biuf" or not array.ndim:
-        raise CleanSetError(f"clean inputs and labels must be arrays or tensors of numbers, got {type(value).__name__}")
+        raise CleanSetError(
+            f"clean inputs and labels must be arrays or tensors of numbers, got {type(value).__name__}; give x, "
+            "(x, y), or a loader of these"
+        )
     return array

@@ -106,6 +106,7 @@ def test_wrong_use_is_exit_code_2_with_a_word_on_standard_error(mmguard: Run, wo
         (["--mean", "inf"], "mean must be finite"),
         (["--crop", "0"], "--crop takes a side or HEIGHTxWIDTH"),
         (["--preprocess", "nowhere.json"], "--preprocess nowhere.json cannot be read"),
+        (["--classes", "nowhere.txt"], "--classes nowhere.txt cannot be read"),
         (["--name", "/etc"], "cannot be a bundle's name"),
     ],
 )
@@ -131,7 +132,6 @@ def test_options_without_sense_are_refused(mmguard: Run, tmp_path: Path, options
         ["scan", "BUNDLE", "noise"],
         ["scan", "BUNDLE", "clean.npy", "--out", "no/such/folder/rows.jsonl"],
         ["serve", "none"],
-        ["calibrate", "tiny.onnx", "clean.npy", "--classes", "nowhere.txt"],
     ],
 )
 def test_files_that_are_not_what_they_should_be_are_exit_code_1(

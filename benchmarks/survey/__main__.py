@@ -72,7 +72,7 @@ def _outcome(network: torch.nn.Module, subject: Subject, way: exports.Way, path:
     try:
         return {"equal": True} | exports.judge(path, exports.noise(subject.shape, exports.INPUTS))
     except MmguardError as error:
-        return {"equal": False, "mmguard": f"{type(error).__name__}: {error}"}
+        return {"equal": False, "mmguard": f"{type(error).__name__}: {error}".replace(f"{path.parent}/", "")}
 
 
 def _words(error: Exception) -> str:

@@ -49,10 +49,14 @@ def assert_matches_onnxruntime(
     try:
         expected = _onnxruntime_values(Path(model_path), x, [output_name])[output_name]
     except _ORT_ERRORS as error:
-        raise ModelError(
-            f"ONNX Runtime cannot run {model_path} on inputs of shape {x.shape}; if it names a shape, export the model "
-            f"with a dynamic batch axis, or give inputs of the size it was made for: {error}"
-        ) from error
+        if isinstance(error, onnxruntime_pybind11_state.NotImplemented):
+            cause = "it has no kernel for one of its nodes, perhaps in this precision; export the model in float32"
+        else:
+            cause = (
+                "if it names a shape, export the model with a dynamic batch axis, or give inputs of the size it was "
+                "made for"
+            )
+        raise ModelError(f"ONNX Runtime cannot run the model on inputs of shape {x.shape}; {cause}: {error}") from error
     actual = _pytorch_values(graph, x, [graph.output])[graph.output]
     if not (difference := _excess(actual, expected, tolerance)):
         return

@@ -102,7 +102,8 @@ class _Guarded:
             if (difference := _difference(got, wanted)) > PROBE_TOLERANCE:
                 raise PredictorMismatchError(
                     f"the predictor is not the model of {self._guard.bundle.path}: its outputs on the bundle's probes "
-                    f"differ by {difference:.2g} relative; calibrate a bundle from the model that it runs"
+                    f"differ by {difference:.2g} relative; calibrate a bundle from the model that it runs "
+                    "(of PyTorch, in evaluation mode)"
                 )
 
 
