@@ -106,8 +106,8 @@ def calibrate_model(
         CheckpointError: the checkpoint to go on from is damaged, or of another calibration.
         MissingExtraError: mmguard was installed without the extra `calibrate`.
     """
-    check_paths(model, clean)
     require_calibrate()
+    check_paths(model, clean)
     from mmguard.calibrate import Checkpoint, cross_fit, parts_of
 
     started, clock = datetime.now(UTC), time.perf_counter()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmguard.calibrate.domain import declared_input, with_box
-from mmguard.errors import InputError
+from mmguard.errors import InputError, OptionError
 from mmguard.types import Preprocessing
 
 Shape = tuple[int | None, ...]
@@ -63,7 +63,7 @@ def test_a_model_that_takes_uint8_gets_pixels_as_they_are() -> None:
 
 @pytest.mark.parametrize("how", [{"mean": (0.5,)}, {"std": (0.5,)}, {"scale": 1 / 127.5}])
 def test_a_model_that_takes_uint8_cannot_be_given_normalised_pixels(how: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"inside it; leave out .* say --mean 0 --std 1 --scale 1"):
+    with pytest.raises(OptionError, match=r"inside it; leave out .* say --mean 0 --std 1 --scale 1"):
         declared(3, 8, 8, how=Preprocessing(**how), dtype="uint8")
 
 
