@@ -80,6 +80,11 @@ def prepare(
     classifier = read(model, logits)
     graph = calibrate.DifferentiableGraph(exporter.scored(classifier), classifier.output.logits, widen=True)
     activations = exporter.find_activations(classifier.model, classifier.scores.value, sites)
+    if any(node.op_type == "DynamicQuantizeLinear" for node in classifier.model.graph):
+        logger.warning(
+            "warning: the model quantises by the range of each batch (DynamicQuantizeLinear), so that its answers, and "
+            "the guard's p-values, depend a little on what else is in the batch"
+        )
     spec = calibrate.declared_input(
         classifier.input_name, classifier.input_shape, preprocessing, clean.is_dir(), classifier.input_dtype
     )

@@ -24,7 +24,7 @@ from mmguard.errors import (
 )
 from mmguard.types import Preprocessing
 from tests.bundles import clean_inputs, tiny_network
-from tests.networks import declare, write_clean, write_tiny
+from tests.networks import HEADER, PLAIN, declare, write_clean, write_tiny
 from tests.quick import calibrate, files
 
 
@@ -147,6 +147,28 @@ def test_a_guard_that_would_catch_little_is_warned_of(tmp_path: Path, caplog: py
         patch.setitem(PRESETS, "blind", blind)
         calibrate_model(model, write_clean(tmp_path / "clean.npz"), out=tmp_path / "out.mmguard", preset="blind")
     assert "this guard may catch little" in caplog.text
+
+
+DOUBTFUL = {
+    "depend a little on what else is in the batch": (
+        "q, s, z = DynamicQuantizeLinear(hidden) i = MatMulInteger(q, eight, z) f = Cast<to = 1>(i) logits = Mul(f, s)"
+    ),
+    "as probabilities do": (
+        "raw = MatMul(hidden, w) e = Exp(raw) a = Constant<value_ints = [1]>() t = ReduceSum(e, a) logits = Div(e, t)"
+    ),
+}
+
+
+@pytest.mark.parametrize(("said", "body"), DOUBTFUL.items())
+def test_a_model_whose_answers_are_doubtful_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, said: str, body: str
+) -> None:
+    text = (HEADER + PLAIN).replace("logits = MatMul(hidden, w)", body)
+    eight = "<uint8[4,3] eight = {1, 9, 2, 5, 3, 7, 8, 2, 6, 4, 1, 3}, float[4,3] w"
+    onnx.save(onnx.parser.parse_model(text.replace("<float[4,3] w", eight)), tmp_path / "model.onnx")
+    np.save(tmp_path / "clean.npy", np.random.default_rng(0).normal(size=(120, 4)).astype(np.float32))
+    calibrate(tmp_path, tmp_path / "model.onnx", tmp_path / "clean.npy")
+    assert said in caplog.text
 
 
 def test_an_input_of_which_the_model_makes_no_number_is_refused_at_once(tmp_path: Path) -> None:

@@ -81,8 +81,8 @@ def require_rows(model: Path, x: npt.NDArray[np.float32], output: OutputSpec) ->
     for n in (size,) if isinstance(size, int) else (2, 3):
         few = x[np.arange(n) % len(x)]
         for name, got in zip(names, run_session(session, names, few), strict=True):
-            if len(got) != n if isinstance(got, list) or got.ndim else True:
-                shape = (len(got),) if isinstance(got, list) else got.shape
+            shape = (len(got),) if isinstance(got, list) else got.shape
+            if shape[:1] != (n,):
                 raise NotClassifierError(
                     f"{name!r} has shape {shape} for {n} inputs; a guard needs a row for each input on the first axis: "
                     "export the model without what removes or moves it"
