@@ -11,7 +11,7 @@ from benchmarks.guarded import calibrated, decide
 from benchmarks.suspect import CleanSet, Suspect
 
 SMALLEST = 1e-300
-"""A p-value of 0 has no score."""
+"""A p-value of 0 has no score, nor has one of 1, which ranks give."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Mmdf:
 
         def verdicts(x: Images) -> Verdicts:
             decision = decide(guard, x)
-            return Verdicts(-ndtri(np.maximum(decision.p_values, SMALLEST)), decision.flagged)
+            finite = np.clip(decision.p_values, SMALLEST, np.nextafter(1, 0))
+            return Verdicts(-ndtri(finite), decision.flagged)
 
         return Judge(verdicts, notes)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,17 @@ from scipy.stats import norm
 from torch import Tensor, nn
 
 from benchmarks.cifar import Images, Labels
-from benchmarks.detectors import DETECTORS, PUBLISHED, Detector, IbdPsc, MaxSoftmax, OriginalMargin, ScaleUp, Strip
+from benchmarks.detectors import (
+    DETECTORS,
+    PUBLISHED,
+    Detector,
+    IbdPsc,
+    MaxSoftmax,
+    OriginalMargin,
+    ScaleUp,
+    Strip,
+    mmdf,
+)
 from benchmarks.detectors.ibd_psc import normalisations, scaled
 from benchmarks.detectors.scale_up import amplify, class_statistics, consistency
 from benchmarks.detectors.strip import boundary, entropies, entropy, superimpose
@@ -333,3 +344,13 @@ def test_a_baseline_flags_the_share_of_d_that_it_may(detector: Detector, clean: 
     assert np.array_equal(detector.fit(confident, clean, 0).verdicts(clean.x).flagged, np.arange(100) >= 90)
     undecided = Fake(lambda x: np.zeros((len(x), 10)))
     assert not detector.fit(undecided, clean, 0).verdicts(clean.x).flagged.any()
+
+
+def test_p_values_at_their_ends_have_finite_scores(clean: CleanSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    decision = SimpleNamespace(p_values=np.array([0, 0.005, 0.5, 1]), flagged=np.array([True, True, False, False]))
+    monkeypatch.setattr(mmdf, "calibrated", lambda *_: (None, {}))
+    monkeypatch.setattr(mmdf, "decide", lambda *_: decision)
+    scores = mmdf.Mmdf().fit(Fake(lambda x: x), clean, 0).verdicts(clean.x[:4]).scores
+    assert np.isfinite(scores).all()
+    np.testing.assert_allclose(scores[1:3], norm.isf([0.005, 0.5]), atol=1e-12)
+    assert (np.diff(scores) < 0).all()
