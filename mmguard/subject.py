@@ -80,11 +80,6 @@ def prepare(
     classifier = read(model, logits)
     graph = calibrate.DifferentiableGraph(exporter.scored(classifier), classifier.output.logits, widen=True)
     activations = exporter.find_activations(classifier.model, classifier.scores.value, sites)
-    if any(node.op_type == "DynamicQuantizeLinear" for node in classifier.model.graph):
-        logger.warning(
-            "warning: the model quantises by the range of each batch (DynamicQuantizeLinear), so that its answers, and "
-            "the guard's p-values, depend a little on what else is in the batch"
-        )
     spec = calibrate.declared_input(
         classifier.input_name, classifier.input_shape, preprocessing, clean.is_dir(), classifier.input_dtype
     )
@@ -93,11 +88,7 @@ def prepare(
         check_null_samples(len(data.x))
         if settings.null == "empirical":
             check_level(settings.theta, len(data.x))
-    with exporter.scored_file(classifier) as path:
-        few = data.x[: max(1, min(COMPARED, COMPARED_NUMBERS // data.x[0].size))]
-        allowed = exporter.tolerance(classifier.model)
-        calibrate.assert_matches_onnxruntime(graph, path, few, classifier.output.logits, allowed)
-        exporter.require_rows(path, few, classifier.output)
+    _check_forms(classifier, graph, data.x)
     spec = calibrate.with_box(spec, data.x)
     axes = {activation.value: activation.axis for activation in activations}
 
@@ -146,6 +137,22 @@ def read(model: Path, logits: str | None) -> "Classifier":
         if not (reasons := calibrate.refusals(exporter.canonical(model))):
             raise
         raise UnsupportedOperatorError(f"{model} cannot be guarded: {'; '.join(reasons)}") from error
+
+
+def _check_forms(classifier: "Classifier", graph: "DifferentiableGraph", x: npt.NDArray[np.float32]) -> None:
+    """The network as mmguard runs it is the user's, and answers each input by itself."""
+    from mmguard import calibrate, exporter
+
+    few = x[: max(1, min(COMPARED, COMPARED_NUMBERS // x[0].size))]
+    with exporter.scored_file(classifier) as path:
+        allowed = exporter.tolerance(classifier.model)
+        calibrate.assert_matches_onnxruntime(graph, path, few, classifier.output.logits, allowed)
+        exporter.require_rows(path, few, classifier.output)
+    if any(node.op_type == "DynamicQuantizeLinear" for node in classifier.model.graph):
+        logger.warning(
+            "warning: the model quantises by the range of each batch (DynamicQuantizeLinear), so that its answers, and "
+            "the guard's p-values, depend a little on what else is in the batch"
+        )
 
 
 def _check_run(seed: int, device: str) -> None:

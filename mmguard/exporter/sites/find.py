@@ -20,7 +20,7 @@ from mmguard.exporter.values import Shape, ValueType, infer_values
 logger = logging.getLogger(__name__)
 
 BOUND_SUFFIX, CLIPPED_SUFFIX = "_mmguard_bound", "_mmguard_clipped"
-"""What the names of inserted bounds end in."""
+"""What the names of inserted bounds, and of what they clip, end in."""
 
 FLOATS = frozenset({None, ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 """What a bound can be written in; None is not declared, and as good as float32."""
