@@ -18,9 +18,10 @@ ABSTAIN = -1
 
 
 class Reason(StrEnum):
-    """Why an input was flagged; also the values of the counter's `reason` label."""
+    """Why an input was flagged, or that it was not tested; the flags are values of the counter's `reason` label."""
 
     NONE = "none"
+    UNTESTED = "untested"
     DISAGREEMENT = "disagreement"
     CONFIDENCE = "confidence"
     BOTH = "both"

@@ -81,7 +81,7 @@ class Metrics:
         self._margin_gap = all_models.margin_gap.labels(self._model)
         self._drift_gauge = all_models.drift.labels(self._model)
         self._detections: dict[Reason, Counter] = {
-            r: all_models.detections.labels(self._model, r) for r in Reason if r is not Reason.NONE
+            r: all_models.detections.labels(self._model, r) for r in Reason if r not in (Reason.NONE, Reason.UNTESTED)
         }
         self._seconds = {stage: all_models.seconds.labels(self._model, stage) for stage in STAGES}
         self._errors = {kind: all_models.errors.labels(self._model, kind) for kind in ERROR_KINDS}
