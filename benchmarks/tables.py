@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from benchmarks import adaptive, audit, defences, detection, detectors, mitigation, objective, overfitting
+from benchmarks import adaptive, audit, defences, detection, detectors, mitigation, objective, overfitting, small_sets
 from benchmarks.cells import PER_CLASS
 from benchmarks.defences import DEFENCES
 from benchmarks.detectors import DETECTORS
@@ -17,6 +17,7 @@ from benchmarks.report import audit as audit_report
 from benchmarks.report import guard as guard_report
 from benchmarks.report import overfitting as overfitting_report
 from benchmarks.report import plots
+from benchmarks.report import small_sets as small_sets_report
 from benchmarks.report.grid import Grid, average, read, spread
 from benchmarks.report.markdown import footnote, percent, table
 from benchmarks.suspect import ZOO
@@ -194,11 +195,14 @@ def page() -> list[str]:
     lines += guard_report.objective(objectives)
     lines += guard_report.adaptive(attacked)
     lines += audit_report.section(audited)
+    small = json.loads(small_sets.PATH.read_text()) if small_sets.PATH.is_file() else None
+    lines += small_sets_report.section(small) if small else []
     lines += ["", "## What a detector costs", "", *cost_table(detected.records)]
     lines += ["", "## The peers against their papers", "", *published_table(mitigated, detected)]
     overfitted = read(overfitting.FOLDER)
     lines += overfitting_report.section(overfitted, paper, PLOTS)
     measured = (*zoo.values(), *mitigated.records, *detected.records, *audited, *objectives, *attacked, *overfitted)
+    measured += (small,) if small else ()
     machines = sorted({footnote(record) for record in measured})
     return [*lines, "", "## Measured on", "", *(f"- {machine}" for machine in machines)]
 

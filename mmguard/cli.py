@@ -83,7 +83,7 @@ def calibrate(
     rounds: int | None = None,
     budget: float | None = None,
     margin_weight: float | None = None,
-    null: Literal["auto", "gaussian", "empirical"] | None = None,
+    null: Literal["auto", "gaussian", "empirical", "bounded"] | None = None,
     logits: str | None = None,
     sites: str = "all",
     classes: Path | None = None,
@@ -129,8 +129,9 @@ def calibrate(
         Weight λ of the penalty at the start.
     null
         What p-values are read off: gaussian, a curve fitted to the clean inputs; empirical, an input's rank among them,
-        which asks nothing of their distribution but needs at least 1/theta - 1 of them; or auto, the default preset's:
-        the curve, unless more clean inputs reach theta than chance explains.
+        which asks nothing of their distribution but needs at least 1/theta - 1 of them; bounded, the curve, but no
+        p-value below that of the rank; or auto, the default preset's: bounded with fewer than 2/theta clean inputs,
+        else the curve, unless more of them reach theta than chance explains.
     logits
         ONNX name of the logits, (N, K), where they are not found by themselves.
     sites

@@ -4,12 +4,12 @@ import json
 import math
 import re
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Self, get_type_hints
+from typing import Any, Self, get_args, get_type_hints
 
 import numpy as np
 
 from mmguard.errors import SchemaError
-from mmguard.mmdf import STATISTICS, Criterion, MmdfTest
+from mmguard.mmdf import STATISTICS, Criterion, MmdfTest, NullKind
 from mmguard.stats import GaussianNull
 from mmguard.types import INPUT_DTYPES, ClipSite, InputSpec, Preprocessing
 
@@ -91,11 +91,11 @@ class NullSpec:
     """The null distribution and the levels of the test (see `mmguard.mmdf.MmdfTest`).
 
     Attributes:
-        kind: `gaussian`, or `empirical`, which ranks an input's score among `clean_scores`.
+        kind: what p-values are read off, `gaussian`, `empirical` or `bounded`.
         n: clean inputs that it was fitted on.
     """
 
-    kind: str
+    kind: NullKind
     n: int
     theta: float
     disagreement_theta: float
@@ -105,7 +105,7 @@ class NullSpec:
     def test(self) -> MmdfTest:
         """The test that this null defines."""
         criteria = tuple(spec.criterion() for spec in self.criteria)
-        return MmdfTest(criteria, self.theta, self.disagreement_theta, self.clean_scores)
+        return MmdfTest(criteria, self.theta, self.disagreement_theta, self.kind, self.clean_scores)
 
     def fitted(self) -> MmdfTest:
         """The same test with the p-values of the fitted Gaussian nulls, whatever the kind."""
@@ -290,14 +290,16 @@ def _decode_null(raw: dict[str, Any] | None, classes: int) -> NullSpec | None:
     criteria = tuple(_decode_criterion(criterion, classes) for criterion in raw["criteria"])
     scores = tuple(map(float, raw["clean_scores"]))
     null = NullSpec(**_known(NullSpec, raw) | {"criteria": criteria, "clean_scores": scores})
-    if null.kind not in ("gaussian", "empirical"):
-        raise ValueError(f"null distribution {null.kind!r} is unknown; this version knows gaussian and empirical")
+    if null.kind not in get_args(NullKind):
+        raise ValueError(f"null {null.kind!r} is unknown; this version knows {', '.join(get_args(NullKind))}")
     if null.n < 1:
         raise ValueError("null: n must be positive")
     if not (criteria and 0 < null.theta <= 1 and 0 <= null.disagreement_theta <= 1):
         raise ValueError("null: theta must be in (0, 1], disagreement_theta in [0, 1], and there must be a criterion")
-    if len(scores) != (null.n if null.kind == "empirical" else 0) or any(map(math.isnan, scores)):
-        raise ValueError("null: clean_scores must be n numbers where it is empirical, else none")
+    if len(scores) != (0 if null.kind == "gaussian" else null.n) or not all(map(math.isfinite, scores)):
+        raise ValueError("null: clean_scores must be n finite numbers, or none where it is gaussian")
+    if null.kind == "bounded" and scores[-1] <= 0:
+        raise ValueError("null: the largest of clean_scores must be positive where it is bounded")
     if list(scores) != sorted(scores):
         raise ValueError("null: clean_scores must ascend")
     return null

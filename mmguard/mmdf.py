@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import log_ndtr
 
-from mmguard.stats import GaussianNull, check_level, empirical_p_values, margin
+from mmguard.errors import InferenceError
+from mmguard.stats import GaussianNull, check_level, empirical_p_values, margin, ranked_tail
 from mmguard.types import BoolArray, FloatArray, IntArray
 
 Logits = npt.NDArray[np.floating]
+NullKind = Literal["gaussian", "empirical", "bounded"]
 
 POOLED_INPUTS = 5
 """A class's own intercept counts as much as that of all classes where the class has so many inputs."""
@@ -91,6 +93,31 @@ class Shift:
         return lengths
 
 
+@dataclass(frozen=True)
+class CentredShift(Shift):
+    """The shift of logits less their mean over the classes.
+
+    Probabilities say the logits but for a constant of each input. Where a model answers with probabilities alone, a
+    test must not depend on it.
+    """
+
+    @classmethod
+    def fit(cls, original: Logits, clipped: Logits) -> Self:
+        """Least squares on clean inputs (n, K)."""
+        return super().fit(_centred(original), _centred(clipped))
+
+    def __call__(self, original: Logits, clipped: Logits) -> FloatArray:
+        """Statistic (N,) in logits, of both networks' logits (N, K); large is suspicious."""
+        return super().__call__(_centred(original), _centred(clipped))
+
+
+def _centred(logits: Logits) -> FloatArray:
+    """Logits (N, K) less their mean over the classes."""
+    exact = logits.astype(np.float64)
+    centred: FloatArray = exact - exact.mean(axis=1, keepdims=True)
+    return centred
+
+
 def _within(values: FloatArray, groups: IntArray, count: int) -> FloatArray:
     """Values (n,) less the mean of their group."""
     means = np.bincount(groups, values, count) / np.maximum(np.bincount(groups, minlength=count), 1)
@@ -105,7 +132,12 @@ def _slope(x: FloatArray, y: FloatArray) -> float:
 
 
 Statistic = Gap | Shift
-STATISTICS: dict[str, type[Statistic]] = {"gap": Gap, "excess_gap": ExcessGap, "shift": Shift}
+STATISTICS: dict[str, type[Statistic]] = {
+    "gap": Gap,
+    "excess_gap": ExcessGap,
+    "shift": Shift,
+    "centred_shift": CentredShift,
+}
 """By the names that settings and manifests use."""
 
 
@@ -181,8 +213,11 @@ class MmdfTest:
 
     The p-value is one of all m criteria: 1 - (1 - p)^m of their smallest p (Šidák 1967). At most a share `theta` of
     clean inputs has a p-value of at most `theta`, as far as the nulls hold, where criteria are independent or rise
-    together. With `clean_scores`, it is the rank of the largest score among those of clean inputs instead, which asks
-    nothing of the nulls' shape (see `mmguard.stats.empirical_p_values`).
+    together. Of other kinds, the p-value also looks at the rank of the largest score among those of clean inputs, which
+    asks nothing of the nulls' shape:
+
+    - `empirical`: it is `mmguard.stats.empirical_p_values`.
+    - `bounded`: it is never below `mmguard.stats.ranked_tail`, whatever the fitted nulls say.
 
     A p-value of at most `theta` flags for confidence. Inputs that the two networks decide differently are flagged for
     disagreement if, besides, their p-value is at most `disagreement_theta`; 1 is the paper's rule, by which any
@@ -190,19 +225,20 @@ class MmdfTest:
 
     Attributes:
         criteria: at least one.
-        clean_scores: (n,) ascending, largest scores of clean inputs; empty for p-values of the fitted nulls.
+        clean_scores: (n,) ascending, largest scores of clean inputs; empty where the kind is `gaussian`.
 
     Raises:
-        OptionError: `theta` is below the least p-value that so few clean scores can give.
+        OptionError: the kind is `empirical`, and `theta` below the least p-value that so few clean scores can give.
     """
 
     criteria: tuple[Criterion, ...]
     theta: float
     disagreement_theta: float
+    kind: NullKind = "gaussian"
     clean_scores: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.clean_scores:
+        if self.kind == "empirical":
             check_level(self.theta, len(self.clean_scores))
 
     def __call__(self, original: Logits, clipped: Logits) -> Verdicts:
@@ -210,7 +246,12 @@ class MmdfTest:
 
         Args:
             original, clipped: (N, K) logits of the two networks on the same inputs.
+
+        Raises:
+            InferenceError: some are NaN or infinite, of which no p-value can be had.
         """
+        if not (np.isfinite(original).all() and np.isfinite(clipped).all()):
+            raise InferenceError("logits to be tested must be finite, got NaN or infinity")
         scores = [criterion.scores(original, clipped) for criterion in self.criteria]
         p_values = self.p_values(np.max(scores, axis=0))
         of_gaps = [own > 0 for own, each in zip(scores, self.criteria, strict=True) if isinstance(each.statistic, Gap)]
@@ -224,7 +265,9 @@ class MmdfTest:
 
     def p_values(self, scores: FloatArray) -> FloatArray:
         """(N,) of the largest score (N,) over the criteria."""
-        if self.clean_scores:
+        if self.kind == "empirical":
             return empirical_p_values(scores, np.asarray(self.clean_scores))
-        p_values: FloatArray = -np.expm1(len(self.criteria) * log_ndtr(scores))
-        return p_values
+        fitted: FloatArray = -np.expm1(len(self.criteria) * log_ndtr(scores))
+        if self.kind == "bounded":
+            return np.maximum(fitted, ranked_tail(scores, np.asarray(self.clean_scores)))
+        return fitted

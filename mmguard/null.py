@@ -9,8 +9,8 @@ import numpy as np
 from mmguard.advice import warn_of_few
 from mmguard.errors import OptionError
 from mmguard.manifest import CriterionSpec, NullSpec
-from mmguard.mmdf import Criterion, MmdfTest
-from mmguard.stats import enough_for_ranks, margin_gap
+from mmguard.mmdf import Criterion, MmdfTest, NullKind
+from mmguard.stats import margin_gap
 from mmguard.types import Calibration, FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -20,13 +20,20 @@ logger = logging.getLogger(__name__)
 
 DOUBT = 0.05
 """Under a Gaussian null that holds, so rarely do as many clean inputs reach theta as make it doubted."""
+CENTRED = {"shift": "centred_shift"}
+"""Statistics that look at the level of logits, and what stands in for them where that is unknown."""
+FEW = 2.0
+"""Clean inputs expected at or below theta, under which their number tells too little of the fit to doubt it."""
 
 
-def fit_null(learned: Calibration, settings: "Settings", parts: Sequence[IntArray]) -> tuple[NullSpec, FloatArray]:
+def fit_null(
+    learned: Calibration, settings: "Settings", parts: Sequence[IntArray], centred: bool = False
+) -> tuple[NullSpec, FloatArray]:
     """Fit the test's statistics and their null.
 
     Args:
         parts: rows of each part of D that was held out, as in `Criterion.fit`.
+        centred: test logits less their mean, as where the model's answers do not tell it.
 
     Returns:
         The null, and the scores (n,) of D that it is of.
@@ -42,39 +49,47 @@ def fit_null(learned: Calibration, settings: "Settings", parts: Sequence[IntArra
             "is no null distribution to test against; give a higher one"
         )
     warn_of_few(len(original), settings.theta)
-    fitted = {name: Criterion.fit(name, original, clipped, settings.null_power, parts) for name in settings.statistics}
+    names = [CENTRED.get(name, name) if centred else name for name in settings.statistics]
+    fitted = {name: Criterion.fit(name, original, clipped, settings.null_power, parts) for name in names}
     scores: FloatArray = np.max([own for _, own in fitted.values()], axis=0)
     disagreement = settings.theta if settings.disagreement_theta is None else settings.disagreement_theta
     gaussian = MmdfTest(tuple(criterion for criterion, _ in fitted.values()), settings.theta, disagreement)
-    ranked = settings.null == "empirical" or (settings.null == "auto" and _doubted(gaussian, scores))
+    kind = _chosen(gaussian, scores) if settings.null == "auto" else settings.null
     null = NullSpec(
-        kind="empirical" if ranked else "gaussian",
+        kind=kind,
         n=len(original),
         theta=settings.theta,
         disagreement_theta=disagreement,
         criteria=tuple(CriterionSpec.of(name, criterion) for name, (criterion, _) in fitted.items()),
-        clean_scores=tuple(np.sort(scores).tolist()) if ranked else (),
+        clean_scores=() if kind == "gaussian" else tuple(np.sort(scores).tolist()),
     )
     null.test()  # refuses a theta that so few clean inputs cannot reach
     return null, scores
 
 
-def _doubted(gaussian: MmdfTest, scores: FloatArray) -> bool:
-    """Whether more of the clean inputs reach theta than chance explains, and ranks among them can stand in for it."""
+def _chosen(gaussian: MmdfTest, scores: FloatArray) -> NullKind:
+    """The null that clean inputs of these scores call for.
+
+    Few of them cannot contradict the fit, so that it is bounded by their ranks. More can: where more of them reach
+    theta than chance explains, their ranks stand in for it.
+    """
     # Imported here: it takes longer to load than all that serving needs.
     from scipy.stats import binomtest
 
     n, theta = len(scores), gaussian.theta
+    if n * theta < FEW:
+        logger.info(
+            "with %d clean inputs, no p-value is below that of an input's rank among them (--null gaussian keeps the "
+            "fit, whose level so few cannot vouch for)",
+            n,
+        )
+        return "bounded"
     reached = int((gaussian.p_values(scores) <= theta).sum())
     if binomtest(reached, n, theta, alternative="greater").pvalue >= DOUBT:
-        return False
-    what = f"{reached} of {n} clean inputs have p <= {theta:g} by the fitted null, more than chance explains"
-    if n < (enough := enough_for_ranks(theta)):
-        logger.warning(
-            "warning: %s, so clean inputs will be flagged more often than theta says; with %d or more of them, ranks "
-            "would stand in for the fit",
-            *(what, enough),
-        )
-        return False
-    logger.info("%s, so p-values are ranks among the clean inputs (--null gaussian keeps the fit)", what)
-    return True
+        return "gaussian"
+    logger.info(
+        "%d of %d clean inputs have p <= %g by the fitted null, more than chance explains, so p-values are ranks among "
+        "the clean inputs (--null gaussian keeps the fit)",
+        *(reached, n, theta),
+    )
+    return "empirical"

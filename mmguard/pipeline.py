@@ -79,7 +79,8 @@ def calibrate_model(
         theta, rounds, budget, margin_weight, null: override the preset's. The budget is the mean squared change of the
             logits on D that clipping may cost, as a share of their variance, which only `default` has; the margin
             weight is λ at the start; the null is `gaussian`, `empirical` for p-values that are ranks among the clean
-            inputs, and need 1 / theta of them, or `auto`, which ranks where the Gaussian does not hold.
+            inputs, and need 1 / theta of them, `bounded` for a Gaussian whose p-values are never below those of ranks,
+            or `auto`: the last with fewer than 2 / theta inputs, else the first, or ranks where that does not hold.
         logits: ONNX name of the logits (N, K), or of the one number before a sigmoid; None finds them.
         sites: activations that are clipped: `all`; `last`, those of the last stage; or patterns as of a shell on names
             of values or operators, separated by commas. `inspect_model` lists them.
@@ -132,7 +133,9 @@ def calibrate_model(
             if settings.objective != "mmom":
                 warn_of_blindness(*margins)
                 parts = parts_of(len(subject.x), settings.folds, seed)
-                fitted, clean_scores = fit_null(learned, settings, parts)
+                output = subject.classifier.output
+                centred = output.logits not in output.names
+                fitted, clean_scores = fit_null(learned, settings, parts, centred)
             figures = _figures(learned, subject.labels, fitted, *margins)
             warn_of_lost_accuracy(figures, _looser(settings))
             with bundle.staged(out) as folder:

@@ -13,6 +13,10 @@ from mmguard.types import FloatArray, IntArray
 MIN_NULL_SAMPLES = 20
 """Below this, the standard deviation of the null is too uncertain for any tail to be read off it."""
 
+TAIL_POWER = 2.0
+"""By what power of the score `ranked_tail` falls beyond the largest clean score. The tail of Student's t with 3 degrees
+of freedom falls by the cube in the end, but by less where the largest of 20 scores lies."""
+
 
 def margin(logits: npt.NDArray[np.floating], labels: IntArray) -> FloatArray:
     """The logit of a class minus the best other logit.
@@ -96,7 +100,7 @@ def check_level(theta: float, n: int) -> None:
     if theta < 1 / (1 + n):
         raise OptionError(
             f"theta {theta:g} is below {1 / (1 + n):.2g}, the least empirical p-value that {n} clean inputs can give; "
-            f"give {enough_for_ranks(theta)} of them, a larger theta, or the gaussian null"
+            f"give {enough_for_ranks(theta)} of them, a larger theta, or another null"
         )
 
 
@@ -172,6 +176,26 @@ def empirical_p_values(values: FloatArray, clean: FloatArray) -> FloatArray:
     """
     exceeding = len(clean) - np.searchsorted(clean, values, side="left")
     p_values: FloatArray = (1 + exceeding) / (1 + len(clean))
+    return p_values
+
+
+def ranked_tail(scores: FloatArray, clean: FloatArray) -> FloatArray:
+    """p-values by rank, which go on falling beyond the largest clean score.
+
+    Up to that score they are `empirical_p_values`. Beyond it, a score s has (largest / s)^2 / (1 + n), so that few
+    clean inputs can reach a small level too, and only by far. At levels of 1 / (1 + n) and above they are as valid as
+    ranks. Below, a clean input reaches a level with a probability of at most 1 / (1 + n), and of at most that level
+    where the tail of its scores is no heavier than that of Student's t with 3 degrees of freedom.
+
+    Args:
+        scores: (N,) float64, in standard deviations above the clean mean. clean: (n,) float64, ascending, the largest
+            of them positive.
+
+    Returns:
+        (N,) float64 in (0, 1]; small is suspicious.
+    """
+    largest = clean[-1]
+    p_values: FloatArray = empirical_p_values(scores, clean) * (largest / np.maximum(scores, largest)) ** TAIL_POWER
     return p_values
 
 

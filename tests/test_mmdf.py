@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from mmguard.errors import OptionError
-from mmguard.mmdf import STATISTICS, Criterion, ExcessGap, Gap, MmdfTest, Shift
+from mmguard.errors import InferenceError, OptionError
+from mmguard.mmdf import STATISTICS, CentredShift, Criterion, ExcessGap, Gap, MmdfTest, Shift
 from mmguard.stats import GaussianNull, margin_gap
 from mmguard.types import FloatArray
 
@@ -87,6 +87,22 @@ def test_the_shift_is_the_length_of_what_a_line_leaves() -> None:
     assert Shift((0.5, 1.0), 0.5)(original, clipped) == pytest.approx([np.hypot(4 - 1, 7 - 2)])
 
 
+def test_the_centred_shift_does_not_see_the_level_of_logits() -> None:
+    original, clipped = clean_logits(200, 4, 7)
+    levels = np.random.default_rng(8).normal(0, 50, (2, 200, 1))
+    fitted = CentredShift.fit(original, clipped)
+    moved = CentredShift.fit(original + levels[0], clipped + levels[1])
+    assert moved.slope == pytest.approx(fitted.slope)
+    np.testing.assert_allclose(
+        fitted(original + levels[0], clipped + levels[1]), fitted(original, clipped), rtol=1e-9, atol=1e-9
+    )
+    by_hand = (clipped - clipped.mean(axis=1, keepdims=True)) - fitted.slope * (
+        original - original.mean(axis=1, keepdims=True)
+    )
+    expected = np.linalg.norm(by_hand - by_hand.mean(axis=0), axis=1)
+    np.testing.assert_allclose(fitted(original, clipped), expected, rtol=1e-9)
+
+
 def test_the_shift_sees_what_leaves_the_margin_as_it_was() -> None:
     original, clipped = clean_logits(500, 5, 3)
     criteria = {name: Criterion.fit(name, original, clipped, None)[0] for name in STATISTICS}
@@ -99,12 +115,19 @@ def test_the_shift_sees_what_leaves_the_margin_as_it_was() -> None:
     assert abs(scores["excess_gap"]) < 1
 
 
+def of_kind(criteria: tuple[Criterion, ...], theta: float, scores: FloatArray, empirical: bool) -> MmdfTest:
+    """The test without a flag for disagreement, by ranks or by the fit."""
+    if empirical:
+        return MmdfTest(criteria, theta, 0, "empirical", tuple(np.sort(scores).tolist()))
+    return MmdfTest(criteria, theta, 0)
+
+
 @pytest.mark.parametrize("empirical", [False, True])
 def test_the_test_of_several_criteria_keeps_its_level(empirical: bool) -> None:
     original, clipped = clean_logits(2000, 5, 5)
     criteria = tuple(Criterion.fit(name, original, clipped, None)[0] for name in ("excess_gap", "shift"))
     scores = np.max([criterion.scores(original, clipped) for criterion in criteria], axis=0)
-    test = MmdfTest(criteria, 0.05, 0, tuple(np.sort(scores).tolist()) if empirical else ())
+    test = of_kind(criteria, 0.05, scores, empirical)
     verdicts = test(*clean_logits(20_000, 5, 6))
     assert (0.035 if empirical else 0.02) < verdicts.confidence.mean() < 0.065
     assert not verdicts.disagreement.any()
@@ -127,9 +150,9 @@ def flagged_share(parts: int, seed: int, empirical: bool, classes: int = 300, th
     original, clipped = clean_logits(classes, classes, 100 + seed)
     rows = np.array_split(np.random.default_rng(seed).permutation(classes), parts) if parts > 1 else []
     fitted = [Criterion.fit(name, original, clipped, None, rows) for name in ("excess_gap", "shift")]
-    scores = np.sort(np.max([own for _, own in fitted], axis=0))
+    scores = np.max([own for _, own in fitted], axis=0)
     criteria = tuple(criterion for criterion, _ in fitted)
-    test = MmdfTest(criteria, theta, 0, tuple(scores.tolist()) if empirical else ())
+    test = of_kind(criteria, theta, scores, empirical)
     return float(test(*clean_logits(4000, classes, 200 + seed)).confidence.mean())
 
 
@@ -142,9 +165,32 @@ def test_two_criteria_of_one_input_cost_what_sidak_says() -> None:
 
 
 def test_empirical_p_values_need_enough_clean_inputs() -> None:
-    MmdfTest((PLAIN,), 0.005, 0, (0.0,) * 199)
+    MmdfTest((PLAIN,), 0.005, 0, "empirical", (0.0,) * 199)
     with pytest.raises(OptionError, match="198 clean inputs"):
-        MmdfTest((PLAIN,), 0.005, 0, (0.0,) * 198)
+        MmdfTest((PLAIN,), 0.005, 0, "empirical", (0.0,) * 198)
+    MmdfTest((PLAIN,), 0.005, 0, "bounded", (1.0,) * 20)
+
+
+def test_a_bounded_p_value_is_the_larger_of_the_fitted_and_the_ranked_one() -> None:
+    clean = tuple([0.0] * 98 + [4.0])
+    gaps = np.array([1.0, 3.0, 4.0, 5.0, 40.0])
+    original = np.stack([np.full(5, 20.0), np.zeros(5)], axis=1)
+    clipped = original - np.stack([gaps, np.zeros(5)], axis=1)
+    bounded = MmdfTest((PLAIN,), 0.005, 0, "bounded", clean)(original, clipped).p_values
+    np.testing.assert_allclose(bounded, [norm.sf(1), 0.02, 0.02, 0.01 * 0.8**2, 0.01 * 0.1**2])
+    assert MmdfTest((PLAIN,), 0.005, 0)(original, clipped).p_values == pytest.approx(norm.sf(gaps))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("network", [0, 1])
+@pytest.mark.parametrize("row", [0, 2])
+def test_logits_that_are_not_finite_are_never_taken_for_clean(value: float, network: int, row: int) -> None:
+    logits = clean_logits(3, 4, 0)
+    logits[network][row, 1] = value
+    for statistic in STATISTICS.values():
+        test = MmdfTest((Criterion(statistic((0.0,) * 4, 0.0), GaussianNull(0, 1, 100)),), 0.005, 0)
+        with pytest.raises(InferenceError, match="must be finite"):
+            test(*logits)
 
 
 def test_the_rank_among_clean_scores_is_exact_for_fresh_clean_inputs() -> None:
@@ -152,7 +198,7 @@ def test_the_rank_among_clean_scores_is_exact_for_fresh_clean_inputs() -> None:
     flagged, inputs = 0, 0
     for seed in range(40):
         clean = PLAIN.scores(*clean_logits(99, 2, 100 + seed))
-        test = MmdfTest((PLAIN,), 0.05, 0, tuple(np.sort(clean).tolist()))
+        test = of_kind((PLAIN,), 0.05, clean, empirical=True)
         flagged, inputs = flagged + int(test(*clean_logits(500, 2, 1000 + seed)).flagged.sum()), inputs + 500
     assert flagged / inputs == pytest.approx(0.05, abs=0.015)
 

@@ -55,10 +55,32 @@ def test_a_kind_that_is_asked_for_is_kept() -> None:
     assert kind_of(clean_logits(600, 5, 0), "empirical") == "empirical"
 
 
-def test_too_few_inputs_for_ranks_keep_the_fit_and_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    assert kind_of(odd_logits(98, 1)) == "gaussian"
-    assert "clean inputs will be flagged more often than theta says; with 99 or more of them" in caplog.text
-    assert kind_of(odd_logits(99, 1)) == "empirical"
+def test_few_inputs_bound_the_fit_by_their_ranks(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    assert kind_of(clean_logits(199, 5, 0)) == "bounded"
+    assert "with 199 clean inputs, no p-value is below that of an input's rank among them" in caplog.text
+    assert kind_of(clean_logits(200, 5, 0)) == "gaussian"
+    assert kind_of(clean_logits(30, 5, 0), "gaussian") == "gaussian"
+
+
+@pytest.mark.parametrize("n", [30, 100])
+@pytest.mark.parametrize("odd", [False, True])
+def test_few_inputs_keep_the_level(n: int, odd: bool) -> None:
+    def draw(n: int, seed: int) -> tuple[FloatArray, FloatArray]:
+        return odd_logits(n, seed) if odd else clean_logits(n, 5, seed)
+
+    rates = []
+    for seed in range(20):
+        null, _ = fit_null(learned(*draw(n, seed)), SETTINGS, parts_of(n, 5, 0))
+        rates.append(float((null.test()(*draw(5000, 100 + seed)).p_values <= THETA).mean()))
+    assert np.mean(rates) < 1.5 * THETA
+
+
+def test_a_model_that_does_not_show_the_level_of_its_logits_is_tested_without_it() -> None:
+    calibration, parts = learned(*clean_logits(400, 5, 0)), parts_of(400, 5, 0)
+    for centred, names in ((False, ["excess_gap", "shift"]), (True, ["excess_gap", "centred_shift"])):
+        null, _ = fit_null(calibration, SETTINGS, parts, centred)
+        assert [criterion.statistic for criterion in null.criteria] == names
 
 
 def test_the_level_is_kept_where_the_fit_alone_exceeds_it() -> None:

@@ -9,7 +9,7 @@ from mmguard.errors import OptionError
 
 Objective = Literal["mmac", "mmom", "mmbm"]
 Penalty = Literal["margins", "norm", "height"]
-Null = Literal["auto", "gaussian", "empirical"]
+Null = Literal["auto", "gaussian", "empirical", "bounded"]
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,9 @@ class Settings:
         folds: parts of D. The null is fitted on each part as bounds clip it that were learned on the others, so that
             it is of inputs which shaped nothing; 1 fits it on the inputs that the bounds were learned on.
         statistics: keys of `mmguard.mmdf.STATISTICS`: what the test looks at.
-        null: `gaussian`; `empirical`, the rank among the clean inputs; or `auto`, the first where they do not
-            contradict it, else the second where they are enough for theta.
+        null: `gaussian`; `empirical`, the rank among the clean inputs; `bounded`, the first but never below the second
+            (see `mmguard.mmdf.MmdfTest`); or `auto`: the last where clean inputs are few, else the first unless they
+            contradict it, else the second.
         null_power: exponent of the Gaussian null's power transform; 1 is none, None the most likely exponent.
         theta: level of the test.
         disagreement_theta: level of a disagreement (see `mmguard.mmdf.MmdfTest`); None is theta.
