@@ -4,7 +4,18 @@ from typing import Any
 
 import pytest
 
-from benchmarks import adaptive, audit, defences, detection, detectors, mitigation, objective, overfitting, tables
+from benchmarks import (
+    adaptive,
+    audit,
+    defences,
+    detection,
+    detectors,
+    mitigation,
+    objective,
+    overfitting,
+    small_sets,
+    tables,
+)
 from benchmarks.published import Published
 from benchmarks.report import grid
 
@@ -39,6 +50,9 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(audit, "FOLDER", tmp_path / "audit")
     monkeypatch.setattr(objective, "FOLDER", tmp_path / "objective")
     monkeypatch.setattr(adaptive, "FOLDER", tmp_path / "adaptive")
+    monkeypatch.setattr(small_sets, "PATH", tmp_path / "small" / "sets.json")
+    by_null = {"auto": {"mean": 0.004}, "gaussian": {"mean": 0.021}}
+    write(small_sets.PATH, {"theta": 0.005, "draws": 100, "shares": {"Gaussian": {"50": by_null}}})
     seconds = {"seconds": 61.2, "bounds_seconds": 12.6}
     reached = {"fit": 0.5, "margin": 20.0, "objective": 2.5, "margin_by_search": {"shared": 3.0}} | seconds
     write(tmp_path / "objective" / "0.json", {"network": "badnets-0", "weight": 0.1, "presets": {"default": reached}})
@@ -122,6 +136,10 @@ def test_verdicts_of_the_audit(page: str) -> None:
 def test_what_is_of_mmguard_alone(page: str) -> None:
     assert row(page, "## Clean images flagged", "badnets-0")[1:] == ["1", "1.0 %", "1.0 %"]
     assert row(page, "## Clean images flagged", "all runs")[1:] == ["1", "1.0 %", "1.0 %"]
+
+
+def test_small_clean_sets_show_the_chosen_null_beside_the_fit(page: str) -> None:
+    assert row(page, "## Small clean sets", "Gaussian")[1:] == ["0.40 (2.10)"]
     assert row(page, "## Eq. 4", "badnets-0", "default")[2:] == ["13", "61", "0.500", "20.00", "2.500", "shared 3.00"]
     assert row(page, "## Attacks by", "none-0", "patch of 3 × 3")[2:] == ["100.0 %", "75.0 %", "25.0 %"]
 
