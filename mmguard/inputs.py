@@ -1,8 +1,6 @@
 """Arrays as inputs of a model: reading them, and the check at the guard's door."""
 
 import csv
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mmguard.arrays import load_arrays
 from mmguard.errors import InputError
 from mmguard.types import InputSpec, IntArray
 
@@ -23,6 +22,11 @@ LABEL = "label"
 def shape_fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:
     """Whether a shape is the expected one; None there is an axis of any length."""
     return len(shape) == len(expected) and all(w in (None, got) for w, got in zip(expected, shape, strict=True))
+
+
+def is_array(path: Path) -> bool:
+    """Whether a file's name says that `read_array` reads it."""
+    return path.suffix.lower() in ARRAY_SUFFIXES
 
 
 def empty_batch(spec: InputSpec) -> npt.NDArray[Any]:
@@ -46,28 +50,14 @@ def read_array(path: Path, dtype: str = "float32") -> tuple[npt.NDArray[Any], In
         InputError: not such a file, no `x`, an object array, labels that do not match, or values that the dtype cannot
             hold.
     """
-    arrays = _load_table(path) if path.suffix == ".csv" else _load_arrays(path)
-    if "x" not in arrays:
-        raise InputError(f"{path}: expected an array named x (and optionally y), found {sorted(arrays)}")
+    arrays = _load_table(path) if path.suffix.lower() == ".csv" else load_arrays(path)
     x, y = as_inputs(path, arrays["x"], dtype), arrays.get("y")
     if y is None:
         return x, None
     words = y.dtype.kind == "U"
-    if y.shape != x.shape[:1] or not (words or np.issubdtype(y.dtype, np.integer)):
+    if y.shape != x.shape[:1] or y.dtype.kind not in "iuU":
         raise InputError(f"{path}: y must be {len(x)} integer labels, or names of classes, got {y.dtype} {y.shape}")
     return x, y.astype(np.str_) if words else y.astype(np.int64)
-
-
-def _load_arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:
-    """The arrays of an `.npz`, or that of an `.npy` as `x`."""
-    try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return {"x": loaded}
-            return {name: np.asarray(loaded[name]) for name in loaded}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: not a readable .npy or .npz of numbers: {error}") from error
 
 
 def _load_table(path: Path) -> dict[str, npt.NDArray[np.generic]]:
@@ -124,7 +114,7 @@ def as_inputs(path: Path, array: npt.NDArray[np.generic], dtype: str = "float32"
         InputError: no batch axis, not numbers, values that are not finite, or for a uint8 model anything but whole
             numbers of 0 to 255 in an integer dtype.
     """
-    if array.ndim < 2 or not (np.issubdtype(array.dtype, np.number) and np.isrealobj(array)):
+    if array.ndim < 2 or array.dtype.kind not in "iuf":
         raise InputError(f"{path}: expected real numbers of shape (N, ...), got {array.dtype} {array.shape}")
     if dtype == "uint8":
         return _as_pixels(path, array)

@@ -1,5 +1,3 @@
-import io
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +5,7 @@ import numpy as np
 import pytest
 
 from mmguard.errors import InputError
-from mmguard.inputs import as_inputs, check_batch, empty_batch, read_array
+from mmguard.inputs import as_inputs, check_batch, empty_batch, is_array, read_array
 from mmguard.types import InputSpec, Preprocessing
 
 BOX = np.zeros((3, 1, 1), np.float32), np.ones((3, 1, 1), np.float32)
@@ -30,6 +28,22 @@ def test_arrays_are_read_with_their_labels(tmp_path: Path) -> None:
         assert y is None or y.dtype == np.int64
 
 
+@pytest.mark.parametrize("suffix", ["npy", "NPY", "Npz", "NPZ", "csv", "CSV"])
+def test_a_suffix_says_what_is_an_array_in_letters_of_any_case(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    with path.open("wb") as file:
+        match suffix.lower():
+            case "npy":
+                np.save(file, [[1, 2]])
+            case "npz":
+                np.savez(file, x=[[1, 2]])
+            case _:
+                file.write(b"a,b\n1,2\n")
+    assert is_array(path)
+    assert read_array(path)[0].tolist() == [[1, 2]]
+    assert not is_array(tmp_path / "a.png")
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
@@ -40,7 +54,11 @@ def test_arrays_are_read_with_their_labels(tmp_path: Path) -> None:
         ({"x": np.array([[True, False]])}, "real numbers"),
         ({"x": np.array([[1, np.nan]])}, "NaN or infinite"),
         ({"x": np.array([[1, 1e300]])}, "NaN or infinite"),
-        ({"x": np.array([[object()]])}, "not a readable"),
+        ({"x": np.zeros((2, 3), "m8[s]")}, "real numbers.*got timedelta64"),
+        ({"x": np.zeros((2, 3), "M8[s]")}, "real numbers.*got datetime64"),
+        ({"x": np.zeros((2, 3), "V4")}, "real numbers"),
+        ({"x": np.zeros(2, [("a", "f4"), ("b", "f4")])}, "real numbers"),
+        ({"x": np.array([[object()]])}, "Python objects"),
         ({"x": np.ones((2, 3)), "y": np.ones(2)}, "2 integer labels, .*got float64"),
         ({"x": np.ones((2, 3)), "y": np.array([1])}, "2 integer labels"),
     ],
@@ -49,22 +67,6 @@ def test_arrays_that_are_no_inputs_are_refused(tmp_path: Path, arrays: dict[str,
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(InputError, match=message):
         read_array(tmp_path / "a.npz")
-
-
-def test_files_that_hold_no_arrays_are_refused(tmp_path: Path) -> None:
-    whole = io.BytesIO()
-    np.savez_compressed(whole, x=np.random.default_rng(2).random((4, 50)))
-    damaged = bytearray(whole.getvalue())
-    damaged[100:110] = bytes(10)
-    not_arrays = io.BytesIO()
-    with zipfile.ZipFile(not_arrays, "w") as archive:
-        archive.writestr("x", b"text")
-    for content in (b"", b"text", whole.getvalue()[:200], bytes(damaged), b"\x93NUMPY", not_arrays.getvalue()):
-        (tmp_path / "a.npz").write_bytes(content)
-        with pytest.raises(InputError, match=r"a\.npz"):
-            read_array(tmp_path / "a.npz")
-    with pytest.raises(InputError, match="absent"):
-        read_array(tmp_path / "absent.npy")
 
 
 def test_inputs_become_float32() -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mmguard.calibrate.settings import Objective
 from mmguard.errors import CleanSetError, UnreadableImageError
 from mmguard.images import find_images, image_batches
-from mmguard.inputs import ARRAY_SUFFIXES, read_array, shape_fits
+from mmguard.inputs import is_array, read_array, shape_fits
 from mmguard.manifest import class_name
 from mmguard.types import InputSpec, IntArray
 
@@ -54,11 +54,11 @@ def read_clean(path: Path, spec: InputSpec, skip_bad: bool = False) -> CleanSet:
         return _read_folder(path, spec, skip_bad)
     if not path.exists():
         raise CleanSetError(f"{path}: no such folder or file of clean inputs")
-    if path.suffix not in ARRAY_SUFFIXES:
+    if not is_array(path):
         raise CleanSetError(f"{path}: expected a folder of images, an .npz, an .npy or a .csv of clean inputs")
     x, y = read_array(path, spec.dtype)
     want = spec.shape[1:]
-    more = path.suffix == ".csv" and want and isinstance(want[0], int) and x.shape[1] == want[0] + 1
+    more = path.suffix.lower() == ".csv" and want and isinstance(want[0], int) and x.shape[1] == want[0] + 1
     hint = "; a last column of labels must be called label" if more else ""
     if not len(x) or not shape_fits(x.shape[1:], want):
         raise CleanSetError(f"{path}: x has shape {x.shape}, the model takes (N, {', '.join(map(str, want))})" + hint)

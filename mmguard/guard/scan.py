@@ -12,7 +12,7 @@ from scipy.stats import betabinom
 from mmguard.errors import InputError, UnreadableImageError
 from mmguard.guard.guard import Guard
 from mmguard.images import find_images, image_batches
-from mmguard.inputs import ARRAY_SUFFIXES, check_batch, read_array
+from mmguard.inputs import check_batch, is_array, read_array
 from mmguard.types import ABSTAIN, Decision
 
 BATCH = 64
@@ -64,7 +64,7 @@ def scan(guard: Guard, inputs: Path, skip_bad: bool = False) -> Iterator[Row]:
     Raises:
         InputError: nothing to scan, or inputs that the model does not take.
     """
-    if inputs.suffix in ARRAY_SUFFIXES:
+    if is_array(inputs) and not inputs.is_dir():
         x, _ = read_array(inputs, guard.bundle.manifest.input.dtype)
         check_batch(x, guard.bundle.manifest.input)  # as a whole, so that an error shows the file's own shape
         for start in range(0, len(x), BATCH):
