@@ -24,7 +24,7 @@ from mmguard.guard.scan import scan as scan_rows
 from mmguard.guard.scan import summarise
 from mmguard.guard.sessions import PROVIDERS
 from mmguard.guard.verify import verify_bundle
-from mmguard.images import IMAGE_SUFFIXES
+from mmguard.images import is_named_as_image
 from mmguard.preprocessing import preprocessing_from
 from mmguard.terminal import (
     ConsoleHandler,
@@ -418,7 +418,7 @@ def _check_rows_file(out: Path, bundle: Path, inputs: Path) -> None:
     """Refuse rows that would take the place of what is read."""
     if out.resolve().is_relative_to(bundle.resolve()):
         raise OptionError(f"--out {out} lies inside the bundle; choose another file")
-    if out.resolve() == inputs.resolve() or out.suffix.lower() in IMAGE_SUFFIXES:
+    if out.resolve() == inputs.resolve() or is_named_as_image(out):
         raise OptionError(f"--out {out} is an input, or named as an image; choose another file, such as rows.jsonl")
 
 

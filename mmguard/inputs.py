@@ -29,11 +29,6 @@ def is_array(path: Path) -> bool:
     return path.suffix.lower() in ARRAY_SUFFIXES
 
 
-def empty_batch(spec: InputSpec) -> npt.NDArray[Any]:
-    """A batch of no inputs: (0, ...) of the model's dtype, dynamic axes of length 1."""
-    return np.zeros((0, *(size or 1 for size in spec.shape[1:])), dtype=spec.dtype)
-
-
 def read_array(path: Path, dtype: str = "float32") -> tuple[npt.NDArray[Any], IntArray | npt.NDArray[np.str_] | None]:
     """Read inputs from an `.npy` (inputs), an `.npz` (`x`, and optionally labels `y`) or a `.csv`.
 

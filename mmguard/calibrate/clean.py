@@ -8,17 +8,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mmguard.calibrate.class_folders import read_folder, some
 from mmguard.calibrate.settings import Objective
-from mmguard.errors import CleanSetError, UnreadableImageError
-from mmguard.images import find_images, image_batches
+from mmguard.errors import CleanSetError, InputError
 from mmguard.inputs import is_array, read_array, shape_fits
 from mmguard.manifest import class_name
 from mmguard.types import InputSpec, IntArray
 
 logger = logging.getLogger(__name__)
-
-NAMED = 5
-"""Missing classes that a message names."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +26,13 @@ class CleanSet:
         x: (N, ...) float32, the model's own input; of a model that takes another dtype, the values that this has too.
         y: (N,) int64, index into `named`, or the class itself where that is empty; None where unlabelled.
         named: the classes by the names of their folders or in `y`, sorted; empty where there are none.
-        skipped: errors of the images that were passed over.
+        skipped: errors of the images that were left out.
     """
 
     x: npt.NDArray[np.float32]
     y: IntArray | None
     named: tuple[str, ...] = ()
-    skipped: tuple[UnreadableImageError, ...] = ()
+    skipped: tuple[InputError, ...] = ()
 
 
 def read_clean(path: Path, spec: InputSpec, skip_bad: bool = False) -> CleanSet:
@@ -44,14 +41,16 @@ def read_clean(path: Path, spec: InputSpec, skip_bad: bool = False) -> CleanSet:
     Args:
         path: folder, `.npz`, `.npy` or `.csv`.
         spec: the model's input; for a folder it holds the preprocessing.
-        skip_bad: pass over images that cannot be decoded.
+        skip_bad: leave out images that cannot be decoded.
 
     Raises:
         CleanSetError: nothing there, an empty class folder, or a shape that is not the model's.
+        InputError: a file or its numbers cannot be read, or an image is not of the model's size.
         UnreadableImageError: an image cannot be decoded and `skip_bad` is off.
     """
     if path.is_dir():
-        return _read_folder(path, spec, skip_bad)
+        folder = read_folder(path, spec, skip_bad)
+        return CleanSet(folder.x, folder.y, folder.classes, folder.skipped)
     if not path.exists():
         raise CleanSetError(f"{path}: no such folder or file of clean inputs")
     if not is_array(path):
@@ -156,47 +155,9 @@ def check_classes(decided: IntArray, names: Sequence[str], objective: Objective,
     missing = [name for name, count in zip(names, np.bincount(decided, minlength=len(names)), strict=True) if not count]
     if not missing:
         return
-    more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-    named = f"no clean input of class {', '.join(missing[:NAMED])}{more}"
+    named = f"no clean input of class {some(missing)}"
     if objective == "mmom":
         raise CleanSetError(f"{named}: MMOM would unlearn what it has no input of; give some of every class")
     if not labelled:
         named += " by the model's own decisions (are the inputs prepared as it was trained?)"
     logger.warning("warning: %s: how clipping treats such inputs is unknown, and more of them may be flagged", named)
-
-
-def _read_folder(path: Path, spec: InputSpec, skip_bad: bool) -> CleanSet:
-    images = find_images(path)
-    if not images:
-        raise CleanSetError(f"{path}: no images in it; expected one folder per class, or images directly")
-    folders = sorted(child.name for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
-    top_level = [image for image in images if image.parent == path]
-    if folders and top_level:
-        raise CleanSetError(f"{path} has both class folders ({folders[0]}, ...) and images ({top_level[0].name}, ...)")
-    groups = {image: image.relative_to(path).parts[0] for image in images}
-    empty = sorted(set(folders) - set(groups.values())) if folders else []
-    if empty:
-        raise CleanSetError(f"{path}: no images in class folder {', '.join(empty)}; add some or remove the folder")
-    paths, x, skipped = _decode(images, spec, skip_bad)
-    y = np.array([folders.index(groups[image]) for image in paths], dtype=np.int64) if folders else None
-    return CleanSet(x, y, tuple(folders), skipped)
-
-
-def _decode(
-    images: Sequence[Path], spec: InputSpec, skip_bad: bool
-) -> tuple[list[Path], npt.NDArray[np.float32], tuple[UnreadableImageError, ...]]:
-    paths: list[Path] = []
-    parts: list[npt.NDArray[np.float32]] = []
-    skipped: list[UnreadableImageError] = []
-    for good, x, errors in image_batches(images, spec, batch_size=256):
-        if errors and not skip_bad:
-            raise UnreadableImageError(f"{errors[0]}; mend or remove it, or pass --skip-bad to leave such files out")
-        paths += good
-        parts.append(x.astype(np.float32, copy=False))
-        skipped += errors
-    if not paths:
-        raise CleanSetError("none of the images could be decoded")
-    try:
-        return paths, np.concatenate([part for part in parts if len(part)]), tuple(skipped)
-    except ValueError as error:
-        raise CleanSetError(f"the images are of several sizes; give one --size for all: {error}") from error

@@ -78,7 +78,6 @@ def test_class_folders_by_given_names_follow_their_order(tmp_path: Path) -> None
 def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
     for i in range(3):
         save(tmp_path / f"{i}.png", i)
-    (tmp_path / "notes.txt").write_text("not an image", encoding="utf-8")
     clean = read_clean(tmp_path, image_spec())
     assert clean.y is None
     assert pixel_of(clean) == [0, 1, 2]
@@ -158,7 +157,7 @@ def test_unreadable_images_are_passed_over_and_counted(tmp_path: Path) -> None:
 
 def test_a_folder_of_unreadable_images_alone_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no image")
-    with pytest.raises(CleanSetError, match="none of the images"):
+    with pytest.raises(CleanSetError, match=r"none of its files could be decoded as an image: .*bad\.png"):
         read_clean(tmp_path, image_spec(), skip_bad=True)
 
 
@@ -174,7 +173,7 @@ def test_sizes_that_differ_between_batches_of_decoding_need_one_size_too(tmp_pat
     for i in range(256):
         save(tmp_path / f"{i:03}.png", side=4)
     save(tmp_path / "last.png", side=9)
-    with pytest.raises(CleanSetError, match="several sizes; give one --size"):
+    with pytest.raises(CleanSetError, match=r"several sizes: .*last\.png .*--size"):
         read_clean(tmp_path, image_spec(None))
 
 
@@ -182,6 +181,51 @@ def test_an_image_of_another_size_than_the_models_says_which(tmp_path: Path) -> 
     save(tmp_path / "a.png", side=9)
     with pytest.raises(InputError, match="--size 4x4"):
         read_clean(tmp_path, image_spec())
+
+
+def test_a_file_that_is_no_image_is_named_whatever_its_suffix(tmp_path: Path) -> None:
+    save_classes(tmp_path, ("cat", "dog"))
+    (tmp_path / "cat" / "labels.csv").write_text("a,b", encoding="utf-8")
+    (tmp_path / "README").write_text("of this set", encoding="utf-8")
+    with pytest.raises(UnreadableImageError, match=r"README.*--skip-bad"):
+        read_clean(tmp_path, image_spec())
+    clean = read_clean(tmp_path, image_spec(), skip_bad=True)
+    assert [str(error).split(":")[0].rsplit("/")[-1] for error in clean.skipped] == ["README", "labels.csv"]
+    assert pixel_of(clean) == [0, 0, 1, 1]
+
+
+def test_an_image_counts_whatever_its_suffix(tmp_path: Path) -> None:
+    for i, suffix in enumerate((".png", ".jfif", ".avif", ".jp2", ".apng", "")):
+        save(tmp_path / "cat" / f"{i}.png", 40 * i).rename(tmp_path / "cat" / f"{i}{suffix}")
+    assert pixel_of(read_clean(tmp_path, image_spec())) == [0, 40, 80, 120, 160, 200]
+
+
+def test_what_is_passed_over_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    save_classes(tmp_path, ("cat", "dog"))
+    save(tmp_path / ".ipynb_checkpoints" / "a.png", 9)
+    save(tmp_path / "cat" / ".hidden.png", 9)
+    (tmp_path / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    (tmp_path / "dog" / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    clean = read_clean(tmp_path, image_spec())
+    assert pixel_of(clean) == [0, 0, 1, 1]
+    assert not clean.skipped
+    said = caplog.messages[-1]
+    assert said.startswith("passes over ")
+    assert set(said.removeprefix("passes over ").split(", ")) == {
+        ".DS_Store",
+        ".ipynb_checkpoints",
+        "cat/.hidden.png",
+        "dog/Thumbs.db",
+    }
+
+
+def test_a_class_whose_files_are_all_bad_is_named(tmp_path: Path) -> None:
+    save_classes(tmp_path, ("cat", "dog"))
+    (tmp_path / "ship").mkdir()
+    (tmp_path / "ship" / "a.png").write_bytes(b"no image")
+    with pytest.raises(CleanSetError, match="no images in class folder ship;"):
+        read_clean(tmp_path, image_spec(), skip_bad=True)
 
 
 FOLDERS = CleanSet(np.zeros((2, 1), np.float32), np.array([0, 1]), ("cat", "dog"))
