@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mmguard.calibrate.class_folders import read_folder, some
 from mmguard.calibrate.settings import Objective
 from mmguard.errors import CleanSetError, InputError
-from mmguard.inputs import is_array, read_array, shape_fits
+from mmguard.inputs import is_array, name_faults, read_array, shape_fits
 from mmguard.manifest import class_name
 from mmguard.types import InputSpec, IntArray
 
@@ -26,13 +26,15 @@ class CleanSet:
         x: (N, ...) float32, the model's own input; of a model that takes another dtype, the values that this has too.
         y: (N,) int64, index into `named`, or the class itself where that is empty; None where unlabelled.
         named: the classes by the names of their folders or in `y`, sorted; empty where there are none.
-        skipped: errors of the images that were left out.
+        skipped: errors of the images or rows that were left out.
+        columns: names of a table's features, in order; None of anything else.
     """
 
     x: npt.NDArray[np.float32]
     y: IntArray | None
     named: tuple[str, ...] = ()
     skipped: tuple[InputError, ...] = ()
+    columns: tuple[str, ...] | None = None
 
 
 def read_clean(path: Path, spec: InputSpec, skip_bad: bool = False) -> CleanSet:
@@ -41,10 +43,11 @@ def read_clean(path: Path, spec: InputSpec, skip_bad: bool = False) -> CleanSet:
     Args:
         path: folder, `.npz`, `.npy` or `.csv`.
         spec: the model's input; for a folder it holds the preprocessing.
-        skip_bad: leave out images that cannot be decoded.
+        skip_bad: leave out images that cannot be decoded, and rows of arrays that cannot be inputs.
 
     Raises:
-        CleanSetError: nothing there, an empty class folder, or a shape that is not the model's.
+        CleanSetError: nothing there, an empty class folder, a shape that is not the model's, or a row that cannot be an
+            input where `skip_bad` is off.
         InputError: a file or its numbers cannot be read, or an image is not of the model's size.
         UnreadableImageError: an image cannot be decoded and `skip_bad` is off.
     """
@@ -55,17 +58,36 @@ def read_clean(path: Path, spec: InputSpec, skip_bad: bool = False) -> CleanSet:
         raise CleanSetError(f"{path}: no such folder or file of clean inputs")
     if not is_array(path):
         raise CleanSetError(f"{path}: expected a folder of images, an .npz, an .npy or a .csv of clean inputs")
-    x, y = read_array(path, spec.dtype)
+    inputs = read_array(path, spec.dtype)
     want = spec.shape[1:]
-    more = path.suffix.lower() == ".csv" and want and isinstance(want[0], int) and x.shape[1] == want[0] + 1
-    hint = "; a last column of labels must be called label" if more else ""
-    if not len(x) or not shape_fits(x.shape[1:], want):
-        raise CleanSetError(f"{path}: x has shape {x.shape}, the model takes (N, {', '.join(map(str, want))})" + hint)
-    x = x.astype(np.float32, copy=False)
-    if y is None or np.issubdtype(y.dtype, np.integer):
-        return CleanSet(x, None if y is None else y.astype(np.int64))
-    names, index = np.unique(y, return_inverse=True)
-    return CleanSet(x, index.astype(np.int64), tuple(map(str, names)))
+    more = inputs.columns and want and isinstance(want[0], int) and len(inputs.columns) == want[0] + 1
+    hint = "; a column of labels must be called label" if more else ""
+    if not len(inputs.x) or not shape_fits(inputs.x.shape[1:], want):
+        came = f"x has shape {inputs.x.shape}, the model takes (N, {', '.join(map(str, want))})"
+        raise CleanSetError(f"{path}: {came}{hint}")
+    if inputs.faults and not skip_bad:
+        raise CleanSetError(
+            f"{name_faults(path, inputs.faults)}; mend or remove such rows, or pass --skip-bad to leave them out"
+        )
+    kept = np.setdiff1d(np.arange(len(inputs.x)), list(inputs.faults))
+    if not len(kept):
+        raise CleanSetError(f"{name_faults(path, inputs.faults)}, so that no row is left")
+    y, named = _named(path, None if inputs.y is None else inputs.y[kept], kept)
+    skipped = tuple(InputError(f"row {row} {fault}") for row, fault in sorted(inputs.faults.items()))
+    x = inputs.x[kept] if skipped else inputs.x
+    return CleanSet(x.astype(np.float32, copy=False), y, named, skipped, inputs.columns)
+
+
+def _named(
+    path: Path, labels: IntArray | npt.NDArray[np.str_] | None, rows: npt.NDArray[np.intp]
+) -> tuple[IntArray | None, tuple[str, ...]]:
+    """Labels as numbers, and the classes that these number where they were words."""
+    if labels is None or labels.dtype.kind != "U":
+        return labels, ()  # type: ignore[return-value]
+    if "" in labels:
+        raise CleanSetError(f"{path}: row {rows[labels == ''][0]} has no label; give every row one, or none at all")
+    names, index = np.unique(labels, return_inverse=True)
+    return index.astype(np.int64), tuple(map(str, names))
 
 
 def assign_classes(clean: CleanSet, outputs: int, names: Sequence[str] | None) -> tuple[IntArray | None, list[str]]:

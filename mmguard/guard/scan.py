@@ -14,7 +14,7 @@ from mmguard.errors import InferenceError, InputError
 from mmguard.files import Entry, list_files, shown
 from mmguard.guard.guard import Guard
 from mmguard.images import read_images
-from mmguard.inputs import check_batch, is_array, read_array
+from mmguard.inputs import check_form, is_array, match_columns, name_faults, read_array
 from mmguard.types import ABSTAIN, Decision, InputSpec, Reason
 
 BATCH = 64
@@ -78,7 +78,7 @@ def scan(guard: Guard, inputs: Path, skip_bad: bool = False) -> Iterator[Row]:
         guard: the guard; its policy labels. With `on_error="closed"` an input that its networks cannot judge does not
             end the scan of its batch.
         inputs: a folder, of which every file is an input, whatever its name; one image; an `.npy` or `.npz` with `x`;
-            or a `.csv`.
+            or a `.csv`, whose columns are matched by name where the bundle has names.
         skip_bad: go on where an input cannot be read or judged, instead of raising.
 
     Yields:
@@ -93,7 +93,7 @@ def scan(guard: Guard, inputs: Path, skip_bad: bool = False) -> Iterator[Row]:
         InferenceError: the networks cannot judge an input.
     """
     spec = guard.bundle.manifest.input
-    items = _array_items(inputs, spec) if _is_array_file(inputs) else _image_items(inputs, spec)
+    items = _array_items(inputs, spec, skip_bad) if _is_array_file(inputs) else _image_items(inputs, spec)
     for batch in _batches(items):
         yield from _rows(guard, batch, skip_bad)
 
@@ -102,11 +102,14 @@ def _is_array_file(inputs: Path) -> bool:
     return is_array(inputs) and not inputs.is_dir()
 
 
-def _array_items(path: Path, spec: InputSpec) -> Iterator[Item]:
-    inputs, _ = read_array(path, spec.dtype)
-    check_batch(inputs, spec)  # as a whole, so that an error shows the file's own shape
-    for i, x in enumerate(inputs):
-        yield Item(str(i), x)
+def _array_items(path: Path, spec: InputSpec, skip_bad: bool) -> Iterator[Item]:
+    inputs = match_columns(path, read_array(path, spec.dtype), spec)
+    check_form(inputs.x, spec)  # as a whole, so that an error shows the file's own shape
+    if inputs.faults and not skip_bad:
+        raise InputError(f"{name_faults(path, inputs.faults)}; pass --skip-bad to go on without such rows")
+    for i, x in enumerate(inputs.x):
+        fault = inputs.faults.get(i)
+        yield Item(str(i), x) if fault is None else Item(str(i), error=InputError(f"row {i} {fault}"))
 
 
 def _image_items(inputs: Path, spec: InputSpec) -> Iterator[Item]:

@@ -228,6 +228,52 @@ def test_a_class_whose_files_are_all_bad_is_named(tmp_path: Path) -> None:
         read_clean(tmp_path, image_spec(), skip_bad=True)
 
 
+def vectors(features: int = 2, dtype: str = "float32") -> InputSpec:
+    return InputSpec("x", (None, features), np.zeros(features, np.float32), np.ones(features, np.float32), dtype=dtype)
+
+
+BAD_ROWS: dict[str, str | npt.NDArray[np.float64]] = {
+    "a.npy": np.array([[0, 1], [np.nan, 1], [2, 3], [4, 1e300], [5, 6]]),
+    "a.npz": np.array([[0, 1], [-np.inf, 1], [2, 3], [4, np.nan], [5, 6]]),
+    "a.csv": "u,v,label\n0,1,0\n,1,1\n2,3,2\n4,1e300,3\n5,6,4\n",
+}
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_rows_that_cannot_be_inputs_are_named_or_left_out(tmp_path: Path, name: str) -> None:
+    path, bad = tmp_path / name, BAD_ROWS[name]
+    if isinstance(bad, str):
+        path.write_text(bad, encoding="utf-8")
+    else:
+        save_arrays(path, x=bad, y=np.arange(5))
+    with pytest.raises(CleanSetError, match=rf"{name}: row 1 .*1 more cannot be taken: 3; .*--skip-bad"):
+        read_clean(path, vectors())
+    clean = read_clean(path, vectors(), skip_bad=True)
+    assert clean.x.tolist() == [[0, 1], [2, 3], [5, 6]]
+    assert name == "a.npy" or (clean.y is not None and clean.y.tolist() == [0, 2, 4])
+    assert [str(error)[:5] for error in clean.skipped] == ["row 1", "row 3"]
+    assert clean.columns == (("u", "v") if name == "a.csv" else None)
+
+
+def test_arrays_of_bad_rows_alone_are_refused(tmp_path: Path) -> None:
+    path = save_arrays(tmp_path / "a.npy", x=np.full((3, 2), np.nan))
+    with pytest.raises(CleanSetError, match="no row is left"):
+        read_clean(path, vectors(), skip_bad=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("u,v,class\n1,2,0\n", r"the model takes \(N, 2\); a column of labels must be called label"),
+        ("u,v,label\n1,2,cat\n3,4,\n", "row 1 has no label; give every row one, or none at all"),
+    ],
+)
+def test_a_table_without_its_labels_says_so(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.CSV").write_text(text, encoding="utf-8")
+    with pytest.raises(CleanSetError, match=message):
+        read_clean(tmp_path / "a.CSV", vectors())
+
+
 FOLDERS = CleanSet(np.zeros((2, 1), np.float32), np.array([0, 1]), ("cat", "dog"))
 NUMBERS = CleanSet(np.zeros((2, 1), np.float32), np.array([0, 1]), ("0", "3"))
 ARRAYS = CleanSet(np.zeros((2, 1), np.float32), np.array([-1, 3]))

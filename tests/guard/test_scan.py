@@ -169,6 +169,26 @@ class Stub:
         return Decision(labels, np.ones_like(labels), labels, none, none, reasons, unknown, unknown)
 
 
+def test_a_row_that_is_not_finite_is_named_and_the_others_are_judged(tiny_bundle: Path, tmp_path: Path) -> None:
+    x = clean_inputs(140, seed=5).astype(np.float64)
+    whole = x.astype(np.float32)
+    x[3, 0, 0, 0], x[70, 1, 2, 3], x[71, 0, 0, 0] = np.nan, np.inf, 1e300
+    np.save(tmp_path / "x.npy", x)
+    (tmp_path / "x.npy").rename(tmp_path / "x.NPY")
+    with Guard(tiny_bundle, registry=None, policy=CLOSED) as guard:
+        rows = list(scan(guard, tmp_path / "x.NPY", skip_bad=True))
+        decision = guard(whole)
+        with pytest.raises(InputError, match=r"x\.NPY: row 3 has .*2 more cannot be taken: 70, 71; pass --skip-bad"):
+            list(scan(guard, tmp_path / "x.NPY"))
+    assert [row["input"] for row in rows] == [str(i) for i in range(140)]
+    errors = {i: row["error"] for i, row in enumerate(rows) if "error" in row}
+    assert errors == {i: f"row {i} has values that are NaN or infinite in float32" for i in (3, 70, 71)}
+    good = [i for i in range(140) if i not in errors]
+    assert [rows[i]["label"] for i in good] == decision.labels[good].tolist()
+    np.testing.assert_allclose([rows[i]["p_value"] for i in good], decision.p_values[good], rtol=1e-3)
+    assert summarise(guard, rows).inputs == 137
+
+
 def test_a_row_that_the_networks_cannot_judge_is_named_and_the_others_are_judged(guard: Guard, tmp_path: Path) -> None:
     x = clean_inputs(100, seed=5)
     x[70] *= 1e38
@@ -217,7 +237,7 @@ def test_a_failure_of_a_batch_says_which_inputs_were_in_it(tmp_path: Path, monke
 
 
 def test_an_array_of_another_shape_is_refused_as_a_whole(guard: Guard, tmp_path: Path) -> None:
-    np.save(tmp_path / "x.npy", np.zeros((5, 3, 8, 9)))
+    np.save(tmp_path / "x.npy", np.full((5, 3, 8, 9), np.nan))
     with pytest.raises(InputError, match=r"expected shape \(N, 3, 8, 8\), got \(5, 3, 8, 9\)"):
         list(scan(guard, tmp_path / "x.npy", skip_bad=True))
 
