@@ -15,6 +15,7 @@ KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFDIR: "a folder",
 }
+READ_ALREADY = "leads to a folder that is read already, or that it lies in"
 LITTER = frozenset({".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini"})
 """Names, in small letters, of files that operating systems leave in folders."""
 
@@ -63,7 +64,8 @@ def open_file(path: Path) -> BinaryIO:
 def list_files(folder: Path, *, hidden: bool) -> list[Entry]:
     """All that lies below a folder, also behind links, sorted by path; folders themselves are left out.
 
-    A folder that several links lead to is read once, under its own name where it has one below `folder`.
+    A folder that several links lead to is read once, under its own name where it has one below `folder`; one that
+    `folder` lies in is not read.
 
     Args:
         hidden: whether files and folders whose names begin with a dot are inputs too; else they are passed over.
@@ -72,15 +74,14 @@ def list_files(folder: Path, *, hidden: bool) -> list[Entry]:
         One entry for each file, and for each thing that is neither file nor folder or cannot be read.
     """
     entries: list[Entry] = []
-    folders, links, seen = [folder], list[Path](), set[tuple[int, int]]()
+    folders, links, seen = [folder], list[Path](), set(map(_identity, folder.resolve().parents))
     while folders or links:
         here = folders.pop() if folders else links.pop()
         try:
-            status = here.stat()
-            if (status.st_dev, status.st_ino) in seen:
-                entries.append(Entry(here, passed_over="leads to a folder that is read already"))
+            if (identity := _identity(here)) in seen:
+                entries.append(Entry(here, passed_over=READ_ALREADY))
                 continue
-            seen.add((status.st_dev, status.st_ino))
+            seen.add(identity)
             children = list(os.scandir(here))
         except OSError as error:
             entries.append(Entry(here, problem=f"a folder that cannot be read: {error.strerror}"))
@@ -94,6 +95,12 @@ def list_files(folder: Path, *, hidden: bool) -> list[Entry]:
             else:
                 entries.append(_entry(path, child))
     return sorted(entries, key=lambda entry: entry.path.parts)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """What is the same of two paths of one folder."""
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _is_folder(child: os.DirEntry[str]) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmguard.files import Entry, is_litter, list_files, open_file, shown
+from mmguard.files import READ_ALREADY, Entry, is_litter, list_files, open_file, shown
 
 
 def listed(folder: Path, hidden: bool = True) -> dict[str, str]:
@@ -71,8 +71,20 @@ def test_links_in_circles_end(tmp_path: Path) -> None:
     (tmp_path / "a" / "to_b").symlink_to(tmp_path / "b")
     (tmp_path / "b" / "to_a").symlink_to(tmp_path / "a")
     (tmp_path / "a" / "up").symlink_to(tmp_path)
-    again = "leads to a folder that is read already"
-    assert listed(tmp_path) == {"a/1": "", "b/2": "", "a/to_b": again, "b/to_a": again, "a/up": again}
+    assert listed(tmp_path) == {"a/1": "", "b/2": ""} | dict.fromkeys(["a/to_b", "b/to_a", "a/up"], READ_ALREADY)
+
+
+def test_a_link_does_not_lead_out_to_what_the_folder_lies_in(tmp_path: Path) -> None:
+    write(tmp_path, "secret", "inbox/deep/a", "elsewhere/b")
+    for name, target in (
+        ("one", tmp_path),
+        ("two", tmp_path.parent),
+        ("three", Path("/")),
+        ("four", tmp_path / "elsewhere"),
+    ):
+        (tmp_path / "inbox" / name).symlink_to(target)
+    out = dict.fromkeys(["one", "two", "three"], READ_ALREADY)
+    assert listed(tmp_path / "inbox") == {"deep/a": "", "four/b": ""} | out
 
 
 def test_links_that_multiply_do_not(tmp_path: Path) -> None:
@@ -95,7 +107,7 @@ def test_what_lies_behind_a_link_is_found_once(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / "inbox" / name).symlink_to(tmp_path / "elsewhere")
     found = listed(tmp_path / "inbox")
-    assert sorted(found.values()) == ["", "", "leads to a folder that is read already"]
+    assert sorted(found.values()) == ["", "", READ_ALREADY]
     assert {name for name, said in found.items() if not said} < {"b.png", "cat/a.png", "dog/a.png"}
 
 
