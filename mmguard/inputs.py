@@ -15,6 +15,7 @@ from mmguard.errors import InputError
 from mmguard.files import shown
 from mmguard.tables import parse_labels, read_table
 from mmguard.types import InputSpec, IntArray
+from mmguard.visible import visible
 
 ARRAY_SUFFIXES = frozenset({".csv", ".npy", ".npz"})
 """Files that `read_array` reads, by suffix in small letters."""
@@ -65,6 +66,13 @@ def read_array(path: Path, dtype: str = "float32") -> Inputs:
         InputError: not such a file, no `x`, an object array, labels that do not match, or not numbers that the model
             can take.
     """
+    try:
+        return _read(path, dtype)
+    except MemoryError as error:
+        raise InputError(f"{shown(path)}: it does not fit into memory ({error}); give it in parts") from error
+
+
+def _read(path: Path, dtype: str) -> Inputs:
     columns, faults = None, dict[int, str]()
     if path.suffix.lower() == ".csv":
         table = read_table(path)
@@ -155,7 +163,7 @@ def match_columns(path: Path, inputs: Inputs, spec: InputSpec) -> Inputs:
         raise InputError(
             f"{shown(path)}: the columns are not those that the bundle was calibrated on: "
             f"{_listed('missing', missing)}; {_listed('not known', extra)}{_closest(missing, extra)}; "
-            f"it takes {', '.join(spec.columns[:20])}{', ...' if len(spec.columns) > 20 else ''}"
+            f"it takes {visible(', '.join(spec.columns[:20]))}{', ...' if len(spec.columns) > 20 else ''}"
         )
     if inputs.columns == spec.columns:
         return inputs
@@ -166,7 +174,7 @@ def match_columns(path: Path, inputs: Inputs, spec: InputSpec) -> Inputs:
 
 def _listed(what: str, names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{what}: {', '.join(names[:NAMED]) or 'none'}{more}"
+    return f"{what}: {visible(', '.join(names[:NAMED])) or 'none'}{more}"
 
 
 def _closest(missing: Sequence[str], extra: Sequence[str]) -> str:
@@ -174,7 +182,7 @@ def _closest(missing: Sequence[str], extra: Sequence[str]) -> str:
     folded = {name.casefold(): name for name in missing}
     for name in extra[:NAMED]:
         if close := difflib.get_close_matches(name.casefold(), folded, 1):
-            return f" ({name} may be {folded[close[0]]})"
+            return visible(f" ({name} may be {folded[close[0]]})")
     return ""
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from mmguard.errors import InputError
 from mmguard.files import open_file, shown
+from mmguard.visible import visible
 
 LABEL = "label"
 """Name of the column that holds labels, in letters of any case."""
@@ -101,9 +102,8 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
         )
     counts = Counter(LABEL if name.lower() == LABEL else name for name in names)
     if twice := [name for name, count in counts.items() if count > 1]:
-        raise InputError(
-            f"{shown(path)}: the first row names {', '.join(twice[:5])} more than once; give each column its own name"
-        )
+        named = visible(", ".join(twice[:5]))
+        raise InputError(f"{shown(path)}: the first row names {named} more than once; give each column its own name")
 
 
 def parse_labels(words: Iterable[str]) -> npt.NDArray[np.generic]:

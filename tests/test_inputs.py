@@ -175,6 +175,16 @@ def test_the_form_of_a_batch_is_checked_apart_from_its_values() -> None:
         check_form(np.zeros((2, 8), np.float32), spec_of(3, None, 8))
 
 
+def test_an_array_that_does_not_fit_into_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError("Unable to allocate 1 TiB")
+
+    np.save(tmp_path / "a.npy", np.zeros((2, 2)))
+    monkeypatch.setattr("mmguard.inputs.as_inputs", fail)
+    with pytest.raises(InputError, match=r"a\.npy: it does not fit into memory \(Unable .*; give it in parts"):
+        read_array(tmp_path / "a.npy")
+
+
 def features(*columns: str) -> InputSpec:
     return InputSpec("x", (None, len(columns)), *BOX, columns=columns)
 

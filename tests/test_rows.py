@@ -15,7 +15,9 @@ import pytest
 
 from mmguard.cli import DONE, FAILED, FOUND, WRONG_USE, main
 from mmguard.errors import InputError, OptionError
+from mmguard.guard.scan import Summary
 from mmguard.rows import check_rows_file, rows_file
+from mmguard.terminal import describe_scan
 from tests.bundles import add_trigger, clean_inputs, write_tiny_bundle
 
 
@@ -234,6 +236,20 @@ def test_bad_rows_are_named_and_counted(capsys: pytest.CaptureFixture[str], tmp_
     assert [row["input"] for row in rows] == ["0", "1", "2", "3", "4"]
     assert rows[3].keys() == {"input", "error"}
     assert "4 inputs, 0 flagged (none), 0 corrected, 1 unreadable, 0 untested;" in err
+
+
+def test_a_scans_last_word_counts_what_was_not_judged_and_names_what_was_passed_over() -> None:
+    skipped = ("Thumbs.db", *(f"{i}/.DS\x1b_Store" for i in range(6)))
+    summary = Summary(9, 2, 1, 3, 4, skipped, 5, {"both": 2}, 2, 1)
+    named = ", ".join(["Thumbs.db", *(f"{i}/.DS\ufffd_Store" for i in range(4)), "..."])
+    assert describe_scan(summary) == (
+        f"9 inputs, 2 flagged (2 both), 1 corrected, 3 unreadable, 4 untested, 7 passed over ({named}), "
+        "5 of several frames, of which the first was judged; 2 with p ≤ θ, of clean inputs at most 1 (99.9 %)"
+    )
+    assert describe_scan(Summary(9, 0, 0, 0, 0, (), 0, {}, 0, None)) == (
+        "9 inputs, 0 flagged (none), 0 corrected, 0 unreadable, 0 untested; "
+        "this bundle has no test, so nothing is flagged"
+    )
 
 
 def test_a_networks_failure_on_a_row_is_no_answer(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mmguard.errors import CleanSetError, UnreadableImageError
+from mmguard.errors import CleanSetError, InputError, UnreadableImageError
 from mmguard.files import list_files, shown
 from mmguard.images import Picture, read_images
 from mmguard.types import InputSpec, IntArray
@@ -56,8 +56,7 @@ def read_folder(path: Path, spec: InputSpec, skip_bad: bool) -> ClassFolders:
     folders = sorted(child.name for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
     _check_folders(path, folders, [entry.path for entry in files])
     files.sort(key=lambda entry: entry.path.parent != path)  # what may be out of place is found first
-    good: list[Picture] = []
-    skipped: list[UnreadableImageError] = []
+    good, bad = [], []
     passed_over = [entry.path for entry in entries if entry.passed_over]
     for picture in read_images(files, spec):
         if picture.passed_over:
@@ -65,17 +64,21 @@ def read_folder(path: Path, spec: InputSpec, skip_bad: bool) -> ClassFolders:
         elif picture.error is None:
             _check_place(path, folders, picture)
             good.append(picture)
-        elif isinstance(picture.error, UnreadableImageError):
-            skipped.append(_may_skip(picture.error, skip_bad))
         else:
-            raise picture.error
-    if passed_over:
-        logger.info("passes over %s", some([shown(each.relative_to(path)) for each in passed_over]))
+            bad.append((picture.path, _may_skip(picture.error, skip_bad)))
+    _say("passes over", path, passed_over)
+    _say("leaves out what cannot be decoded:", path, [each for each, _ in bad])
+    skipped = tuple(error for _, error in bad)
     if not good:
         raise CleanSetError(f"{path}: none of its files could be decoded as an image: {(*skipped, 'no image')[0]}")
     _check_folders(path, folders, [picture.path for picture in good])
     y = np.array([folders.index(_group(path, picture.path)) for picture in good], dtype=np.int64) if folders else None
-    return ClassFolders(_stacked(good), y, tuple(folders), tuple(skipped))
+    return ClassFolders(_stacked(good), y, tuple(folders), skipped)
+
+
+def _say(what: str, folder: Path, paths: Sequence[Path]) -> None:
+    if paths:
+        logger.info("%s %s", what, some([shown(path.relative_to(folder)) for path in paths]))
 
 
 def _group(path: Path, image: Path) -> str:
@@ -95,7 +98,10 @@ def _check_place(path: Path, folders: Sequence[str], picture: Picture) -> None:
         raise CleanSetError(f"{path} has both class folders ({folders[0]}, ...) and images ({name}, ...)")
 
 
-def _may_skip(error: UnreadableImageError, skip_bad: bool) -> UnreadableImageError:
+def _may_skip(error: InputError, skip_bad: bool) -> UnreadableImageError:
+    """The error of a file that is left out; any other is raised."""
+    if not isinstance(error, UnreadableImageError):
+        raise error
     if not skip_bad:
         raise UnreadableImageError(f"{error}; mend or remove it, or pass --skip-bad to leave such files out") from error
     return error

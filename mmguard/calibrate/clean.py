@@ -72,6 +72,8 @@ def read_clean(path: Path, spec: InputSpec, skip_bad: bool = False) -> CleanSet:
     kept = np.setdiff1d(np.arange(len(inputs.x)), list(inputs.faults))
     if not len(kept):
         raise CleanSetError(f"{name_faults(path, inputs.faults)}, so that no row is left")
+    if inputs.faults:
+        logger.info("leaves out %d rows: %s", len(inputs.faults), name_faults(path, inputs.faults))
     y, named = _named(path, None if inputs.y is None else inputs.y[kept], kept)
     skipped = tuple(InputError(f"row {row} {fault}") for row, fault in sorted(inputs.faults.items()))
     x = inputs.x[kept] if skipped else inputs.x

@@ -40,7 +40,7 @@ class Item:
     more_frames: bool = False
 
 
-@dataclass
+@dataclass(frozen=True)
 class Summary:
     """Counts of a scan.
 

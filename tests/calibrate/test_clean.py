@@ -183,7 +183,8 @@ def test_an_image_of_another_size_than_the_models_says_which(tmp_path: Path) -> 
         read_clean(tmp_path, image_spec())
 
 
-def test_a_file_that_is_no_image_is_named_whatever_its_suffix(tmp_path: Path) -> None:
+def test_a_file_that_is_no_image_is_named_whatever_its_suffix(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     save_classes(tmp_path, ("cat", "dog"))
     (tmp_path / "cat" / "labels.csv").write_text("a,b", encoding="utf-8")
     (tmp_path / "README").write_text("of this set", encoding="utf-8")
@@ -191,6 +192,7 @@ def test_a_file_that_is_no_image_is_named_whatever_its_suffix(tmp_path: Path) ->
         read_clean(tmp_path, image_spec())
     clean = read_clean(tmp_path, image_spec(), skip_bad=True)
     assert [str(error).split(":")[0].rsplit("/")[-1] for error in clean.skipped] == ["README", "labels.csv"]
+    assert caplog.messages == ["leaves out what cannot be decoded: README, cat/labels.csv"]
     assert pixel_of(clean) == [0, 0, 1, 1]
 
 
@@ -240,7 +242,10 @@ BAD_ROWS: dict[str, str | npt.NDArray[np.float64]] = {
 
 
 @pytest.mark.parametrize("name", BAD_ROWS)
-def test_rows_that_cannot_be_inputs_are_named_or_left_out(tmp_path: Path, name: str) -> None:
+def test_rows_that_cannot_be_inputs_are_named_or_left_out(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     path, bad = tmp_path / name, BAD_ROWS[name]
     if isinstance(bad, str):
         path.write_text(bad, encoding="utf-8")
@@ -252,6 +257,8 @@ def test_rows_that_cannot_be_inputs_are_named_or_left_out(tmp_path: Path, name: 
     assert clean.x.tolist() == [[0, 1], [2, 3], [5, 6]]
     assert name == "a.npy" or (clean.y is not None and clean.y.tolist() == [0, 2, 4])
     assert [str(error)[:5] for error in clean.skipped] == ["row 1", "row 3"]
+    assert caplog.messages[0].startswith("leaves out 2 rows: ")
+    assert caplog.messages[0].endswith("; 1 more cannot be taken: 3")
     assert clean.columns == (("u", "v") if name == "a.csv" else None)
 
 
