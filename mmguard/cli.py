@@ -5,11 +5,10 @@ import logging
 import signal
 import sys
 import webbrowser
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Literal, TextIO
+from typing import Annotated, Literal
 
 import numpy as np
 from cyclopts import App, CycloptsError, Parameter
@@ -17,21 +16,22 @@ from cyclopts import App, CycloptsError, Parameter
 from mmguard import __version__
 from mmguard.audit import audit as audit_margins
 from mmguard.bundle import Bundle
-from mmguard.errors import InputError, MissingExtraError, MmguardError, OptionError
+from mmguard.errors import MissingExtraError, MmguardError, OptionError
 from mmguard.guard import Guard, Policy
 from mmguard.guard.policy import Mode, OnError, OnFlag
 from mmguard.guard.scan import scan as scan_rows
 from mmguard.guard.scan import summarise
 from mmguard.guard.sessions import PROVIDERS
 from mmguard.guard.verify import verify_bundle
-from mmguard.images import IMAGE_SUFFIXES
 from mmguard.preprocessing import preprocessing_from
+from mmguard.rows import check_rows_file, rows_file
 from mmguard.terminal import (
     ConsoleHandler,
     console,
     describe_audit,
     describe_bundle,
     describe_model,
+    describe_scan,
     round_progress,
     say_how_to_go_on,
 )
@@ -110,7 +110,7 @@ def calibrate(
         ONNX file of the classifier.
     clean
         Clean inputs: a folder per class, a flat folder, an .npz with x (and y), an .npy, or a .csv with a row of names
-        first (and a last column label).
+        first (and a column label).
     out
         Bundle folder to write; the default is MODEL's stem with .mmguard, in the current folder.
     preset
@@ -166,7 +166,7 @@ def calibrate(
     name
         Name of the bundle in metrics and URLs; MODEL's stem by default.
     skip_bad
-        Leave out images that cannot be decoded.
+        Leave out files that cannot be decoded, and rows of arrays that are not finite.
     resume
         Go on from the checkpoint that an interrupted calibration with the same arguments left beside its bundle to be.
     """
@@ -301,15 +301,20 @@ def scan(
     on_flag: OnFlag = "correct",
     device: Device = "cpu",
     skip_bad: bool = False,
+    fail_on_flag: bool = False,
 ) -> int:
-    """Judge images, one JSON line each. Exit code 3: more inputs with p ≤ θ than clean ones would give at 0.1 %.
+    """Judge inputs, one JSON line each. Exit code 3: more of them with p ≤ θ than clean ones would give at 0.1 %.
+
+    Every file below a folder is an input, whatever its name. What cannot be decoded ends the scan by its name, unless
+    --skip-bad goes on; files of the operating system, such as Thumbs.db, are passed over, with a line that says so.
+    Of several frames, the first is judged.
 
     Parameters
     ----------
     bundle
         Guard bundle.
     inputs
-        Folder of images, an image, an .npy, an .npz with x, or a .csv.
+        Folder of images, an image, an .npy, an .npz with x, or a .csv, whose columns are matched by name.
     out
         File for the lines; standard output by default.
     on_flag
@@ -317,28 +322,22 @@ def scan(
     device
         Where the networks run.
     skip_bad
-        Go on where an image cannot be decoded, with a line that says so.
+        Go on where an input cannot be read, or the networks cannot judge it, with a line that says so.
+    fail_on_flag
+        Exit code 3 on any flag.
     """
     if out is not None:
-        _check_rows_file(out, bundle, inputs)
-    with Guard(bundle, providers=PROVIDERS[device], policy=Policy(on_flag=on_flag), registry=None) as guard:
+        check_rows_file(out, bundle, inputs)
+    policy = Policy(on_flag=on_flag, on_error="closed")
+    with Guard(bundle, providers=PROVIDERS[device], policy=policy, registry=None) as guard:
         rows = []
-        with _lines(out) as file:
+        with rows_file(out) as file:
             for row in scan_rows(guard, inputs, skip_bad):
                 print(json.dumps(row), file=file)
                 rows.append(row)
         summary = summarise(guard, rows)
-    reasons = ", ".join(f"{count} {reason}" for reason, count in summary.reasons.items()) or "none"
-    verdict = "this bundle has no test, so nothing is flagged"
-    if summary.limit is not None:
-        verdict = f"{summary.improbable} with p ≤ θ, of clean inputs at most {summary.limit} (99.9 %)"
-    console.print(
-        f"{summary.inputs} inputs, {summary.flagged} flagged ({reasons}), {summary.corrected} corrected, "
-        f"{summary.unreadable} unreadable; {verdict}",
-        markup=False,
-        soft_wrap=True,
-    )
-    return FOUND if summary.alarming else DONE
+    console.print(describe_scan(summary), markup=False, soft_wrap=True)
+    return FOUND if summary.alarming or (fail_on_flag and summary.flagged) else DONE
 
 
 @app.command
@@ -413,33 +412,3 @@ def _class_names(path: Path | None) -> list[str] | None:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f"--classes {path} cannot be read: {error}") from error
-
-
-def _check_rows_file(out: Path, bundle: Path, inputs: Path) -> None:
-    """Refuse rows that would take the place of what is read."""
-    if out.resolve().is_relative_to(bundle.resolve()):
-        raise OptionError(f"--out {out} lies inside the bundle; choose another file")
-    if out.resolve() == inputs.resolve() or out.suffix.lower() in IMAGE_SUFFIXES:
-        raise OptionError(f"--out {out} is an input, or named as an image; choose another file, such as rows.jsonl")
-
-
-@contextmanager
-def _lines(out: Path | None) -> Iterator[TextIO]:
-    """Standard output, or a file that takes the place of `out` once every line is in it."""
-    if out is None:
-        yield sys.stdout
-        return
-    out = out.resolve()
-    if out.exists() and not out.is_file():  # a device or a pipe is written to, never replaced
-        with out.open("w", encoding="utf-8") as file:
-            yield file
-        return
-    partial = out.with_name(f"{out.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            yield file
-        partial.replace(out)
-    except OSError as error:
-        raise InputError(f"--out {out} cannot be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)

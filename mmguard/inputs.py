@@ -1,23 +1,29 @@
 """Arrays as inputs of a model: reading them, and the check at the guard's door."""
 
-import csv
-import zipfile
-import zlib
-from collections.abc import Sequence
+import difflib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mmguard.arrays import load_arrays
 from mmguard.errors import InputError
+from mmguard.files import shown
+from mmguard.tables import parse_labels, read_table
 from mmguard.types import InputSpec, IntArray
+from mmguard.visible import visible
 
 ARRAY_SUFFIXES = frozenset({".csv", ".npy", ".npz"})
-"""Files that `read_array` reads."""
+"""Files that `read_array` reads, by suffix in small letters."""
 
-LABEL = "label"
-"""Name of a table's last column where that holds labels."""
+NAMED = 5
+"""Rows or columns that a message names."""
+
+logger = logging.getLogger(__name__)
 
 
 def shape_fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:
@@ -25,125 +31,159 @@ def shape_fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:
     return len(shape) == len(expected) and all(w in (None, got) for w, got in zip(expected, shape, strict=True))
 
 
-def empty_batch(spec: InputSpec) -> npt.NDArray[Any]:
-    """A batch of no inputs: (0, ...) of the model's dtype, dynamic axes of length 1."""
-    return np.zeros((0, *(size or 1 for size in spec.shape[1:])), dtype=spec.dtype)
+@dataclass(frozen=True)
+class Inputs:
+    """What a file of arrays or a table holds.
+
+    Attributes:
+        x: (N, ...) of the model's dtype, in its own layout.
+        y: labels (N,), int64 or strings, or None.
+        columns: names of the features of a table, in the order of x; None of an array.
+        faults: why rows cannot be inputs, by their number from 0; what x and y have there means nothing.
+    """
+
+    x: npt.NDArray[Any]
+    y: IntArray | npt.NDArray[np.str_] | None = None
+    columns: tuple[str, ...] | None = None
+    faults: dict[int, str] = field(default_factory=dict)
 
 
-def read_array(path: Path, dtype: str = "float32") -> tuple[npt.NDArray[Any], IntArray | npt.NDArray[np.str_] | None]:
+def is_array(path: Path) -> bool:
+    """Whether a file's name says that `read_array` reads it."""
+    return path.suffix.lower() in ARRAY_SUFFIXES
+
+
+def read_array(path: Path, dtype: str = "float32") -> Inputs:
     """Read inputs from an `.npy` (inputs), an `.npz` (`x`, and optionally labels `y`) or a `.csv`.
 
-    A `.csv` is UTF-8, comma-separated numbers. Its first row names the columns; a last column `label` holds labels,
-    which may be words.
+    A `.csv` is UTF-8, comma-separated numbers. Its first row names the columns; a column `label` holds labels, which
+    may be words. Values that are missing, not finite or too large for the dtype are a fault of their row alone.
 
     Args:
         dtype: NumPy's name of the dtype that the model takes.
 
-    Returns:
-        Inputs (N, ...) of that dtype in the model's own layout, and labels (N,), int64 or strings, or None.
-
     Raises:
-        InputError: not such a file, no `x`, an object array, labels that do not match, or values that the dtype cannot
-            hold.
+        InputError: not such a file, no `x`, an object array, labels that do not match, or not numbers that the model
+            can take.
     """
-    arrays = _load_table(path) if path.suffix == ".csv" else _load_arrays(path)
-    if "x" not in arrays:
-        raise InputError(f"{path}: expected an array named x (and optionally y), found {sorted(arrays)}")
-    x, y = as_inputs(path, arrays["x"], dtype), arrays.get("y")
+    try:
+        return _read(path, dtype)
+    except MemoryError as error:
+        raise InputError(f"{shown(path)}: it does not fit into memory ({error}); give it in parts") from error
+
+
+def _read(path: Path, dtype: str) -> Inputs:
+    columns, faults = None, dict[int, str]()
+    if path.suffix.lower() == ".csv":
+        table = read_table(path)
+        columns, faults = table.columns, table.faults
+        arrays: dict[str, npt.NDArray[np.generic]] = {"x": table.x}
+        if table.labels is not None:
+            arrays["y"] = _labels(table.labels, faults)
+    else:
+        arrays = load_arrays(path)
+    x, unfit = as_inputs(path, arrays["x"], dtype)
+    return Inputs(x, _as_labels(path, arrays.get("y"), len(x)), columns, unfit | faults)
+
+
+def _labels(words: Sequence[str], faults: Mapping[int, str]) -> npt.NDArray[np.generic]:
+    """The labels of a table; those of faulty rows are of no class."""
+    rows = [i for i in range(len(words)) if i not in faults]
+    given = parse_labels([words[i] for i in rows])
+    labels = np.zeros(len(words), given.dtype)
+    labels[rows] = given
+    return labels
+
+
+def _as_labels(path: Path, y: npt.NDArray[np.generic] | None, n: int) -> IntArray | npt.NDArray[np.str_] | None:
     if y is None:
-        return x, None
-    words = y.dtype.kind == "U"
-    if y.shape != x.shape[:1] or not (words or np.issubdtype(y.dtype, np.integer)):
-        raise InputError(f"{path}: y must be {len(x)} integer labels, or names of classes, got {y.dtype} {y.shape}")
-    return x, y.astype(np.str_) if words else y.astype(np.int64)
+        return None
+    if y.shape != (n,) or y.dtype.kind not in "iuU":
+        raise InputError(f"{shown(path)}: y must be {n} integer labels, or names of classes, got {y.dtype} {y.shape}")
+    return y.astype(np.str_) if y.dtype.kind == "U" else y.astype(np.int64)
 
 
-def _load_arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:
-    """The arrays of an `.npz`, or that of an `.npy` as `x`."""
-    try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return {"x": loaded}
-            return {name: np.asarray(loaded[name]) for name in loaded}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: not a readable .npy or .npz of numbers: {error}") from error
-
-
-def _load_table(path: Path) -> dict[str, npt.NDArray[np.generic]]:
-    """The features of a `.csv` as `x`, and its labels as `y`."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            names, *rows = [(reader.line_num, row) for row in reader if row]
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path}: not a readable .csv of rows of numbers below a row of names: {error}") from error
-    columns = names[1]
-    if any(map(_is_number, columns)):
-        raise InputError(f"{path}: the first row must name the columns, it has numbers: {', '.join(columns[:5])}")
-    for line, row in rows:
-        if len(row) != len(columns):
-            raise InputError(f"{path}: line {line} has {len(row)} columns, the first row names {len(columns)}")
-    labelled = columns[-1].strip().lower() == LABEL
-    features = columns[: len(columns) - labelled]
-    values = [[_number(path, line, *cell) for cell in zip(features, row, strict=False)] for line, row in rows]
-    arrays: dict[str, npt.NDArray[np.generic]] = {"x": np.array(values).reshape(len(rows), len(features))}
-    return arrays | {"y": _labels([row[-1] for _, row in rows])} if labelled else arrays
-
-
-def _labels(words: Sequence[str]) -> npt.NDArray[np.generic]:
-    """Whole numbers as int64, other numbers as float64, anything else as it stands."""
-    if not all(map(_is_number, words)):
-        return np.array([word.strip() for word in words], dtype=np.str_)
-    labels = np.array(words, dtype=np.float64)
-    whole = np.isfinite(labels).all() and (labels == np.rint(labels)).all()
-    return labels.astype(np.int64) if whole else labels
-
-
-def _number(path: Path, line: int, column: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise InputError(
-            f"{path}: line {line}, column {column!r}: {text!r} is no number; only a last column {LABEL} may hold words"
-        ) from error
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def as_inputs(path: Path, array: npt.NDArray[np.generic], dtype: str = "float32") -> npt.NDArray[Any]:
+def as_inputs(path: Path, array: npt.NDArray[Any], dtype: str = "float32") -> tuple[npt.NDArray[Any], dict[int, str]]:
     """Check that an array can be inputs and give it the model's dtype.
 
+    Returns:
+        Inputs (N, ...), and by number the rows that the model cannot take: values that are not finite in its dtype, or
+        for a uint8 model not in 0 to 255.
+
     Raises:
-        InputError: no batch axis, not numbers, values that are not finite, or for a uint8 model anything but whole
-            numbers of 0 to 255 in an integer dtype.
+        InputError: no batch axis, not numbers, or for a uint8 model no integer dtype.
     """
-    if array.ndim < 2 or not (np.issubdtype(array.dtype, np.number) and np.isrealobj(array)):
-        raise InputError(f"{path}: expected real numbers of shape (N, ...), got {array.dtype} {array.shape}")
+    if array.ndim < 2 or array.dtype.kind not in "iuf":
+        raise InputError(f"{shown(path)}: expected real numbers of shape (N, ...), got {array.dtype} {array.shape}")
     if dtype == "uint8":
-        return _as_pixels(path, array)
-    with np.errstate(over="ignore"):
-        x = array.astype(dtype)
-    if not np.isfinite(x).all():
-        raise InputError(f"{path}: some values are NaN or infinite in {dtype}")
-    return x
+        if array.dtype.kind == "f":
+            raise InputError(
+                f"{shown(path)}: the model takes uint8, got {array.dtype}; give the pixels as they are, whole numbers "
+                "of 0 to 255 in an integer dtype, neither scaled nor normalised"
+            )
+        fits, fault = (array >= 0) & (array <= 255), "has values outside of 0 to 255, and the model takes uint8"
+        x = array.astype(dtype, order="C")
+    else:
+        with np.errstate(over="ignore"):
+            x = array.astype(dtype, order="C")
+        fits, fault = np.isfinite(x), f"has values that are NaN or infinite in {dtype}"
+    bad = np.flatnonzero(~fits.all(axis=tuple(range(1, x.ndim))))
+    return x, dict.fromkeys(bad.tolist(), fault)
 
 
-def _as_pixels(path: Path, array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    if not np.issubdtype(array.dtype, np.integer):
+def name_faults(path: Path, faults: Mapping[int, str]) -> str:
+    """Faulty rows in words: the first with its reason, some more by number."""
+    first, *others = sorted(faults)
+    numbers = ", ".join([*map(str, others[:NAMED]), *(["..."] if len(others) > NAMED else [])])
+    more = f"; {len(others)} more cannot be taken: {numbers}" if others else ""
+    return f"{shown(path)}: row {first} {faults[first]}{more}"
+
+
+def match_columns(path: Path, inputs: Inputs, spec: InputSpec) -> Inputs:
+    """Put the columns of a table in the order of the model's features, by name.
+
+    Args:
+        path: of the table, for messages. inputs: what was read of it. spec: the model's, with the features' names where
+            the bundle has them.
+
+    Returns:
+        The inputs as they are where either has no names.
+
+    Raises:
+        InputError: the names are not the model's.
+    """
+    if inputs.columns is None:
+        return inputs
+    if spec.columns is None:
+        logger.info("the bundle was not calibrated on a table, so the columns of %s are taken by position", shown(path))
+        return inputs
+    missing = [name for name in spec.columns if name not in inputs.columns]
+    extra = [name for name in inputs.columns if name not in spec.columns]
+    if missing or extra:
         raise InputError(
-            f"{path}: the model takes uint8, got {array.dtype}; give the pixels as they are, whole numbers of 0 to 255 "
-            "in an integer dtype, neither scaled nor normalised"
+            f"{shown(path)}: the columns are not those that the bundle was calibrated on: "
+            f"{_listed('missing', missing)}; {_listed('not known', extra)}{_closest(missing, extra)}; "
+            f"it takes {visible(', '.join(spec.columns[:20]))}{', ...' if len(spec.columns) > 20 else ''}"
         )
-    if array.size and not (array.min() >= 0 and array.max() <= 255):
-        raise InputError(f"{path}: the model takes uint8, 0 to 255, got {array.min()} to {array.max()}")
-    return array.astype(np.uint8)
+    if inputs.columns == spec.columns:
+        return inputs
+    logger.info("the columns of %s are in another order than the bundle's, and are put in order by name", shown(path))
+    order = [inputs.columns.index(name) for name in spec.columns]
+    return replace(inputs, x=inputs.x[:, order], columns=spec.columns)
+
+
+def _listed(what: str, names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{what}: {visible(', '.join(names[:NAMED])) or 'none'}{more}"
+
+
+def _closest(missing: Sequence[str], extra: Sequence[str]) -> str:
+    """A column that may be meant by another name."""
+    folded = {name.casefold(): name for name in missing}
+    for name in extra[:NAMED]:
+        if close := difflib.get_close_matches(name.casefold(), folded, 1):
+            return visible(f" ({name} may be {folded[close[0]]})")
+    return ""
 
 
 def check_batch(x: npt.NDArray[Any], spec: InputSpec) -> None:
@@ -155,6 +195,20 @@ def check_batch(x: npt.NDArray[Any], spec: InputSpec) -> None:
     Raises:
         InputError: not an array of the model's dtype and shape, or values that are not finite.
     """
+    check_form(x, spec)
+    if not np.isfinite(x).all():
+        raise InputError(f"input {spec.name!r}: some values are NaN or infinite")
+
+
+def check_form(x: npt.NDArray[Any], spec: InputSpec) -> None:
+    """Refuse what is no array of the model's dtype and shape, whatever its values are.
+
+    Args:
+        x: (N, ...) of the model's dtype.
+
+    Raises:
+        InputError: it is none.
+    """
     if not isinstance(x, np.ndarray) or x.dtype != np.dtype(spec.dtype):
         got = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
         advice = _advice(spec.dtype) if isinstance(x, np.ndarray) else f"use np.asarray(x, {spec.dtype!r})"
@@ -163,8 +217,6 @@ def check_batch(x: npt.NDArray[Any], spec: InputSpec) -> None:
         shape = tuple("N" if axis == 0 else size or "any" for axis, size in enumerate(spec.shape))
         hint = "; one input alone needs a batch axis: x[None]" if x.ndim == len(spec.shape) - 1 else ""
         raise InputError(f"input {spec.name!r}: expected shape {shape}, got {x.shape}{hint}".replace("'", ""))
-    if not np.isfinite(x).all():
-        raise InputError(f"input {spec.name!r}: some values are NaN or infinite")
 
 
 def _advice(dtype: str) -> str:

@@ -247,6 +247,7 @@ def _decode_input(raw: dict[str, Any]) -> InputSpec:
             "low": np.asarray(raw["low"], dtype=np.float32),
             "high": np.asarray(raw["high"], dtype=np.float32),
             "preprocessing": None if preprocessing is None else _decode_preprocessing(preprocessing),
+            "columns": None if raw["columns"] is None else tuple(map(str, raw["columns"])),
         }
     )
     if spec.dtype not in INPUT_DTYPES:

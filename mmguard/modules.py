@@ -50,7 +50,7 @@ def as_files(model: "str | Path | nn.Module", clean: Clean) -> Iterator[tuple[Pa
             raise OptionError(
                 "to export a module its inputs are needed: give D as arrays, a loader, an .npz or an .npy"
             )
-        yield export_module(model, read_array(path)[0], Path(folder) / f"{type(model).__name__}.onnx"), path
+        yield export_module(model, read_array(path).x, Path(folder) / f"{type(model).__name__}.onnx"), path
 
 
 def check_paths(model: object, clean: object) -> None:

@@ -89,7 +89,7 @@ def calibrate_model(
             takes the box of arrays from their own range.
         seed: seeds all randomness.
         device: torch device of the calibration, `cpu` or `cuda`.
-        skip_bad: pass over images that cannot be decoded.
+        skip_bad: leave out files that cannot be decoded, and rows of arrays that are not finite.
         resume: go on from the checkpoint of an earlier call with the same arguments; where there is none, begin. Else
             an existing checkpoint is overwritten.
         on_round: called after every round with its figures.

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,7 +89,7 @@ def prepare(
         if settings.null == "empirical":
             check_level(settings.theta, len(data.x))
     _check_forms(classifier, graph, data.x)
-    spec = calibrate.with_box(spec, data.x)
+    spec = replace(calibrate.with_box(spec, data.x), columns=data.columns)
     axes = {activation.value: activation.axis for activation in activations}
 
     def learner(x: npt.NDArray[np.float32]) -> "Calibrator":

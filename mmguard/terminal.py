@@ -20,6 +20,7 @@ from mmguard.visible import visible
 
 if TYPE_CHECKING:
     from mmguard.calibrate import Round
+    from mmguard.guard.scan import Summary
     from mmguard.inspection import Inspection
 
 PLAIN_EVERY = 10
@@ -27,6 +28,9 @@ PLAIN_EVERY = 10
 
 AUDITED = 10
 """Classes that an audit shows."""
+
+NAMED = 5
+"""Files that a scan's summary names."""
 
 console = Console(stderr=True, highlight=False)
 
@@ -212,6 +216,27 @@ def describe_audit(audit: Audit, classes: Sequence[str]) -> str:
             f"p {audit.p_value:.2g} that a class stands out so far at any scale without a backdoor: {verdict}",
         )
     )
+
+
+def describe_scan(summary: "Summary") -> str:
+    """What a scan counted, and what chance would give, in one line."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in summary.reasons.items()) or "none"
+    counts = [
+        f"{summary.inputs} inputs",
+        f"{summary.flagged} flagged ({reasons})",
+        f"{summary.corrected} corrected",
+        f"{summary.unreadable} unreadable",
+        f"{summary.untested} untested",
+    ]
+    if summary.skipped:
+        named = ", ".join(map(visible, summary.skipped[:NAMED])) + (", ..." if len(summary.skipped) > NAMED else "")
+        counts.append(f"{len(summary.skipped)} passed over ({named})")
+    if summary.first_frames:
+        counts.append(f"{summary.first_frames} of several frames, of which the first was judged")
+    verdict = "this bundle has no test, so nothing is flagged"
+    if summary.limit is not None:
+        verdict = f"{summary.improbable} with p ≤ θ, of clean inputs at most {summary.limit} (99.9 %)"
+    return f"{', '.join(counts)}; {verdict}"
 
 
 def _left_out(audit: Audit, classes: Sequence[str]) -> list[str]:

@@ -324,63 +324,6 @@ def test_scan_gives_a_json_line_an_input(
     assert sum(row["flagged"] for row in rows) == (30 if triggered else pytest.approx(0, abs=3))
 
 
-def test_a_scan_does_not_write_over_what_it_reads(mmguard: Run, tmp_path: Path, tiny_bundle: Path) -> None:
-    save(tmp_path / "clean.npy", clean_inputs(3))
-    before = (tiny_bundle / "manifest.json").read_bytes()
-    code, _, err = mmguard("scan", tiny_bundle, tmp_path / "clean.npy", "--out", tiny_bundle / "manifest.json")
-    assert code == WRONG_USE
-    assert "lies inside the bundle" in err
-    assert (tiny_bundle / "manifest.json").read_bytes() == before
-
-
-def test_a_scan_that_fails_leaves_the_rows_of_the_last_one(mmguard: Run, tmp_path: Path, tiny_bundle: Path) -> None:
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text("old")
-    assert mmguard("scan", tiny_bundle, tmp_path / "none", "--out", rows)[0] == FAILED
-    assert rows.read_text() == "old"
-    assert sorted(path.name for path in tmp_path.glob("rows*")) == ["rows.jsonl"]
-
-
-def test_a_scan_of_nothing_is_no_success(mmguard: Run, tmp_path: Path, tiny_bundle: Path) -> None:
-    save(tmp_path / "nothing.npy", clean_inputs(3)[:0])
-    code, _, err = mmguard("scan", tiny_bundle, tmp_path / "nothing.npy")
-    assert code == FAILED
-    assert "nothing was judged" in err
-
-
-@pytest.mark.parametrize("out", ["clean.npy", "photo.PNG"])
-def test_a_scan_does_not_take_the_place_of_an_input(mmguard: Run, tmp_path: Path, tiny_bundle: Path, out: str) -> None:
-    save(tmp_path / "clean.npy", clean_inputs(3))
-    (tmp_path / "photo.PNG").write_bytes(b"precious")
-    before = (tmp_path / out).read_bytes()
-    code, _, err = mmguard("scan", tiny_bundle, tmp_path / "clean.npy", "--out", tmp_path / out)
-    assert code == WRONG_USE
-    assert "is an input, or named as an image" in err
-    assert (tmp_path / out).read_bytes() == before
-
-
-def test_a_scan_writes_to_a_pipe_and_does_not_replace_it(mmguard: Run, tmp_path: Path, tiny_bundle: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    save(tmp_path / "clean.npy", clean_inputs(3))
-    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        assert mmguard("scan", tiny_bundle, tmp_path / "clean.npy", "--out", pipe)[0] == DONE
-        assert len(os.read(reader, 2**16).splitlines()) == 3
-    finally:
-        os.close(reader)
-    assert pipe.is_fifo()
-
-
-def test_a_scan_follows_a_link_to_its_rows(mmguard: Run, tmp_path: Path, tiny_bundle: Path) -> None:
-    rows, link = tmp_path / "rows.jsonl", tmp_path / "link.jsonl"
-    link.symlink_to(rows)
-    save(tmp_path / "clean.npy", clean_inputs(3))
-    assert mmguard("scan", tiny_bundle, tmp_path / "clean.npy", "--out", link)[0] == DONE
-    assert link.is_symlink()
-    assert len(rows.read_text().splitlines()) == 3
-
-
 def test_the_demo_leaves_a_folder_that_is_not_its_own(mmguard: Run, tmp_path: Path) -> None:
     (tmp_path / "clean").mkdir()
     (tmp_path / "clean" / "mine.png").write_bytes(b"precious")

@@ -1,14 +1,19 @@
+import io
+import os
+import re
 import struct
+import subprocess
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mmguard.errors import InputError, UnreadableImageError
-from mmguard.images import find_images, image_batches, read_image
+from mmguard.files import Entry, open_file
+from mmguard.images import Picture, is_named_as_image, read_image, read_images
 from mmguard.types import InputSpec, Preprocessing
 
 BOX = np.zeros((3, 1, 1), np.float32), np.ones((3, 1, 1), np.float32)
@@ -85,6 +90,7 @@ def test_transparency_is_dropped_and_colour_kept(tmp_path: Path) -> None:
         ("rgb.ppm", b"P6 2 2 65535\n" + bytes(24)),
         ("plain.ppm", b"P3 1 1 65535\n1 2 3\n"),
         ("grey.ppm", b"P5 2 2 65535\n" + bytes(8)),
+        ("rgb.sgi", struct.pack(">hbbHHHH", 474, 0, 2, 3, 2, 2, 3).ljust(512, b"\0") + bytes(24)),
     ],
 )
 def test_more_than_8_bits_are_refused_rather_than_lost(tmp_path: Path, name: str, content: bytes) -> None:
@@ -135,53 +141,158 @@ def test_a_missing_image_is_named(tmp_path: Path) -> None:
         read_image(tmp_path / "absent.png", Preprocessing())
 
 
-def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = save(tmp_path / "a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    with pytest.raises(UnreadableImageError, match="not a readable image"):
-        read_image(path, Preprocessing())
-
-
-def test_images_are_found_below_a_folder_in_order(tmp_path: Path) -> None:
-    for name in ("b/2.PNG", "b/10.jpg", "a.webp", ".hidden.png", ".cache/c.png", "notes.txt", "b/.d/e.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    (tmp_path / "folder.png").mkdir()
-    assert [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)] == [
-        "a.webp",
-        "b/10.jpg",
-        "b/2.PNG",
-    ]
-
-
-def test_images_are_found_behind_links_but_not_in_circles(tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "a.png").write_bytes(b"")
-    (tmp_path / "clean").mkdir()
-    (tmp_path / "clean" / "cat").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "clean" / "dog").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "elsewhere")
-    found = [path.relative_to(tmp_path / "clean").as_posix() for path in find_images(tmp_path / "clean")]
-    assert found == ["cat/a.png", "dog/a.png"]
-
-
 def spec_of(*shape: int | None, how: Preprocessing | None = None) -> InputSpec:
     return InputSpec("image", (None, *shape), *BOX, how)
 
 
-def test_images_come_in_batches_with_the_errors_apart(tmp_path: Path) -> None:
-    paths = [save(tmp_path / f"{i}.png") for i in range(5)]
-    paths[3].write_bytes(b"broken")
-    batches = list(image_batches(paths, spec_of(3, 6, 8, how=Preprocessing()), 2))
-    assert [good for good, _, _ in batches] == [paths[:2], [paths[2]], [paths[4]]]
-    assert [x.shape for _, x, _ in batches] == [(2, 3, 6, 8), (1, 3, 6, 8), (1, 3, 6, 8)]
-    assert [len(errors) for _, _, errors in batches] == [0, 1, 0]
+def pictures(*paths: Path, spec: InputSpec | None = None) -> list[Picture]:
+    return list(read_images(map(Entry, paths), spec or spec_of(3, 6, 8, how=Preprocessing())))
 
 
-def test_a_batch_of_broken_images_is_empty(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"broken")
-    ((good, x, errors),) = image_batches([tmp_path / "a.png"], spec_of(3, None, 8, how=Preprocessing()), 2)
-    assert (good, x.shape, len(errors)) == ([], (0, 3, 1, 8), 1)
+def encoded(kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(PIXELS).save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "name", ["a.jfif", "a.avif", "a.jpe", "a.jp2", "a.apng", "a.txt", "a", ".a.png", "Thumbs.db", "._a"]
+)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "AVIF", "JPEG2000", "QOI"])
+def test_what_decodes_is_an_input_whatever_its_name(tmp_path: Path, name: str, kind: str) -> None:
+    (tmp_path / name).write_bytes(encoded(kind))
+    (picture,) = pictures(tmp_path / name)
+    with Image.open(io.BytesIO(encoded(kind))) as image:
+        expected = np.asarray(image.convert("RGB"), np.float32)
+    assert picture.x is not None
+    np.testing.assert_allclose(picture.x, expected.transpose(2, 0, 1) / 255, rtol=1e-6)
+
+
+def test_pictures_come_in_order_with_the_errors_between(tmp_path: Path) -> None:
+    paths = [save(tmp_path / f"{i}.png") for i in range(4)]
+    paths[1].write_bytes(b"broken")
+    read = pictures(*paths)
+    assert [picture.path for picture in read] == paths
+    assert [picture.x is None for picture in read] == [False, True, False, False]
+    assert "1.png: not a readable image: no format that Pillow knows" in str(read[1].error)
+
+
+def test_each_file_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [save(tmp_path / f"{i}.png") for i in range(4)]
+    paths[1].write_bytes(b"broken")
+    opened: list[str] = []
+
+    def look(path: Path) -> BinaryIO:
+        opened.append(path.name)
+        return open_file(path)
+
+    monkeypatch.setattr("mmguard.images.open_file", look)
+    pictures(*paths)
+    assert opened == [path.name for path in paths]
+
+
+@pytest.mark.parametrize(
+    "error", [NotImplementedError, RuntimeError, MemoryError, RecursionError, struct.error, ZeroDivisionError]
+)
+def test_whatever_a_decoder_raises_is_that_files_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error("a\x1b[2Jmood")
+
+    monkeypatch.setattr("mmguard.images.prepare", fail)
+    (picture,) = pictures(save(tmp_path / "a.png"))
+    assert isinstance(picture.error, UnreadableImageError)
+    assert str(picture.error).endswith("a.png: not a readable image: a\ufffd[2Jmood")
+
+
+def test_a_texture_of_an_unknown_form_is_its_files_error(tmp_path: Path) -> None:
+    content = bytearray(encoded("DDS"))
+    content[80:84] = (1).to_bytes(4, "little")
+    (tmp_path / "a.png").write_bytes(content)
+    assert "a.png: not a readable image: Unknown pixel format" in str(pictures(tmp_path / "a.png")[0].error)
+
+
+@pytest.mark.parametrize(
+    "kind", ["AVIF", "BLP", "DDS", "GIF", "ICO", "JPEG2000", "PCX", "QOI", "SGI", "TGA", "TIFF", "WEBP"]
+)
+def test_a_damaged_file_of_any_format_is_read_or_an_error(tmp_path: Path, kind: str) -> None:
+    file = io.BytesIO()
+    image = Image.fromarray(PIXELS)
+    (image.convert("P") if kind == "BLP" else image).save(file, kind)
+    rng = np.random.default_rng(1)
+    for _ in range(60):
+        content = bytearray(file.getvalue())
+        content[rng.integers(0, min(len(content), 200))] = rng.integers(256)
+        (tmp_path / "a").write_bytes(content)
+        (picture,) = pictures(tmp_path / "a", spec=spec_of(3, 4, 4, how=Preprocessing(size=(4, 4))))
+        assert (picture.x is None) is (picture.error is not None)
+
+
+def test_no_other_program_decodes_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was run"))
+    (tmp_path / "a.png").write_bytes(encoded("EPS"))
+    assert "no format that Pillow knows" in str(pictures(tmp_path / "a.png")[0].error)
+
+
+@pytest.mark.parametrize("pixels", [10, 40])
+def test_a_bomb_is_an_error_also_where_pillow_only_warns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pixels: int
+) -> None:
+    path = save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels)
+    assert "exceeds limit" in str(pictures(path)[0].error)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "WEBP", "AVIF", "MPO"])
+def test_of_several_frames_the_first_is_the_input_and_that_is_said(tmp_path: Path, kind: str) -> None:
+    frames = [Image.fromarray(np.full((6, 8, 3), value, np.uint8)) for value in (40, 200)]
+    for several in (False, True):
+        path = tmp_path / f"{several}.png"
+        frames[0].save(path, kind, **({"save_all": True, "append_images": frames[1:]} if several else {}))
+        (picture,) = pictures(path)
+        assert picture.x is not None
+        np.testing.assert_allclose(picture.x, 40 / 255, atol=0.02)
+        assert picture.more_frames is several
+
+
+def test_a_second_frame_that_is_damaged_is_one_too(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    frames = [Image.fromarray(np.full((6, 8), value, np.uint8)) for value in (40, 200)]
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    content = bytearray(file.getvalue())
+    second = content.rfind(b",")
+    (tmp_path / "a.gif").write_bytes(content[: second + 5])
+    (picture,) = pictures(tmp_path / "a.gif")
+    assert picture.x is not None
+    np.testing.assert_allclose(picture.x, 40 / 255, atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["Thumbs.db", ".DS_Store", "desktop.ini", "._a.png"])
+def test_files_of_the_operating_system_are_passed_over_where_they_are_no_images(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\0\5\x16\7 no image")
+    (picture,) = pictures(tmp_path / name)
+    assert (picture.x, picture.error) == (None, None)
+    assert picture.passed_over == "no image, and named as a file of the operating system"
+
+
+@pytest.mark.parametrize("content", [encoded("PNG")[:-30], png(16, 2, 3), encoded("PNG", compress_level=0)[:100]])
+def test_an_image_is_not_passed_over_by_its_name(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "Thumbs.db").write_bytes(content)
+    (picture,) = pictures(tmp_path / "Thumbs.db")
+    assert picture.error is not None
+    assert not picture.passed_over
+
+
+def test_what_is_no_file_is_an_error_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (picture,) = pictures(tmp_path / "pipe.png")
+    assert "a pipe, not a file" in str(picture.error)
+    listed = Entry(tmp_path / "Thumbs.db", problem="a pipe, not a file")
+    (picture,) = read_images([listed], spec_of(3, 6, 8, how=Preprocessing()))
+    assert str(picture.error).endswith("Thumbs.db: a pipe, not a file")
+    (picture,) = read_images([Entry(tmp_path, passed_over="seen")], spec_of(3, 6, 8, how=Preprocessing()))
+    assert (picture.x, picture.error, picture.passed_over) == (None, None, "seen")
 
 
 @pytest.mark.parametrize(
@@ -192,20 +303,24 @@ def test_a_batch_of_broken_images_is_empty(tmp_path: Path) -> None:
         ((1, 6, 8), Preprocessing(), "the model takes"),
         ((144,), Preprocessing(), r"give the inputs as \.npy or \.npz"),
         ((6, 8), Preprocessing(), r"give the inputs as \.npy or \.npz"),
-        ((3, 6, 8), None, "calibrated on arrays"),
     ],
 )
-def test_an_image_that_does_not_fit_the_model_is_refused(
-    tmp_path: Path, shape: tuple[int, ...], how: Preprocessing | None, message: str
+def test_an_image_that_does_not_fit_the_model_is_an_error(
+    tmp_path: Path, shape: tuple[int, ...], how: Preprocessing, message: str
 ) -> None:
-    with pytest.raises(InputError, match=message):
-        list(image_batches([save(tmp_path / "a.png")], spec_of(*shape, how=how), 2))
+    (picture,) = pictures(save(tmp_path / "a.png"), spec=spec_of(*shape, how=how))
+    assert isinstance(picture.error, InputError)
+    assert re.search(message, str(picture.error))
 
 
-def test_images_of_two_sizes_do_not_make_a_batch(tmp_path: Path) -> None:
-    paths = [save(tmp_path / "a.png"), save(tmp_path / "b.png", PIXELS[:4])]
-    with pytest.raises(InputError, match=r"b\.png gives an input of shape \(3, 4, 8\).*--size"):
-        list(image_batches(paths, spec_of(3, None, None, how=Preprocessing()), 2))
+def test_a_bundle_of_arrays_does_not_say_how_an_image_is_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="calibrated on arrays"):
+        pictures(save(tmp_path / "a.png"), spec=spec_of(3, 6, 8))
+
+
+def test_a_suffix_that_pillow_knows_names_an_image() -> None:
+    assert all(is_named_as_image(Path(f"a.{suffix}")) for suffix in ("png", "JPG", "avif", "jfif", "jp2"))
+    assert not any(is_named_as_image(Path(name)) for name in ("rows.jsonl", "rows", "rows.txt", "rows.csv"))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
@@ -217,13 +332,11 @@ def test_an_image_is_given_in_the_models_dtype(tmp_path: Path, dtype: str) -> No
 
 
 def test_a_model_that_takes_uint8_gets_the_pixels_themselves(tmp_path: Path) -> None:
-    paths = [save(tmp_path / "a.png"), tmp_path / "absent.png"]
     spec = InputSpec("image", (None, 6, 8, 3), *BOX, Preprocessing(scale=1, layout="NHWC"), "uint8")
-    ((good, x, errors),) = image_batches(paths, spec, 2)
-    np.testing.assert_array_equal(x[0], PIXELS)
-    assert (x.dtype.name, len(good), len(errors)) == ("uint8", 1, 1)
-    ((_, nothing, _),) = image_batches(paths[1:], spec, 2)
-    assert (nothing.dtype.name, nothing.shape) == ("uint8", (0, 6, 8, 3))
+    (picture,) = pictures(save(tmp_path / "a.png"), spec=spec)
+    assert picture.x is not None
+    assert picture.x.dtype == np.uint8
+    np.testing.assert_array_equal(picture.x, PIXELS)
 
 
 def test_an_image_that_would_grow_without_end_is_refused(tmp_path: Path) -> None:

@@ -145,5 +145,25 @@ def test_a_table_calibrates_a_guard_and_is_scanned(tmp_path: Path, caplog: pytes
     assert "1 of them are constant" in caplog.text
     assert all(np.isfinite(bound).all() for bound in bundle.bounds().values())
     assert np.isfinite(list(bundle.manifest.calibration.original_margins.values())).all()
+    assert box.columns == ("age", "income", "constant", "debt")
     with Guard(bundle, registry=None) as guard:
         assert len(list(scan(guard, table))) == 60
+
+
+def test_a_table_is_judged_by_its_columns_names_whatever_their_order(tmp_path: Path) -> None:
+    names, x = ["age", "income", "years", "debt"], np.abs(np.random.default_rng(0).normal(size=(60, 4)))
+    table = tmp_path / "clean.csv"
+    np.savetxt(table, x, delimiter=",", header=",".join(names), comments="")
+    order, moved = [3, 1, 0, 2], tmp_path / "moved.CSV"
+    header = " , ".join(names[i] for i in order)
+    np.savetxt(moved, x[:, order], delimiter=",", header=f"{header},Label", comments="", footer="", newline=",0\n")
+    moved.write_text(moved.read_text().replace("Label,0", "Label", 1), encoding="utf-8")
+    with Guard(calibrate(tmp_path, write_text(tmp_path, PLAIN), table), registry=None) as guard:
+        assert list(scan(guard, moved)) == list(scan(guard, table))
+        moved.write_text(moved.read_text().replace("age", "Age"), encoding="utf-8")
+        with pytest.raises(InputError, match=r"missing: age; not known: Age \(Age may be age\)"):
+            list(scan(guard, moved))
+        np.save(tmp_path / "x.npy", x)
+        by_place = [row["label"] for row in scan(guard, tmp_path / "x.npy")]
+        assert by_place == [row["label"] for row in scan(guard, table)]
+    assert len(set(by_place)) > 1

@@ -1,5 +1,3 @@
-import io
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +5,7 @@ import numpy as np
 import pytest
 
 from mmguard.errors import InputError
-from mmguard.inputs import as_inputs, check_batch, empty_batch, read_array
+from mmguard.inputs import Inputs, as_inputs, check_batch, check_form, is_array, match_columns, name_faults, read_array
 from mmguard.types import InputSpec, Preprocessing
 
 BOX = np.zeros((3, 1, 1), np.float32), np.ones((3, 1, 1), np.float32)
@@ -23,11 +21,27 @@ def test_arrays_are_read_with_their_labels(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=x, y=np.array([0, 1, 2], np.uint8), z=x)
     np.savez_compressed(tmp_path / "b.npz", x=x)
     for name, labels in (("a.npy", None), ("a.npz", [0, 1, 2]), ("b.npz", None)):
-        read, y = read_array(tmp_path / name)
-        np.testing.assert_array_equal(read, x)
-        assert read.dtype == np.float32
-        assert (None if y is None else y.tolist()) == labels
-        assert y is None or y.dtype == np.int64
+        read = read_array(tmp_path / name)
+        np.testing.assert_array_equal(read.x, x)
+        assert (read.x.dtype.name, read.columns, read.faults) == ("float32", None, {})
+        assert (None if read.y is None else read.y.tolist()) == labels
+        assert read.y is None or read.y.dtype == np.int64
+
+
+@pytest.mark.parametrize("suffix", ["npy", "NPY", "Npz", "NPZ", "csv", "CSV"])
+def test_a_suffix_says_what_is_an_array_in_letters_of_any_case(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    with path.open("wb") as file:
+        match suffix.lower():
+            case "npy":
+                np.save(file, [[1, 2]])
+            case "npz":
+                np.savez(file, x=[[1, 2]])
+            case _:
+                file.write(b"a,b\n1,2\n")
+    assert is_array(path)
+    assert read_array(path).x.tolist() == [[1, 2]]
+    assert not is_array(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(
@@ -38,11 +52,15 @@ def test_arrays_are_read_with_their_labels(tmp_path: Path) -> None:
         ({"x": np.ones((2, 3), complex)}, "real numbers"),
         ({"x": np.array([["a", "b"]])}, "real numbers"),
         ({"x": np.array([[True, False]])}, "real numbers"),
-        ({"x": np.array([[1, np.nan]])}, "NaN or infinite"),
-        ({"x": np.array([[1, 1e300]])}, "NaN or infinite"),
-        ({"x": np.array([[object()]])}, "not a readable"),
+        ({"x": np.zeros((2, 3), "m8[s]")}, "real numbers.*got timedelta64"),
+        ({"x": np.zeros((2, 3), "M8[s]")}, "real numbers.*got datetime64"),
+        ({"x": np.zeros((2, 3), "V4")}, "real numbers"),
+        ({"x": np.zeros(2, [("a", "f4"), ("b", "f4")])}, "real numbers"),
+        ({"x": np.array([[object()]])}, "Python objects"),
         ({"x": np.ones((2, 3)), "y": np.ones(2)}, "2 integer labels, .*got float64"),
         ({"x": np.ones((2, 3)), "y": np.array([1])}, "2 integer labels"),
+        ({"x": np.ones((2, 3)), "y": np.zeros(2, "m8[s]")}, "2 integer labels"),
+        ({"x": np.ones((2, 3)), "y": np.array([b"a", b"b"])}, "2 integer labels"),
     ],
 )
 def test_arrays_that_are_no_inputs_are_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
@@ -51,24 +69,26 @@ def test_arrays_that_are_no_inputs_are_refused(tmp_path: Path, arrays: dict[str,
         read_array(tmp_path / "a.npz")
 
 
-def test_files_that_hold_no_arrays_are_refused(tmp_path: Path) -> None:
-    whole = io.BytesIO()
-    np.savez_compressed(whole, x=np.random.default_rng(2).random((4, 50)))
-    damaged = bytearray(whole.getvalue())
-    damaged[100:110] = bytes(10)
-    not_arrays = io.BytesIO()
-    with zipfile.ZipFile(not_arrays, "w") as archive:
-        archive.writestr("x", b"text")
-    for content in (b"", b"text", whole.getvalue()[:200], bytes(damaged), b"\x93NUMPY", not_arrays.getvalue()):
-        (tmp_path / "a.npz").write_bytes(content)
-        with pytest.raises(InputError, match=r"a\.npz"):
-            read_array(tmp_path / "a.npz")
-    with pytest.raises(InputError, match="absent"):
-        read_array(tmp_path / "absent.npy")
+@pytest.mark.parametrize("dtype", ["int8", ">f8", "longdouble", "uint64"])
+def test_inputs_become_float32(dtype: str) -> None:
+    x, faults = as_inputs(Path("a"), np.asfortranarray(np.arange(6).reshape(2, 3).astype(dtype)))
+    assert (x.dtype.name, x.tolist(), faults) == ("float32", [[0, 1, 2], [3, 4, 5]], {})
+    assert x.dtype.isnative
+    assert x.flags.c_contiguous
 
 
-def test_inputs_become_float32() -> None:
-    assert as_inputs(Path("a"), np.ones((2, 3), np.int8)).dtype == np.float32
+def test_a_row_that_cannot_be_an_input_is_a_fault_of_its_own() -> None:
+    array = np.array([[1, 2], [1, np.nan], [3, 1e300], [-np.inf, 0], [4, 5]])
+    x, faults = as_inputs(Path("a"), array)
+    assert faults == dict.fromkeys([1, 2, 3], "has values that are NaN or infinite in float32")
+    np.testing.assert_array_equal(x[[0, 4]], array[[0, 4]])
+    assert as_inputs(Path("a"), array, "float64")[1].keys() == {1, 3}
+    assert (
+        name_faults(Path("a.npy"), {7: "is bad", 3: "is worse"}) == "a.npy: row 3 is worse; 1 more cannot be taken: 7"
+    )
+    assert name_faults(Path("a.npy"), dict.fromkeys(range(9), "is bad")).endswith(
+        "8 more cannot be taken: 1, 2, 3, 4, 5, ..."
+    )
 
 
 @pytest.mark.parametrize(
@@ -99,8 +119,6 @@ def test_a_batch_that_the_model_takes_passes(n: int) -> None:
 def test_a_batch_is_of_the_models_own_dtype(dtype: str) -> None:
     spec = spec_of(3, None, 8, dtype=dtype)
     check_batch(np.zeros((2, 3, 5, 8), dtype), spec)
-    assert empty_batch(spec).dtype == np.dtype(dtype)
-    check_batch(empty_batch(spec), spec)
     other = "float16" if dtype == "float32" else "float32"
     with pytest.raises(InputError, match=f"expected a {dtype} NumPy array, got {other}; "):
         check_batch(np.zeros((2, 3, 5, 8), other), spec)
@@ -123,17 +141,15 @@ def test_what_is_given_to_a_model_that_takes_uint8_must_be_pixels() -> None:
 def test_whole_numbers_of_0_to_255_are_uint8(tmp_path: Path, dtype: str) -> None:
     x = np.array([[0, 255], [7, 128]], dtype)
     np.save(tmp_path / "a.npy", x)
-    read, _ = read_array(tmp_path / "a.npy", "uint8")
-    assert read.dtype == np.uint8
-    np.testing.assert_array_equal(read, x)
+    read = read_array(tmp_path / "a.npy", "uint8")
+    assert (read.x.dtype.name, read.faults) == ("uint8", {})
+    np.testing.assert_array_equal(read.x, x)
 
 
 @pytest.mark.parametrize(
     ("x", "message"),
     [
         (np.array([[0.0, 255.0]]), "the model takes uint8, got float64; give the pixels as they are"),
-        (np.array([[-1, 3]]), "0 to 255, got -1 to 3"),
-        (np.array([[0, 256]]), "0 to 255, got 0 to 256"),
         (np.array([[True, False]]), "real numbers"),
     ],
 )
@@ -142,51 +158,74 @@ def test_what_uint8_cannot_hold_is_refused(tmp_path: Path, x: Any, message: str)
         as_inputs(tmp_path, x, "uint8")
 
 
-def test_what_float16_cannot_hold_is_refused() -> None:
-    assert as_inputs(Path("a"), np.array([[1, 65504]]), "float16").dtype == np.float16
-    with pytest.raises(InputError, match="NaN or infinite in float16"):
-        as_inputs(Path("a"), np.array([[1, 65520.0]]), "float16")
+def test_pixels_beyond_255_are_faults_of_their_rows(tmp_path: Path) -> None:
+    x, faults = as_inputs(tmp_path, np.array([[0, 255], [-1, 3], [256, 0], [7, 8]]), "uint8")
+    assert faults == dict.fromkeys([1, 2], "has values outside of 0 to 255, and the model takes uint8")
+    assert x[[0, 3]].tolist() == [[0, 255], [7, 8]]
 
 
-def test_a_table_gives_its_features_and_its_labels(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-    path.write_text("\ufeffage,income,Label\n31,1.5e3,1\n\n64,-2,0\n", encoding="utf-8")
-    x, y = read_array(path)
-    np.testing.assert_array_equal(x, [[31, 1500], [64, -2]])
-    assert (x.dtype.name, y is not None and y.tolist()) == ("float32", [1, 0])
-    path.write_text('"age","label of origin"\n"31",2.5\n', encoding="utf-8")
-    x, y = read_array(path)
-    assert (x.tolist(), y) == ([[31, 2.5]], None)
-    path.write_text("age,label\n31, cat\n64,dog \n5,7\n", encoding="utf-8")
-    x, y = read_array(path)
-    assert (x.tolist(), y is not None and y.tolist()) == ([[31], [64], [5]], ["cat", "dog", "7"])
-    path.write_text("age,income\n", encoding="utf-8")
-    assert read_array(path)[0].shape == (0, 2)
+def test_what_float16_cannot_hold_is_a_fault() -> None:
+    x, faults = as_inputs(Path("a"), np.array([[1, 65504], [1, 65520.0]]), "float16")
+    assert (x.dtype.name, faults) == ("float16", {1: "has values that are NaN or infinite in float16"})
+
+
+def test_the_form_of_a_batch_is_checked_apart_from_its_values() -> None:
+    check_form(np.full((1, 3, 8, 8), np.nan, np.float32), spec_of(3, None, 8))
+    with pytest.raises(InputError, match="expected shape"):
+        check_form(np.zeros((2, 8), np.float32), spec_of(3, None, 8))
+
+
+def test_an_array_that_does_not_fit_into_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError("Unable to allocate 1 TiB")
+
+    np.save(tmp_path / "a.npy", np.zeros((2, 2)))
+    monkeypatch.setattr("mmguard.inputs.as_inputs", fail)
+    with pytest.raises(InputError, match=r"a\.npy: it does not fit into memory \(Unable .*; give it in parts"):
+        read_array(tmp_path / "a.npy")
+
+
+def features(*columns: str) -> InputSpec:
+    return InputSpec("x", (None, len(columns)), *BOX, columns=columns)
+
+
+def test_columns_are_put_in_the_models_order_by_name(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    table = Inputs(np.array([[1.0, 2, 3]]), np.array([1]), ("age", "income", "debt"), {0: "fault"})
+    moved = match_columns(Path("a.csv"), table, features("debt", "age", "income"))
+    assert (moved.x.tolist(), moved.columns, moved.y, moved.faults) == (
+        [[3, 1, 2]],
+        ("debt", "age", "income"),
+        table.y,
+        table.faults,
+    )
+    assert "in another order" in caplog.text
+    caplog.clear()
+    assert match_columns(Path("a.csv"), table, features("age", "income", "debt")) is table
+    assert not caplog.text
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("columns", "message"),
     [
-        ("1,2\n3,4\n", "the first row must name the columns, it has numbers: 1, 2"),
-        ("a,b\n1\n", "line 2 has 1 columns, the first row names 2"),
-        ("a,b\n1,2\n\n3\n", "line 4 has 1 columns"),
-        ("a,b\n1,x\n", "line 2, column 'b': 'x' is no number"),
-        ("a,b\n1,nan\n", "NaN or infinite"),
-        ("a,label\n1,0.5\n", "1 integer labels"),
-        ("a,label\n1,nan\n", "1 integer labels"),
-        ("", "not a readable .csv"),
-        ("a\x00,b\n1,2\x00\n", "not a readable .csv|is no number"),
+        (("age", "income"), "missing: debt; not known: none; it takes age, income, debt"),
+        (("age", "income", "debt", "class"), "missing: none; not known: class;"),
+        (("Age", "income", "debt"), r"missing: age; not known: Age \(Age may be age\);"),
+        (("age", "in come", "debt"), r"missing: income; not known: in come \(in come may be income\);"),
+        (tuple("stuvwxyz"), "missing: age, income, debt; not known: s, t, u, v, w and 3 more;"),
     ],
 )
-def test_a_table_that_is_no_inputs_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match=message):
-        read_array(tmp_path / "a.csv")
+def test_columns_that_are_not_the_models_are_refused(columns: tuple[str, ...], message: str) -> None:
+    table = Inputs(np.zeros((1, len(columns))), None, columns)
+    with pytest.raises(InputError, match=rf"a\.csv: the columns are not those .*: {message}"):
+        match_columns(Path("a.csv"), table, features("age", "income", "debt"))
 
 
-def test_a_table_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_bytes(bytes(range(256)))
-    with pytest.raises(InputError, match=r"not a readable \.csv"):
-        read_array(tmp_path / "a.csv")
-    with pytest.raises(InputError, match=r"absent\.csv"):
-        read_array(tmp_path / "absent.csv")
+def test_columns_without_names_to_match_are_taken_by_position_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    array = Inputs(np.zeros((1, 2)))
+    assert match_columns(Path("a.npy"), array, features("age", "income")) is array
+    assert not caplog.text
+    table = Inputs(np.zeros((1, 2)), None, ("a", "b"))
+    assert match_columns(Path("a.csv"), table, spec_of(2)) is table
+    assert "not calibrated on a table, so the columns of a.csv are taken by position" in caplog.text

@@ -8,17 +8,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mmguard.calibrate.class_folders import read_folder, some
 from mmguard.calibrate.settings import Objective
-from mmguard.errors import CleanSetError, UnreadableImageError
-from mmguard.images import find_images, image_batches
-from mmguard.inputs import ARRAY_SUFFIXES, read_array, shape_fits
+from mmguard.errors import CleanSetError, InputError
+from mmguard.inputs import is_array, name_faults, read_array, shape_fits
 from mmguard.manifest import class_name
 from mmguard.types import InputSpec, IntArray
 
 logger = logging.getLogger(__name__)
-
-NAMED = 5
-"""Missing classes that a message names."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +26,15 @@ class CleanSet:
         x: (N, ...) float32, the model's own input; of a model that takes another dtype, the values that this has too.
         y: (N,) int64, index into `named`, or the class itself where that is empty; None where unlabelled.
         named: the classes by the names of their folders or in `y`, sorted; empty where there are none.
-        skipped: errors of the images that were passed over.
+        skipped: errors of the images or rows that were left out.
+        columns: names of a table's features, in order; None of anything else.
     """
 
     x: npt.NDArray[np.float32]
     y: IntArray | None
     named: tuple[str, ...] = ()
-    skipped: tuple[UnreadableImageError, ...] = ()
+    skipped: tuple[InputError, ...] = ()
+    columns: tuple[str, ...] | None = None
 
 
 def read_clean(path: Path, spec: InputSpec, skip_bad: bool = False) -> CleanSet:
@@ -44,29 +43,53 @@ def read_clean(path: Path, spec: InputSpec, skip_bad: bool = False) -> CleanSet:
     Args:
         path: folder, `.npz`, `.npy` or `.csv`.
         spec: the model's input; for a folder it holds the preprocessing.
-        skip_bad: pass over images that cannot be decoded.
+        skip_bad: leave out images that cannot be decoded, and rows of arrays that cannot be inputs.
 
     Raises:
-        CleanSetError: nothing there, an empty class folder, or a shape that is not the model's.
+        CleanSetError: nothing there, an empty class folder, a shape that is not the model's, or a row that cannot be an
+            input where `skip_bad` is off.
+        InputError: a file or its numbers cannot be read, or an image is not of the model's size.
         UnreadableImageError: an image cannot be decoded and `skip_bad` is off.
     """
     if path.is_dir():
-        return _read_folder(path, spec, skip_bad)
+        folder = read_folder(path, spec, skip_bad)
+        return CleanSet(folder.x, folder.y, folder.classes, folder.skipped)
     if not path.exists():
         raise CleanSetError(f"{path}: no such folder or file of clean inputs")
-    if path.suffix not in ARRAY_SUFFIXES:
+    if not is_array(path):
         raise CleanSetError(f"{path}: expected a folder of images, an .npz, an .npy or a .csv of clean inputs")
-    x, y = read_array(path, spec.dtype)
+    inputs = read_array(path, spec.dtype)
     want = spec.shape[1:]
-    more = path.suffix == ".csv" and want and isinstance(want[0], int) and x.shape[1] == want[0] + 1
-    hint = "; a last column of labels must be called label" if more else ""
-    if not len(x) or not shape_fits(x.shape[1:], want):
-        raise CleanSetError(f"{path}: x has shape {x.shape}, the model takes (N, {', '.join(map(str, want))})" + hint)
-    x = x.astype(np.float32, copy=False)
-    if y is None or np.issubdtype(y.dtype, np.integer):
-        return CleanSet(x, None if y is None else y.astype(np.int64))
-    names, index = np.unique(y, return_inverse=True)
-    return CleanSet(x, index.astype(np.int64), tuple(map(str, names)))
+    more = inputs.columns and want and isinstance(want[0], int) and len(inputs.columns) == want[0] + 1
+    hint = "; a column of labels must be called label" if more else ""
+    if not len(inputs.x) or not shape_fits(inputs.x.shape[1:], want):
+        came = f"x has shape {inputs.x.shape}, the model takes (N, {', '.join(map(str, want))})"
+        raise CleanSetError(f"{path}: {came}{hint}")
+    if inputs.faults and not skip_bad:
+        raise CleanSetError(
+            f"{name_faults(path, inputs.faults)}; mend or remove such rows, or pass --skip-bad to leave them out"
+        )
+    kept = np.setdiff1d(np.arange(len(inputs.x)), list(inputs.faults))
+    if not len(kept):
+        raise CleanSetError(f"{name_faults(path, inputs.faults)}, so that no row is left")
+    if inputs.faults:
+        logger.info("leaves out %d rows: %s", len(inputs.faults), name_faults(path, inputs.faults))
+    y, named = _named(path, None if inputs.y is None else inputs.y[kept], kept)
+    skipped = tuple(InputError(f"row {row} {fault}") for row, fault in sorted(inputs.faults.items()))
+    x = inputs.x[kept] if skipped else inputs.x
+    return CleanSet(x.astype(np.float32, copy=False), y, named, skipped, inputs.columns)
+
+
+def _named(
+    path: Path, labels: IntArray | npt.NDArray[np.str_] | None, rows: npt.NDArray[np.intp]
+) -> tuple[IntArray | None, tuple[str, ...]]:
+    """Labels as numbers, and the classes that these number where they were words."""
+    if labels is None or labels.dtype.kind != "U":
+        return labels, ()  # type: ignore[return-value]
+    if "" in labels:
+        raise CleanSetError(f"{path}: row {rows[labels == ''][0]} has no label; give every row one, or none at all")
+    names, index = np.unique(labels, return_inverse=True)
+    return index.astype(np.int64), tuple(map(str, names))
 
 
 def assign_classes(clean: CleanSet, outputs: int, names: Sequence[str] | None) -> tuple[IntArray | None, list[str]]:
@@ -156,47 +179,9 @@ def check_classes(decided: IntArray, names: Sequence[str], objective: Objective,
     missing = [name for name, count in zip(names, np.bincount(decided, minlength=len(names)), strict=True) if not count]
     if not missing:
         return
-    more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-    named = f"no clean input of class {', '.join(missing[:NAMED])}{more}"
+    named = f"no clean input of class {some(missing)}"
     if objective == "mmom":
         raise CleanSetError(f"{named}: MMOM would unlearn what it has no input of; give some of every class")
     if not labelled:
         named += " by the model's own decisions (are the inputs prepared as it was trained?)"
     logger.warning("warning: %s: how clipping treats such inputs is unknown, and more of them may be flagged", named)
-
-
-def _read_folder(path: Path, spec: InputSpec, skip_bad: bool) -> CleanSet:
-    images = find_images(path)
-    if not images:
-        raise CleanSetError(f"{path}: no images in it; expected one folder per class, or images directly")
-    folders = sorted(child.name for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
-    top_level = [image for image in images if image.parent == path]
-    if folders and top_level:
-        raise CleanSetError(f"{path} has both class folders ({folders[0]}, ...) and images ({top_level[0].name}, ...)")
-    groups = {image: image.relative_to(path).parts[0] for image in images}
-    empty = sorted(set(folders) - set(groups.values())) if folders else []
-    if empty:
-        raise CleanSetError(f"{path}: no images in class folder {', '.join(empty)}; add some or remove the folder")
-    paths, x, skipped = _decode(images, spec, skip_bad)
-    y = np.array([folders.index(groups[image]) for image in paths], dtype=np.int64) if folders else None
-    return CleanSet(x, y, tuple(folders), skipped)
-
-
-def _decode(
-    images: Sequence[Path], spec: InputSpec, skip_bad: bool
-) -> tuple[list[Path], npt.NDArray[np.float32], tuple[UnreadableImageError, ...]]:
-    paths: list[Path] = []
-    parts: list[npt.NDArray[np.float32]] = []
-    skipped: list[UnreadableImageError] = []
-    for good, x, errors in image_batches(images, spec, batch_size=256):
-        if errors and not skip_bad:
-            raise UnreadableImageError(f"{errors[0]}; mend or remove it, or pass --skip-bad to leave such files out")
-        paths += good
-        parts.append(x.astype(np.float32, copy=False))
-        skipped += errors
-    if not paths:
-        raise CleanSetError("none of the images could be decoded")
-    try:
-        return paths, np.concatenate([part for part in parts if len(part)]), tuple(skipped)
-    except ValueError as error:
-        raise CleanSetError(f"the images are of several sizes; give one --size for all: {error}") from error

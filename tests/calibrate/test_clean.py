@@ -78,7 +78,6 @@ def test_class_folders_by_given_names_follow_their_order(tmp_path: Path) -> None
 def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
     for i in range(3):
         save(tmp_path / f"{i}.png", i)
-    (tmp_path / "notes.txt").write_text("not an image", encoding="utf-8")
     clean = read_clean(tmp_path, image_spec())
     assert clean.y is None
     assert pixel_of(clean) == [0, 1, 2]
@@ -158,7 +157,7 @@ def test_unreadable_images_are_passed_over_and_counted(tmp_path: Path) -> None:
 
 def test_a_folder_of_unreadable_images_alone_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no image")
-    with pytest.raises(CleanSetError, match="none of the images"):
+    with pytest.raises(CleanSetError, match=r"none of its files could be decoded as an image: .*bad\.png"):
         read_clean(tmp_path, image_spec(), skip_bad=True)
 
 
@@ -174,7 +173,7 @@ def test_sizes_that_differ_between_batches_of_decoding_need_one_size_too(tmp_pat
     for i in range(256):
         save(tmp_path / f"{i:03}.png", side=4)
     save(tmp_path / "last.png", side=9)
-    with pytest.raises(CleanSetError, match="several sizes; give one --size"):
+    with pytest.raises(CleanSetError, match=r"several sizes: .*last\.png .*--size"):
         read_clean(tmp_path, image_spec(None))
 
 
@@ -182,6 +181,104 @@ def test_an_image_of_another_size_than_the_models_says_which(tmp_path: Path) -> 
     save(tmp_path / "a.png", side=9)
     with pytest.raises(InputError, match="--size 4x4"):
         read_clean(tmp_path, image_spec())
+
+
+def test_a_file_that_is_no_image_is_named_whatever_its_suffix(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    save_classes(tmp_path, ("cat", "dog"))
+    (tmp_path / "cat" / "labels.csv").write_text("a,b", encoding="utf-8")
+    (tmp_path / "README").write_text("of this set", encoding="utf-8")
+    with pytest.raises(UnreadableImageError, match=r"README.*--skip-bad"):
+        read_clean(tmp_path, image_spec())
+    clean = read_clean(tmp_path, image_spec(), skip_bad=True)
+    assert [str(error).split(":")[0].rsplit("/")[-1] for error in clean.skipped] == ["README", "labels.csv"]
+    assert caplog.messages == ["leaves out what cannot be decoded: README, cat/labels.csv"]
+    assert pixel_of(clean) == [0, 0, 1, 1]
+
+
+def test_an_image_counts_whatever_its_suffix(tmp_path: Path) -> None:
+    for i, suffix in enumerate((".png", ".jfif", ".avif", ".jp2", ".apng", "")):
+        save(tmp_path / "cat" / f"{i}.png", 40 * i).rename(tmp_path / "cat" / f"{i}{suffix}")
+    assert pixel_of(read_clean(tmp_path, image_spec())) == [0, 40, 80, 120, 160, 200]
+
+
+def test_what_is_passed_over_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    save_classes(tmp_path, ("cat", "dog"))
+    save(tmp_path / ".ipynb_checkpoints" / "a.png", 9)
+    save(tmp_path / "cat" / ".hidden.png", 9)
+    (tmp_path / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    (tmp_path / "dog" / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    clean = read_clean(tmp_path, image_spec())
+    assert pixel_of(clean) == [0, 0, 1, 1]
+    assert not clean.skipped
+    said = caplog.messages[-1]
+    assert said.startswith("passes over ")
+    assert set(said.removeprefix("passes over ").split(", ")) == {
+        ".DS_Store",
+        ".ipynb_checkpoints",
+        "cat/.hidden.png",
+        "dog/Thumbs.db",
+    }
+
+
+def test_a_class_whose_files_are_all_bad_is_named(tmp_path: Path) -> None:
+    save_classes(tmp_path, ("cat", "dog"))
+    (tmp_path / "ship").mkdir()
+    (tmp_path / "ship" / "a.png").write_bytes(b"no image")
+    with pytest.raises(CleanSetError, match="no images in class folder ship;"):
+        read_clean(tmp_path, image_spec(), skip_bad=True)
+
+
+def vectors(features: int = 2, dtype: str = "float32") -> InputSpec:
+    return InputSpec("x", (None, features), np.zeros(features, np.float32), np.ones(features, np.float32), dtype=dtype)
+
+
+BAD_ROWS: dict[str, str | npt.NDArray[np.float64]] = {
+    "a.npy": np.array([[0, 1], [np.nan, 1], [2, 3], [4, 1e300], [5, 6]]),
+    "a.npz": np.array([[0, 1], [-np.inf, 1], [2, 3], [4, np.nan], [5, 6]]),
+    "a.csv": "u,v,label\n0,1,0\n,1,1\n2,3,2\n4,1e300,3\n5,6,4\n",
+}
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_rows_that_cannot_be_inputs_are_named_or_left_out(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    path, bad = tmp_path / name, BAD_ROWS[name]
+    if isinstance(bad, str):
+        path.write_text(bad, encoding="utf-8")
+    else:
+        save_arrays(path, x=bad, y=np.arange(5))
+    with pytest.raises(CleanSetError, match=rf"{name}: row 1 .*1 more cannot be taken: 3; .*--skip-bad"):
+        read_clean(path, vectors())
+    clean = read_clean(path, vectors(), skip_bad=True)
+    assert clean.x.tolist() == [[0, 1], [2, 3], [5, 6]]
+    assert name == "a.npy" or (clean.y is not None and clean.y.tolist() == [0, 2, 4])
+    assert [str(error)[:5] for error in clean.skipped] == ["row 1", "row 3"]
+    assert caplog.messages[0].startswith("leaves out 2 rows: ")
+    assert caplog.messages[0].endswith("; 1 more cannot be taken: 3")
+    assert clean.columns == (("u", "v") if name == "a.csv" else None)
+
+
+def test_arrays_of_bad_rows_alone_are_refused(tmp_path: Path) -> None:
+    path = save_arrays(tmp_path / "a.npy", x=np.full((3, 2), np.nan))
+    with pytest.raises(CleanSetError, match="no row is left"):
+        read_clean(path, vectors(), skip_bad=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("u,v,class\n1,2,0\n", r"the model takes \(N, 2\); a column of labels must be called label"),
+        ("u,v,label\n1,2,cat\n3,4,\n", "row 1 has no label; give every row one, or none at all"),
+    ],
+)
+def test_a_table_without_its_labels_says_so(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.CSV").write_text(text, encoding="utf-8")
+    with pytest.raises(CleanSetError, match=message):
+        read_clean(tmp_path / "a.CSV", vectors())
 
 
 FOLDERS = CleanSet(np.zeros((2, 1), np.float32), np.array([0, 1]), ("cat", "dog"))
