@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from mmguard.errors import MissingExtraError, ServeError
 from mmguard.guard.guard import Guard
 from mmguard.guard.policy import Policy
+from mmguard.guard.serving.body import MAX_JSON_BYTES, MAX_REQUEST_BYTES
 
 try:
     import uvicorn
@@ -45,6 +46,8 @@ def serve(
     providers: Sequence[str] | None = None,
     threads: int | None = None,
     on_ready: OnReady | None = None,
+    max_request_bytes: int = MAX_REQUEST_BYTES,
+    max_json_bytes: int = MAX_JSON_BYTES,
 ) -> None:
     """Serve bundles until SIGTERM or Ctrl-C; requests in flight are answered first.
 
@@ -54,6 +57,7 @@ def serve(
         port, metrics_port: 0 takes a free one.
         policy, providers, threads: see `Guard`.
         on_ready: called with the URL of the protocol and that of the metrics once both ports are bound.
+        max_request_bytes, max_json_bytes: see `create_app`.
 
     Raises:
         ServeError: a port is taken, no bundle, or two of the same name.
@@ -71,7 +75,7 @@ def serve(
         if on_ready is not None:
             on_ready(*urls)
         with _outlived_signals():
-            make_server(create_app(guards)).run(sockets=[listener])
+            make_server(create_app(guards, max_request_bytes, max_json_bytes)).run(sockets=[listener])
 
 
 def open_guards(bundles: Sequence[str | Path], stack: ExitStack, **options: Any) -> dict[str, Guard]:
@@ -101,7 +105,7 @@ def open_guards(bundles: Sequence[str | Path], stack: ExitStack, **options: Any)
 def make_server(app: Starlette) -> uvicorn.Server:
     """A uvicorn server that logs through the process's own logging, and no line a request: the metrics count them."""
     return uvicorn.Server(
-        uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=SHUTDOWN_SECONDS)
+        uvicorn.Config(app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=SHUTDOWN_SECONDS)
     )
 
 

@@ -1,4 +1,5 @@
 import asyncio
+import gzip
 import json
 import socket
 from collections.abc import Iterator, Sequence
@@ -159,12 +160,14 @@ def test_an_empty_batch_is_answered(client: httpx.Client) -> None:
         (b"{", {}, 400, "not JSON"),
         (json.dumps(request_of(clean_inputs(1)[:, :2])), {}, 400, "expected shape"),
         (json.dumps(request_of(clean_inputs(1)[0])), {}, 400, "x[None]"),
-        (json.dumps(request_of(clean_inputs(1) * np.float32(np.nan))), {}, 400, "NaN or infinite"),
+        (json.dumps(request_of(clean_inputs(1) * np.float32(np.nan))), {}, 400, "send them as binary"),
+        (json.dumps(request_of(np.full((1, 3, 8, 8), 1e300))), {}, 400, "NaN or infinite"),
         (json.dumps(request_of(clean_inputs(1), outputs=[{"name": "y"}])), {}, 400, "got 'y'"),
         (b"{}", {"Inference-Header-Content-Length": "3"}, 400, "Inference-Header-Content-Length"),
         (b"{}", {"Content-Encoding": "br"}, 400, "Content-Encoding"),
         (b"{}", {"Content-Encoding": "gzip"}, 400, "not gzip"),
         (b" " * (LIMIT + 1), {}, 413, "100000 bytes"),
+        (gzip.compress(b" " * (LIMIT + 1)), {"Content-Encoding": "gzip"}, 413, "100000 bytes"),
     ],
 )
 def test_a_malformed_request_is_refused_with_a_reason(
