@@ -19,6 +19,7 @@ from mmguard import __version__
 from mmguard.errors import InferenceError, InputError, RequestTooLargeError
 from mmguard.guard.guard import Guard, GuardedBatch
 from mmguard.guard.serving.body import MAX_JSON_BYTES, MAX_REQUEST_BYTES, decompress, read_body
+from mmguard.guard.serving.drain import DrainMiddleware
 from mmguard.guard.serving.protocol import VERSION, encode_response, model_metadata, output_names, served_outputs
 from mmguard.guard.serving.request import InferenceRequest, parse_request
 from mmguard.guard.serving.tensors import HEADER_LENGTH
@@ -52,9 +53,10 @@ def create_app(
             Route(f"{path}/ready", models.ready),
             Route(f"{path}/infer", models.infer, methods=["POST"]),
         ]
-    return Starlette(
+    app = Starlette(
         routes=routes,
         middleware=[
+            Middleware(DrainMiddleware),
             Middleware(GZipMiddleware, minimum_size=1024, compresslevel=1),
         ],
         exception_handlers={
@@ -66,6 +68,8 @@ def create_app(
             Exception: _on_defect,
         },
     )
+    app.router.redirect_slashes = False
+    return app
 
 
 class _Models:
