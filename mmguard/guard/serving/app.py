@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from mmguard import __version__
-from mmguard.errors import InferenceError, InputError, RequestTooLargeError
+from mmguard.errors import InferenceError, InputError, OptionError, RequestTooLargeError
 from mmguard.guard.guard import Guard, GuardedBatch
 from mmguard.guard.serving.body import MAX_JSON_BYTES, MAX_REQUEST_BYTES, decompress, read_body
 from mmguard.guard.serving.drain import DrainMiddleware
@@ -40,7 +40,12 @@ def create_app(
         guards: by the name in the URL. They stay the caller's to close.
         max_request_bytes: largest body, also after decompression; a larger one is answered 413.
         max_json_bytes: of which JSON. While it is read over, up to 2 ms a MiB, the server answers nothing else.
+
+    Raises:
+        OptionError: a limit below 1.
     """
+    if min(max_request_bytes, max_json_bytes) < 1:
+        raise OptionError(f"limits must be at least 1 byte, got {max_request_bytes}, {max_json_bytes} of JSON")
     models = _Models(guards, max_request_bytes, min(max_json_bytes, max_request_bytes))
     routes = [
         Route("/v2", _server_metadata),
