@@ -68,7 +68,7 @@ def create_app(
             HTTPException: _on_http_error,
             InputError: _on_error(400),
             RequestTooLargeError: _on_error(413),
-            InferenceError: _on_error(500),
+            InferenceError: _on_inference_error,
             ClientDisconnect: _on_error(400),
             Exception: _on_defect,
         },
@@ -171,6 +171,12 @@ def _on_error(status: int) -> Callable[[Request, Exception], Awaitable[Response]
         return JSONResponse({"error": str(error)}, status)
 
     return respond
+
+
+async def _on_inference_error(request: Request, error: Exception) -> Response:
+    if type(error).__name__ == "OverloadError":
+        return JSONResponse({"error": str(error)}, 503, {"Retry-After": "1"})
+    return JSONResponse({"error": str(error)}, 500)
 
 
 async def _on_defect(request: Request, error: Exception) -> Response:

@@ -19,6 +19,7 @@ import tritonclient.http as triton
 from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
+from mmguard.errors import InferenceError
 from mmguard.guard import Guard, GuardedBatch, Policy
 from mmguard.guard.serving.server import create_app
 from mmguard.types import Decision
@@ -388,12 +389,29 @@ def accepts(address: str) -> bool:
         return connection.connect_ex((host, int(port))) == 0
 
 
-def test_a_defect_is_answered_without_a_traceback(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def ask(app: Any) -> httpx.Response:
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await client.post(INFER, json=request_of(clean_inputs(1)))
+async def ask(app: Any) -> httpx.Response:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return await client.post(INFER, json=request_of(clean_inputs(1)))
 
+
+def test_too_many_batches_in_flight_are_answered_503_and_when_to_come_again(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OverloadError(InferenceError):
+        pass
+
+    def refuse(x: Array) -> None:
+        raise OverloadError("too many batches are in flight")
+
+    with Guard(tiny_bundle, registry=None, threads=1) as guard:
+        monkeypatch.setattr(guard, "infer", refuse)
+        response = asyncio.run(ask(create_app({"tiny": guard})))
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert response.json() == {"error": "too many batches are in flight"}
+
+
+def test_a_defect_is_answered_without_a_traceback(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(x: Array) -> None:
         raise ZeroDivisionError("secret")
 
