@@ -17,6 +17,7 @@ from msgspec import Meta, Raw
 from mmguard.errors import InputError
 from mmguard.guard.serving.body import MAX_JSON_BYTES, too_large
 from mmguard.guard.serving.tensors import HEADER_LENGTH, INPUTS, from_bytes, from_json
+from mmguard.inputs import shape_fits
 from mmguard.types import InputSpec
 
 MAX_FIELD_BYTES = 2**16
@@ -34,8 +35,7 @@ class InferenceRequest:
 
     Attributes:
         id: the client's own, given back in the response; None where it gave none.
-        x: of the model's dtype and of the shape that the client said; whether the model takes that is the guard's to
-            check.
+        x: of the model's dtype and shape.
         outputs: in the order to answer in, by name, whether the output goes as binary.
     """
 
@@ -166,11 +166,20 @@ def _parse_input(tensor: _Tensor, tail: memoryview, spec: InputSpec) -> npt.NDAr
     if (datatype := _field(tensor.datatype, str | None, f"datatype of {what}")) != INPUTS[spec.dtype]:
         raise InputError(f"{what} is of datatype {INPUTS[spec.dtype]}, got {short(datatype)}")
     shape = tuple(_field(tensor.shape, Shape, f"shape of {what}"))
+    _check_shape(shape, spec)
     values = _read_values(tensor, shape, tail, datatype, what)
     try:
         return values.reshape(shape)
     except ValueError as error:
         raise InputError(f"{what}: no array can have shape {short(list(shape))}") from error
+
+
+def _check_shape(shape: tuple[int, ...], spec: InputSpec) -> None:
+    """Refuse a shape that is not the model's before any value is read."""
+    if not shape_fits(shape, (None, *spec.shape[1:])):
+        expected = ", ".join(["N", *(str(size or "any") for size in spec.shape[1:])])
+        hint = "; one input alone needs a batch axis: x[None]" if len(shape) == len(spec.shape) - 1 else ""
+        raise InputError(f"input {spec.name!r}: expected shape [{expected}], got {short(list(shape))}{hint}")
 
 
 def _read_values(
