@@ -21,6 +21,7 @@ from mmguard.guard import Guard, Policy
 from mmguard.guard.policy import Mode, OnError, OnFlag
 from mmguard.guard.scan import scan as scan_rows
 from mmguard.guard.scan import summarise
+from mmguard.guard.serving.body import MAX_JSON_BYTES, MAX_REQUEST_BYTES
 from mmguard.guard.sessions import PROVIDERS
 from mmguard.guard.verify import verify_bundle
 from mmguard.preprocessing import preprocessing_from
@@ -352,6 +353,8 @@ def serve(
     timeout: float | None = None,
     device: Device = "cpu",
     threads: int | None = None,
+    max_request_mib: int = MAX_REQUEST_BYTES // 2**20,
+    max_json_mib: int = MAX_JSON_BYTES // 2**20,
 ) -> int:
     """Serve bundles by the Open Inference Protocol v2 over HTTP, and their counters at /metrics on another port.
 
@@ -377,13 +380,27 @@ def serve(
         Where the networks run; cuda never falls back to the CPU.
     threads
         Intra-op threads of each network; half of the cores by default.
+    max_request_mib
+        Largest body of a request in MiB, also decompressed; a larger one is answered 413.
+    max_json_mib
+        Largest JSON of a request in MiB; numbers sent as binary tensors are not part of it.
     """
     from mmguard.guard.serving.server import serve as run_server
 
     if not bundles:
         raise OptionError("serve needs at least one bundle")
     policy = Policy(mode=mode, on_flag=on_flag, on_error=on_error, timeout=timeout)
-    run_server(bundles, host, port, metrics_port, policy=policy, providers=PROVIDERS[device], threads=threads)
+    run_server(
+        bundles,
+        host,
+        port,
+        metrics_port,
+        policy=policy,
+        providers=PROVIDERS[device],
+        threads=threads,
+        max_request_bytes=max_request_mib * 2**20,
+        max_json_bytes=max_json_mib * 2**20,
+    )
     return DONE
 
 

@@ -225,6 +225,13 @@ def test_serving_on_no_thread_is_wrong_use(mmguard: Run, tiny_bundle: Path, thre
     assert f"threads must be at least 1, got {threads}" in err
 
 
+@pytest.mark.parametrize("option", ["--max-request-mib", "--max-json-mib"])
+def test_serving_no_bytes_is_wrong_use(mmguard: Run, tiny_bundle: Path, option: str) -> None:
+    code, _, err = mmguard("serve", tiny_bundle, option, "0", "--port", "0", "--metrics-port", "0")
+    assert code == WRONG_USE
+    assert "limits must be at least 1 byte" in err
+
+
 def test_inspect_shows_the_bundle(mmguard: Run, tiny_bundle: Path) -> None:
     code, out, _ = mmguard("inspect", tiny_bundle)
     assert code == DONE

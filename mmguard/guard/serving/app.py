@@ -6,8 +6,8 @@ Needs the extra `serve`: import `create_app` from `mmguard.guard.serving.server`
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -16,28 +16,37 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from mmguard import __version__
-from mmguard.errors import InferenceError, InputError, RequestTooLargeError
+from mmguard.errors import InferenceError, InputError, OptionError, RequestTooLargeError
 from mmguard.guard.guard import Guard, GuardedBatch
-from mmguard.guard.serving.body import MAX_REQUEST_BYTES, decompress, read_body
-from mmguard.guard.serving.protocol import (
-    VERSION,
-    encode_response,
-    model_metadata,
-    output_names,
-    parse_request,
-    served_outputs,
-)
+from mmguard.guard.serving.body import MAX_JSON_BYTES, MAX_REQUEST_BYTES, decompress, read_body
+from mmguard.guard.serving.drain import DrainMiddleware
+from mmguard.guard.serving.protocol import VERSION, encode_response, model_metadata, output_names, served_outputs
+from mmguard.guard.serving.request import InferenceRequest, parse_request
 from mmguard.guard.serving.tensors import HEADER_LENGTH
 
+LARGE = 2**20
+"""Bytes of a body above which it waits for its turn to be read, as all do that are compressed: many at once would take
+the memory and the time of all that is small."""
 
-def create_app(guards: Mapping[str, Guard], max_request_bytes: int = MAX_REQUEST_BYTES) -> Starlette:
+
+def create_app(
+    guards: Mapping[str, Guard],
+    max_request_bytes: int = MAX_REQUEST_BYTES,
+    max_json_bytes: int = MAX_JSON_BYTES,
+) -> Starlette:
     """The protocol as an ASGI application.
 
     Args:
         guards: by the name in the URL. They stay the caller's to close.
         max_request_bytes: largest body, also after decompression; a larger one is answered 413.
+        max_json_bytes: of which JSON. While it is read over, up to 2 ms a MiB, the server answers nothing else.
+
+    Raises:
+        OptionError: a limit below 1.
     """
-    models = _Models(guards, max_request_bytes)
+    if min(max_request_bytes, max_json_bytes) < 1:
+        raise OptionError(f"limits must be at least 1 byte, got {max_request_bytes}, {max_json_bytes} of JSON")
+    models = _Models(guards, max_request_bytes, min(max_json_bytes, max_request_bytes))
     routes = [
         Route("/v2", _server_metadata),
         Route("/v2/health/live", _live),
@@ -49,24 +58,29 @@ def create_app(guards: Mapping[str, Guard], max_request_bytes: int = MAX_REQUEST
             Route(f"{path}/ready", models.ready),
             Route(f"{path}/infer", models.infer, methods=["POST"]),
         ]
-    return Starlette(
+    app = Starlette(
         routes=routes,
-        middleware=[Middleware(GZipMiddleware, minimum_size=1024, compresslevel=1)],
+        middleware=[
+            Middleware(DrainMiddleware),
+            Middleware(GZipMiddleware, minimum_size=1024, compresslevel=1),
+        ],
         exception_handlers={
             HTTPException: _on_http_error,
             InputError: _on_error(400),
             RequestTooLargeError: _on_error(413),
-            InferenceError: _on_error(500),
+            InferenceError: _on_inference_error,
             ClientDisconnect: _on_error(400),
             Exception: _on_defect,
         },
     )
+    app.router.redirect_slashes = False
+    return app
 
 
 class _Models:
     """The routes below `/v2/models`."""
 
-    def __init__(self, guards: Mapping[str, Guard], max_request_bytes: int) -> None:
+    def __init__(self, guards: Mapping[str, Guard], max_request_bytes: int, max_json_bytes: int) -> None:
         self._guards = dict(guards)
         self._served = {
             name: served_outputs(guard.networks.original.session, guard.bundle.manifest.output.names)
@@ -77,6 +91,8 @@ class _Models:
             for name, guard in guards.items()
         }
         self._max_request_bytes = max_request_bytes
+        self._max_json_bytes = max_json_bytes
+        self._large_one_at_a_time = CapacityLimiter(1)
 
     async def metadata(self, request: Request) -> Response:
         self._guard(request)
@@ -88,14 +104,24 @@ class _Models:
 
     async def infer(self, request: Request) -> Response:
         guard = self._guard(request)
-        body = await read_body(request, self._max_request_bytes)
-        return await run_in_threadpool(self._answer, guard, request, body)
+        asked = await self._read(request, guard)
+        return await to_thread.run_sync(self._answer, request.path_params["name"], guard, asked)
 
-    def _answer(self, guard: Guard, request: Request, body: bytes) -> Response:
-        """All that takes time, off the event loop."""
-        name, spec = request.path_params["name"], guard.bundle.manifest.input
-        body = decompress(body, request.headers.get("content-encoding", "identity"), self._max_request_bytes)
-        asked = parse_request(body, request.headers.get(HEADER_LENGTH), spec, output_names(self._served[name]))
+    async def _read(self, request: Request, guard: Guard) -> InferenceRequest:
+        """What a client asks. All that takes time is done off the event loop."""
+        limit = self._max_request_bytes if HEADER_LENGTH in request.headers else self._max_json_bytes
+        body = await read_body(request, limit)
+        is_large = len(body) > LARGE or "content-encoding" in request.headers
+        limiter = self._large_one_at_a_time if is_large else None
+        return await to_thread.run_sync(self._parse, request, guard, body, limit, limiter=limiter)
+
+    def _parse(self, request: Request, guard: Guard, body: bytearray, limit: int) -> InferenceRequest:
+        plain = decompress(body, request.headers.get("content-encoding", "identity"), limit)
+        outputs = output_names(self._served[request.path_params["name"]])
+        length, spec = request.headers.get(HEADER_LENGTH), guard.bundle.manifest.input
+        return parse_request(plain, length, spec, outputs, self._max_json_bytes)
+
+    def _answer(self, name: str, guard: Guard, asked: InferenceRequest) -> Response:
         content, headers = encode_response(name, asked, _outputs(guard.infer(asked.x)))
         return Response(content, headers=headers)
 
@@ -145,6 +171,12 @@ def _on_error(status: int) -> Callable[[Request, Exception], Awaitable[Response]
         return JSONResponse({"error": str(error)}, status)
 
     return respond
+
+
+async def _on_inference_error(request: Request, error: Exception) -> Response:
+    if type(error).__name__ == "OverloadError":
+        return JSONResponse({"error": str(error)}, 503, {"Retry-After": "1"})
+    return JSONResponse({"error": str(error)}, 500)
 
 
 async def _on_defect(request: Request, error: Exception) -> Response:

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from mmguard.errors import MissingExtraError, ServeError
 from mmguard.guard.guard import Guard
 from mmguard.guard.policy import Policy
+from mmguard.guard.serving.body import MAX_JSON_BYTES, MAX_REQUEST_BYTES
 
 try:
     import uvicorn
@@ -45,6 +46,8 @@ def serve(
     providers: Sequence[str] | None = None,
     threads: int | None = None,
     on_ready: OnReady | None = None,
+    max_request_bytes: int = MAX_REQUEST_BYTES,
+    max_json_bytes: int = MAX_JSON_BYTES,
 ) -> None:
     """Serve bundles until SIGTERM or Ctrl-C; requests in flight are answered first.
 
@@ -54,6 +57,7 @@ def serve(
         port, metrics_port: 0 takes a free one.
         policy, providers, threads: see `Guard`.
         on_ready: called with the URL of the protocol and that of the metrics once both ports are bound.
+        max_request_bytes, max_json_bytes: see `create_app`.
 
     Raises:
         ServeError: a port is taken, no bundle, or two of the same name.
@@ -71,7 +75,7 @@ def serve(
         if on_ready is not None:
             on_ready(*urls)
         with _outlived_signals():
-            make_server(create_app(guards)).run(sockets=[listener])
+            make_server(create_app(guards, max_request_bytes, max_json_bytes)).run(sockets=[listener])
 
 
 def open_guards(bundles: Sequence[str | Path], stack: ExitStack, **options: Any) -> dict[str, Guard]:
@@ -101,21 +105,25 @@ def open_guards(bundles: Sequence[str | Path], stack: ExitStack, **options: Any)
 def make_server(app: Starlette) -> uvicorn.Server:
     """A uvicorn server that logs through the process's own logging, and no line a request: the metrics count them."""
     return uvicorn.Server(
-        uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=SHUTDOWN_SECONDS)
+        uvicorn.Config(app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=SHUTDOWN_SECONDS)
     )
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket.
+    """A listening socket, whose connections send each part of an answer at once (TCP_NODELAY).
+
+    Otherwise an answer whose headers and body go out apart waits for the client's delayed acknowledgement, 40 ms.
 
     Raises:
         ServeError: the address cannot be had.
     """
     _check_port(port)
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise ServeError(f"cannot listen on {host}:{port}: {error}; choose another --host or --port") from error
+    # asyncio sets the option on connections that are of TCP by name, which those of `create_server` are not.
+    return socket.socket(listener.family, listener.type, socket.IPPROTO_TCP, fileno=listener.detach())
 
 
 @contextmanager
@@ -130,6 +138,7 @@ def metrics_server(host: str, port: int, registry: CollectorRegistry) -> Iterato
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
         raise ServeError(f"cannot serve metrics on {host}:{port}: {error}; choose another --metrics-port") from error
+    server.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
     try:
         yield server.server_port
     finally:

@@ -1,9 +1,11 @@
 """One tensor of the inference protocol: NumPy arrays to and from JSON, and to and from the binary extension's bytes."""
 
 import math
+from collections.abc import Iterator
 from reprlib import repr as short
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -21,6 +23,15 @@ DTYPES = {
 }
 """NumPy's dtypes in the byte order of the wire. Strings are BYTES, which have no fixed size."""
 
+INPUTS = {"float16": "FP16", "float32": "FP32", "float64": "FP64", "uint8": "UINT8"}
+"""Datatypes of inputs, by NumPy's name of the dtype."""
+SLICE = 2**16
+"""Bytes of JSON that are read, and numbers that are written, at once. No other thread runs in the meantime."""
+BLANKS = b" \t\r\n"
+NUMBERS = BLANKS + b"0123456789+-.eE"
+"""What may be in a list of numbers beside brackets and commas."""
+WITHOUT_BRACKETS = bytes.maketrans(b"[]", b"  ")
+
 
 def to_bytes(array: npt.NDArray[Any]) -> bytes:
     """A tensor as the binary extension writes it: row-major, little-endian; a string after its length in 4 bytes."""
@@ -31,12 +42,11 @@ def to_bytes(array: npt.NDArray[Any]) -> bytes:
     return b"".join(len(text).to_bytes(4, "little") + text for text in encoded)
 
 
-def to_json(array: npt.NDArray[Any]) -> list[Any]:
+def to_json(array: npt.NDArray[Any]) -> bytes:
     """A tensor as a flat list, row-major; null where a number is NaN or infinite."""
-    values: list[Any] = array.reshape(-1).tolist()
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        return [value if math.isfinite(value) else None for value in values]
-    return values
+    flat = array.reshape(-1)
+    pieces = (msgspec.json.encode(flat[i : i + SLICE].tolist())[1:-1] for i in range(0, flat.size, SLICE))
+    return b"[" + b",".join(pieces) + b"]"
 
 
 def datatype_of(array: npt.NDArray[Any]) -> str:
@@ -69,41 +79,75 @@ def from_bytes(size: object, shape: tuple[int, ...], tail: memoryview, datatype:
     return np.frombuffer(tail, dtype=dtype).astype(dtype.newbyteorder("="))
 
 
-def _check_numbers(data: object, what: str) -> None:
-    """Refuse leaves that are no numbers before NumPy sees them: it would pad every string to the longest."""
-    level = data if isinstance(data, list) else [data]
-    while level:
-        inner = [item for part in level if isinstance(part, list) for item in part]
-        if not isinstance(data, list) or any(type(part) not in (int, float, list) for part in level):
-            raise InputError(f"data of {what} must be a list of numbers only")
-        level = inner
-
-
-def from_json(data: object, shape: tuple[int, ...], datatype: str, what: str) -> npt.NDArray[Any]:
-    """Read numbers from the JSON. One too large for the dtype is infinite.
+def from_json(data: memoryview, shape: tuple[int, ...], datatype: str, what: str) -> npt.NDArray[Any]:
+    """Read numbers from the JSON, a slice at a time: no more than a slice of them are ever Python's objects.
 
     Args:
-        data: a list, flat or nested as the shape says. shape: as the client said. datatype: a key of `DTYPES`.
-        what: names the tensor in errors.
+        data: valid JSON. shape: as the client said. datatype: a key of `DTYPES`. what: names the tensor in errors.
 
     Returns:
-        `shape` or (product of `shape`,) of that dtype.
+        (product of `shape`,) of that dtype. A number too large for the dtype is infinite.
 
     Raises:
-        InputError: not a list of numbers, of another shape, or integers that the dtype does not hold.
+        InputError: not a list of numbers, flat or nested as the shape says, or integers that the dtype does not hold.
     """
-    _check_numbers(data, what)
-    try:
-        values = np.asarray(data)
-    except ValueError as error:
-        raise InputError(f"data of {what} is not a list of numbers, flat or evenly nested") from error
-    if values.dtype.kind not in "iuf":
-        raise InputError(f"data of {what} must be a list of numbers only")
-    if values.shape not in (shape, (math.prod(shape),)):
-        raise InputError(f"data of {what} has shape {values.shape}, its shape says {short(list(shape))}")
+    _check_form(data, shape, what)
+    values = np.empty(math.prod(shape), DTYPES[datatype].newbyteorder("="))
+    filled = 0
+    for numbers in _slices(data, shape, what) if len(values) else ():
+        values[filled : filled + len(numbers)] = _cast(numbers, datatype, what)
+        filled += len(numbers)
+    if filled != len(values):
+        raise _misfit(shape, what)
+    return values
+
+
+def _check_form(data: memoryview, shape: tuple[int, ...], what: str) -> None:
+    """Refuse data that have other brackets and commas, or other values than numbers, than a list of that shape has."""
+    steps = range(0, len(data), SLICE)
+    numbers = NUMBERS if math.prod(shape) else BLANKS
+    form = b"".join(bytes(data[i : i + SLICE]).translate(None, numbers) for i in steps)
+    if not any(_has_form(form, each) for each in ((math.prod(shape),), shape)):
+        raise _misfit(shape, what)
+
+
+def _has_form(form: bytes, shape: tuple[int, ...]) -> bool:
+    """Whether brackets and commas are those of a list of that shape. None longer than what came is made to compare."""
+    expected = b""
+    for size in reversed(shape):
+        if size * (len(expected) + 1) > len(form):
+            return False
+        expected = b"[" + ((expected + b",") * size)[:-1] + b"]"
+    return form == expected
+
+
+def _slices(data: memoryview, shape: tuple[int, ...], what: str) -> Iterator[list[float]]:
+    """The numbers, flat, in lists of some thousands."""
+    while data:
+        piece = bytes(data[:SLICE])
+        end = len(piece) if len(data) <= SLICE else piece.rfind(b",")
+        if end < 0:
+            raise InputError(f"a number in data of {what} has more than {SLICE} bytes")
+        try:
+            yield msgspec.json.decode(b"[" + piece[:end].translate(WITHOUT_BRACKETS) + b"]", type=list[float])
+        except msgspec.ValidationError as error:
+            raise InputError(f"data of {what} must be numbers that float64 holds") from error
+        except msgspec.DecodeError as error:
+            raise _misfit(shape, what) from error
+        data = data[end + 1 :]
+
+
+def _cast(numbers: list[float], datatype: str, what: str) -> npt.NDArray[Any]:
+    values = np.array(numbers)
     dtype = DTYPES[datatype].newbyteorder("=")
     with np.errstate(over="ignore", invalid="ignore"):
         result = values.astype(dtype)
     if dtype.kind in "iu" and not np.array_equal(result, values):
         raise InputError(f"data of {what} must be integers that {datatype} holds")
     return result
+
+
+def _misfit(shape: tuple[int, ...], what: str) -> InputError:
+    return InputError(
+        f"data of {what} must be a list of numbers, flat or nested as its shape {short(list(shape))} says"
+    )

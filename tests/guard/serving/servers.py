@@ -9,6 +9,7 @@ from threading import Event
 from time import monotonic
 from typing import Any
 
+import uvicorn
 from prometheus_client import CollectorRegistry
 
 from mmguard.guard import Guard, Policy
@@ -36,32 +37,36 @@ class Served:
     address: str
     metrics_address: str
     guard: Guard
-    stop: Callable[[], None]
+    server: uvicorn.Server
+
+    def stop(self) -> None:
+        """As a signal does."""
+        self.server.should_exit = True
 
 
 @contextmanager
-def running(bundle: Path, policy: Policy | None = None, max_request_bytes: int = MAX_REQUEST_BYTES) -> Iterator[Served]:
+def running(
+    bundle: Path, policy: Policy | None = None, max_request_bytes: int = MAX_REQUEST_BYTES, host: str = "127.0.0.1"
+) -> Iterator[Served]:
     """Serve one bundle on one thread a network, with its metrics."""
     registry = CollectorRegistry()
     with (
         Guard(bundle, policy=policy, registry=registry, threads=1) as guard,
-        listen("127.0.0.1", 0) as listener,
-        metrics_server("127.0.0.1", 0, registry) as metrics_port,
+        listen(host, 0) as listener,
+        metrics_server(host, 0, registry) as metrics_port,
     ):
         port = listener.getsockname()[1]
         name = guard.bundle.manifest.name
         server = make_server(create_app({name: guard}, max_request_bytes))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-
-        def stop() -> None:
-            server.should_exit = True
-
+        url_host = f"[{host}]" if ":" in host else host
+        served = Served(f"{url_host}:{port}", f"{url_host}:{metrics_port}", guard, server)
         try:
             wait_until(lambda: server.started)
-            yield Served(f"127.0.0.1:{port}", f"127.0.0.1:{metrics_port}", guard, stop)
+            yield served
         finally:
-            stop()
+            served.stop()
             thread.join(DEADLINE)
         assert not thread.is_alive()
 

@@ -1,8 +1,14 @@
 import asyncio
+import gzip
+import http.client
+import itertools
 import json
+import shutil
 import socket
+import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +19,7 @@ import tritonclient.http as triton
 from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
+from mmguard.errors import InferenceError
 from mmguard.guard import Guard, GuardedBatch, Policy
 from mmguard.guard.serving.server import create_app
 from mmguard.types import Decision
@@ -159,12 +166,14 @@ def test_an_empty_batch_is_answered(client: httpx.Client) -> None:
         (b"{", {}, 400, "not JSON"),
         (json.dumps(request_of(clean_inputs(1)[:, :2])), {}, 400, "expected shape"),
         (json.dumps(request_of(clean_inputs(1)[0])), {}, 400, "x[None]"),
-        (json.dumps(request_of(clean_inputs(1) * np.float32(np.nan))), {}, 400, "NaN or infinite"),
+        (json.dumps(request_of(clean_inputs(1) * np.float32(np.nan))), {}, 400, "send them as binary"),
+        (json.dumps(request_of(np.full((1, 3, 8, 8), 1e300))), {}, 400, "NaN or infinite"),
         (json.dumps(request_of(clean_inputs(1), outputs=[{"name": "y"}])), {}, 400, "got 'y'"),
         (b"{}", {"Inference-Header-Content-Length": "3"}, 400, "Inference-Header-Content-Length"),
         (b"{}", {"Content-Encoding": "br"}, 400, "Content-Encoding"),
         (b"{}", {"Content-Encoding": "gzip"}, 400, "not gzip"),
         (b" " * (LIMIT + 1), {}, 413, "100000 bytes"),
+        (gzip.compress(b" " * (LIMIT + 1)), {"Content-Encoding": "gzip"}, 413, "100000 bytes"),
     ],
 )
 def test_a_malformed_request_is_refused_with_a_reason(
@@ -181,10 +190,77 @@ def test_a_request_of_unsaid_length_is_bounded_too(client: httpx.Client) -> None
     assert response.status_code == 413
 
 
+def send_all_then_read(address: str, path: str, body: bytes | Iterator[bytes], headers: dict[str, str]) -> int:
+    """The status that a client gets which reads only once it has sent all that it has."""
+    with closing(http.client.HTTPConnection(address, timeout=DEADLINE)) as connection:
+        connection.request("POST", path, body, headers, encode_chunked=True)
+        return connection.getresponse().status
+
+
+@pytest.mark.parametrize("headers", [{}, {"Connection": "close"}, {"Content-Encoding": "gzip", "Connection": "close"}])
+@pytest.mark.parametrize(("path", "status"), [(INFER, 413), ("/v2/models/other/infer", 404), ("/v2/health/live", 405)])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_refusal_reaches_a_client_that_is_still_sending(
+    served: Served, path: str, status: int, headers: dict[str, str], chunked: bool
+) -> None:
+    body = itertools.repeat(bytes(2**16), 400) if chunked else bytes(400 * 2**16)
+    more = {"Transfer-Encoding": "chunked"} if chunked else {}
+    assert send_all_then_read(served.address, path, body, headers | more) == status
+
+
+@pytest.mark.parametrize("options", [[], ["--header", "Expect: 100-continue"], ["--http1.0"]])
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_curl_sees_a_refusal(served: Served, tmp_path: Path, options: list[str]) -> None:
+    (tmp_path / "body").write_bytes(bytes(25 * 2**20))
+    command = ["curl", "--silent", "--show-error", "--output", "/dev/null", "--write-out", "%{http_code}", *options]
+    command += ["--data-binary", f"@{tmp_path}/body", f"http://{served.address}{INFER}"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert (result.stdout, result.stderr) == ("413", "")
+
+
+def test_a_client_that_asks_first_is_told_before_it_sends(served: Served) -> None:
+    head = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\nExpect: 100-continue\r\n\r\n"
+    host, port = served.address.split(":")
+    with socket.create_connection((host, int(port)), DEADLINE) as connection:
+        connection.sendall(head.encode())
+        answer = b"".join(iter(lambda: connection.recv(2**16), b""))  # until the server closes
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"\r\nconnection: close\r\n" in answer
+
+
+def test_a_client_that_asks_first_is_told_to_go_on(served: Served) -> None:
+    body = json.dumps(request_of(clean_inputs(1))).encode()
+    host, port = served.address.split(":")
+    head = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
+    with socket.create_connection((host, int(port)), DEADLINE) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(2**16).startswith(b"HTTP/1.1 100 ")
+        connection.sendall(body)
+        assert connection.recv(2**16).startswith(b"HTTP/1.1 200 ")
+
+
+def test_requests_sent_at_once_are_answered_in_turn(served: Served) -> None:
+    body = json.dumps(request_of(clean_inputs(1))).encode()
+    infer = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    last = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    host, port = served.address.split(":")
+    with socket.create_connection((host, int(port)), DEADLINE) as connection:
+        connection.sendall(infer * 3 + last)
+        answers = b"".join(iter(lambda: connection.recv(2**16), b""))
+    assert answers.count(b"HTTP/1.1 200 OK") == 4
+    assert answers.endswith(b'{"live":true}')
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
         ("GET", "/v2/models/other", 404),
+        ("GET", "/v2/models/tiny/", 404),
+        ("POST", f"{INFER}/", 404),
+        ("OPTIONS", INFER, 405),
+        ("GET", "/v2/models/..%2Ftiny", 404),
+        ("GET", "/v2/models/%00", 404),
+        ("GET", f"/v2/models/{'x' * 30_000}", 404),
         ("GET", "/v2/models/other/ready", 404),
         ("GET", "/v2/models/tiny/versions/2", 404),
         ("POST", "/v2/models/other/infer", 404),
@@ -313,12 +389,29 @@ def accepts(address: str) -> bool:
         return connection.connect_ex((host, int(port))) == 0
 
 
-def test_a_defect_is_answered_without_a_traceback(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def ask(app: Any) -> httpx.Response:
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await client.post(INFER, json=request_of(clean_inputs(1)))
+async def ask(app: Any) -> httpx.Response:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return await client.post(INFER, json=request_of(clean_inputs(1)))
 
+
+def test_too_many_batches_in_flight_are_answered_503_and_when_to_come_again(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OverloadError(InferenceError):
+        pass
+
+    def refuse(x: Array) -> None:
+        raise OverloadError("too many batches are in flight")
+
+    with Guard(tiny_bundle, registry=None, threads=1) as guard:
+        monkeypatch.setattr(guard, "infer", refuse)
+        response = asyncio.run(ask(create_app({"tiny": guard})))
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert response.json() == {"error": "too many batches are in flight"}
+
+
+def test_a_defect_is_answered_without_a_traceback(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(x: Array) -> None:
         raise ZeroDivisionError("secret")
 

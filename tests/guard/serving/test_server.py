@@ -1,8 +1,11 @@
 import signal
+import socket
+import socketserver
 import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -11,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from mmguard.errors import MissingExtraError, ServeError, TamperedBundleError
 from mmguard.guard.serving.server import listen, metrics_server, open_guards, serve
 from tests.bundles import clean_inputs, write_tiny_bundle
-from tests.guard.serving.servers import DEADLINE, request_of
+from tests.guard.serving.servers import DEADLINE, request_of, running
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
@@ -54,6 +57,28 @@ def test_an_address_that_cannot_be_had_is_refused(host: str, port: int) -> None:
         metrics_server(host, port, CollectorRegistry()),
     ):
         pass
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_no_part_of_an_answer_waits_for_an_acknowledgement(
+    tiny_bundle: Path, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scraped: list[int] = []
+    take = socketserver.TCPServer.get_request
+
+    def get_request(server: socketserver.TCPServer) -> Any:
+        connection, address = take(server)
+        scraped.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        return connection, address
+
+    monkeypatch.setattr(socketserver.TCPServer, "get_request", get_request)
+    with running(tiny_bundle, host=host) as served, httpx.Client() as client:
+        assert client.get(f"http://{served.address}/v2/health/live").json() == {"live": True}
+        (connection,) = served.server.server_state.connections
+        accepted = connection.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert client.get(f"http://{served.metrics_address}/metrics").status_code == 200
+    assert scraped == [1]
 
 
 def test_bundles_of_one_name_or_none_are_refused(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -1,0 +1,382 @@
+import json
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmguard.errors import InputError, RequestTooLargeError
+from mmguard.guard.serving.request import MAX_FIELD_BYTES, InferenceRequest, parse_request
+from mmguard.guard.serving.tensors import HEADER_LENGTH, SLICE
+from mmguard.types import InputSpec
+
+LOW, HIGH = np.zeros(1, np.float32), np.ones(1, np.float32)
+SPEC = InputSpec("x", (None, 2), LOW, HIGH)
+OUTPUTS = ("logits", "mmguard_label")
+TENSOR = {"name": "x", "shape": [2, 2], "datatype": "FP32", "data": [1, 2, 3, 4]}
+
+
+def parse(request: object, binary: bytes = b"", header: str | None = None, spec: InputSpec = SPEC) -> InferenceRequest:
+    head = json.dumps(request).encode()
+    if binary and header is None:
+        header = str(len(head))
+    return parse_request(head + binary, header, spec, OUTPUTS)
+
+
+def dynamic(axes: int) -> InputSpec:
+    """An input of so many axes, each of any length."""
+    return InputSpec("x", (None,) * axes, LOW, HIGH)
+
+
+def with_tensor(**changes: Any) -> dict[str, Any]:
+    """A request whose tensor has other fields; None leaves a field out."""
+    return {"inputs": [{key: value for key, value in (TENSOR | changes).items() if value is not None}]}
+
+
+def with_binary(size: object, **changes: Any) -> dict[str, Any]:
+    return with_tensor(data=None, parameters={"binary_data_size": size}, **changes)
+
+
+@pytest.mark.parametrize("data", [[1, 2, 3, 4], [[1, 2], [3, 4]], [1.0, 2, 3, 4.0]])
+def test_json_data_is_read_flat_or_nested(data: list[Any]) -> None:
+    request = parse(with_tensor(data=data))
+    np.testing.assert_array_equal(request.x, np.array([[1, 2], [3, 4]], np.float32))
+    assert request.x.dtype == np.float32
+    assert request.id is None
+    assert request.outputs == {"logits": False, "mmguard_label": False}
+
+
+def test_binary_data_is_read_at_any_offset() -> None:
+    x = np.arange(4, dtype=np.float32).reshape(2, 2)
+    for padding in range(4):
+        request = parse(with_binary(16) | {"id": "i" * padding}, x.tobytes())
+        np.testing.assert_array_equal(request.x, x)
+        assert request.x.flags.aligned
+        assert request.x.flags.writeable
+
+
+@pytest.mark.parametrize("shape", [[0, 2], [0, 5]])
+def test_an_empty_batch_keeps_its_shape(shape: list[int]) -> None:
+    assert parse(with_tensor(shape=shape, data=[]), spec=dynamic(2)).x.shape == tuple(shape)
+    assert parse(with_binary(0, shape=shape), spec=dynamic(2)).x.shape == tuple(shape)
+
+
+@pytest.mark.parametrize("special", ["1e300", "-1e300"])
+def test_numbers_that_float32_cannot_hold_reach_the_guard_as_infinite(special: str) -> None:
+    body = json.dumps(with_tensor()).replace("[1, 2, 3, 4]", f"[1, 2, 3, {special}]").encode()
+    assert np.isinf(parse_request(body, None, SPEC, OUTPUTS).x[1, 1])
+
+
+@pytest.mark.parametrize("special", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_that_json_lacks_are_refused_with_advice(special: str) -> None:
+    body = json.dumps(with_tensor()).replace("[1, 2, 3, 4]", f"[1, 2, 3, {special}]").encode()
+    with pytest.raises(InputError, match=r"not JSON.*send them as binary"):
+        parse_request(body, None, SPEC, OUTPUTS)
+
+
+def test_outputs_are_those_asked_for_in_that_order() -> None:
+    outputs = [{"name": "mmguard_label", "parameters": {"binary_data": True}}, {"name": "logits"}]
+    assert list(parse(with_tensor() | {"outputs": outputs}).outputs.items()) == [
+        ("mmguard_label", True),
+        ("logits", False),
+    ]
+
+
+def test_binary_data_output_is_the_default_of_all_outputs() -> None:
+    request = with_tensor() | {"parameters": {"binary_data_output": True, "priority": 3}}
+    assert parse(request).outputs == {"logits": True, "mmguard_label": True}
+    outputs = [{"name": "logits", "parameters": {"binary_data": False}}, {"name": "mmguard_label"}]
+    assert parse(request | {"outputs": outputs}).outputs == {"logits": False, "mmguard_label": True}
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ([], "the request must be a JSON object.*got `array`"),
+        ({}, "inputs are a list of one tensor.*missing required field `inputs`"),
+        ({"inputs": {}}, "inputs are a list of one tensor.*got `object`"),
+        ({"inputs": []}, "inputs are a list of one tensor"),
+        ({"inputs": [TENSOR, TENSOR]}, "inputs are a list of one tensor"),
+        ({"inputs": ["x"]}, r"got `str` - at `\$\.inputs\[0\]`"),
+        ({"inputs": None}, "inputs are a list of one tensor"),
+        (with_tensor(name="y"), "the model's input is 'x', got 'y'"),
+        (with_tensor(name=None), "the model's input is 'x', got None"),
+        (with_tensor(datatype="FP64"), "datatype FP32, got 'FP64'"),
+        (with_tensor(datatype=None), "datatype FP32, got None"),
+        (with_tensor(shape=None), "shape of input 'x': Expected `array`"),
+        (with_tensor(shape=4), "shape of input 'x': Expected `array`"),
+        (with_tensor(shape=[-1, 2]), "Expected `int` >= 0"),
+        (with_tensor(shape=[2**63, 2]), "Expected `int` <= "),
+        (with_tensor(shape=[10**30, 2]), "Expected `int`|out of range"),
+        (with_tensor(shape=[2.0, 2]), "Expected `int`"),
+        (with_tensor(shape=[True, 4]), "Expected `int`"),
+        (with_tensor(shape=[1] * 65), "length <= 64"),
+        (with_tensor(shape=[3, 2]), "as its shape .* says"),
+        (with_tensor(shape=[2**40, 2]), "as its shape .* says"),
+        (with_tensor(shape=[2**40, 2**40]), r"expected shape \[N, 2\]"),
+        (with_tensor(shape=[2]), r"expected shape \[N, 2\].*x\[None\]"),
+        (with_tensor(data=[[1, 2, 3, 4]]), "as its shape .* says"),
+        (with_tensor(data=[[1, 2, 3, 4], []]), "as its shape .* says"),
+        (with_tensor(data=[[[1, 2], [3, 4]]]), "as its shape .* says"),
+        (with_tensor(data=[[[1, 2]], [[3, 4]]]), "as its shape .* says"),
+        (with_tensor(data=[]), "as its shape .* says"),
+        (with_tensor(data=[[], []]), "as its shape .* says"),
+        (with_tensor(data=[[1, 2], [3]]), "as its shape .* says"),
+        (with_tensor(data=["1", "2", "3", "4"]), "a list of numbers"),
+        (with_tensor(data=[1, 2, 3, None]), "a list of numbers"),
+        (with_tensor(data=[1, 2, 3, 10**400]), "float64 holds"),
+        (with_tensor(data=[True, False, True, False]), "a list of numbers"),
+        (with_tensor(data="1234"), "a list of numbers"),
+        (with_tensor(data={"0": 1}), "a list of numbers"),
+        (with_tensor(data=None), "either data or the parameter binary_data_size"),
+        (with_tensor(parameters={"binary_data_size": 16}), "either data or the parameter binary_data_size"),
+        (with_tensor(parameters=[]), "parameters of input 'x': Expected `object . null`, got `array`"),
+        (with_tensor(data=None, parameters={"shared_memory_region": "r"}), "shared memory"),
+        (with_binary(16), "0 bytes follow the JSON"),
+        (with_binary(-16), "binary_data_size is -16"),
+        (with_binary("16"), "got `str` - at `..binary_data_size`"),
+        (with_binary(True), "got `bool` - at `..binary_data_size`"),
+        (with_binary(10**30), "binary_data_size is 10000"),
+        (with_tensor() | {"id": 7}, "id: Expected `str . null`, got `int`"),
+        (with_tensor() | {"parameters": 1}, "parameters of the request: Expected `object . null`, got `int`"),
+        (with_tensor() | {"parameters": {"binary_data_output": 1}}, "got `int` - at `..binary_data_output`"),
+        (with_tensor() | {"outputs": "logits"}, "outputs: Expected `array . null`, got `str`"),
+        (with_tensor() | {"outputs": ["logits"]}, r"outputs: Expected `object`, got `str`"),
+        (with_tensor() | {"outputs": [{}]}, "outputs: Object missing required field `name`"),
+        (with_tensor() | {"outputs": [{"name": ["logits"]}]}, "outputs: Expected `str`, got `array`"),
+        (with_tensor() | {"outputs": [{"name": "probabilities"}]}, "got 'probabilities'"),
+        (
+            with_tensor() | {"outputs": [{"name": "logits", "parameters": {"binary_data": "yes"}}]},
+            "got `str` - at .*binary_data`",
+        ),
+        (with_tensor() | {"outputs": [{"name": "logits", "parameters": {"classification": 3}}]}, "classification"),
+    ],
+)
+def test_a_malformed_request_is_refused(request_: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse(request_)
+
+
+@pytest.mark.parametrize(
+    ("request_", "binary", "message"),
+    [
+        (with_binary(16), bytes(15), "15 bytes follow"),
+        (with_binary(16), bytes(17), "17 bytes follow"),
+        (with_binary(15), bytes(15), "is 16 bytes"),
+        (with_binary(12), bytes(16), "binary_data_size is 12"),
+        (with_binary(16, shape=[4, 2]), bytes(16), "is 32 bytes"),
+        (with_binary(16, shape=[2**62, 2]), bytes(16), "bytes follow"),
+        (with_tensor(), bytes(16), "16 bytes follow the JSON, but input 'x' has no binary_data_size"),
+    ],
+)
+def test_binary_data_of_another_size_is_refused(request_: object, binary: bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse(request_, binary)
+
+
+@pytest.mark.parametrize("header", ["", "-1", "ten", "1e3", "99999", "9" * 5000, "٣", "+5"])
+def test_a_header_length_that_is_none_is_refused(header: str) -> None:
+    with pytest.raises(InputError, match=HEADER_LENGTH):
+        parse(with_binary(16), bytes(16), header)
+
+
+@pytest.mark.parametrize("header", ["0", "5"])
+def test_a_header_length_that_cuts_the_json_is_refused(header: str) -> None:
+    with pytest.raises(InputError, match="not JSON"):
+        parse(with_binary(16), bytes(16), header)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"\xff\xfe\xff", b"[" * 200_000, b'{"a":' * 200_000, b"9" * 5000, b'{"inputs":[{}]} x']
+)
+def test_what_is_not_json_is_refused(body: bytes) -> None:
+    with pytest.raises(InputError, match=r"not JSON|must be a JSON object"):
+        parse_request(body, None, SPEC, OUTPUTS)
+
+
+def test_an_error_quotes_little_of_what_came() -> None:
+    with pytest.raises(InputError) as caught:
+        parse(with_tensor(name="y" * 10_000))
+    assert len(str(caught.value)) < 200
+
+
+NULLS: list[dict[str, Any]] = [
+    {"id": None},
+    {"parameters": None},
+    {"outputs": None},
+    {"outputs": []},
+    {"inputs": [TENSOR | {"parameters": None}]},
+    {"inputs": [TENSOR | {"parameters": {"binary_data_size": None, "shared_memory_region": None}}]},
+    {"id": None, "parameters": None, "outputs": None, "inputs": [TENSOR | {"parameters": None}]},
+    {"parameters": {"binary_data_output": None}},
+]
+
+
+@pytest.mark.parametrize("nulls", NULLS)
+def test_a_field_that_is_null_is_absent(nulls: dict[str, Any]) -> None:
+    request = parse(with_tensor() | nulls)
+    np.testing.assert_array_equal(request.x, [[1, 2], [3, 4]])
+    assert (request.id, request.outputs) == (None, {"logits": False, "mmguard_label": False})
+
+
+def test_data_that_is_null_beside_binary_data_is_absent() -> None:
+    tensor = TENSOR | {"data": None, "parameters": {"binary_data_size": 16}}
+    request = parse({"inputs": [tensor]}, np.arange(4, dtype="<f4").tobytes())
+    np.testing.assert_array_equal(request.x, [[0, 1], [2, 3]])
+
+
+def test_an_output_s_nulls_are_absent() -> None:
+    parameters = {"binary_data": None, "classification": None, "shared_memory_region": None}
+    outputs = [{"name": "logits", "parameters": None}, {"name": "mmguard_label", "parameters": parameters}]
+    assert parse(with_tensor() | {"outputs": outputs}).outputs == {"logits": False, "mmguard_label": False}
+
+
+@pytest.mark.parametrize("spaces", [("", ""), (" ", "\n"), ("\r\n\t", "")])
+@pytest.mark.parametrize("nested", [False, True])
+def test_many_numbers_are_read_as_a_json_parser_reads_them(nested: bool, spaces: tuple[str, str]) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(0, 1, (SLICE // 8, 2)) * 10.0 ** rng.integers(-30, 30, (SLICE // 8, 2))
+    data = values.tolist() if nested else values.ravel().tolist()
+    text = json.dumps(with_tensor(shape=list(values.shape), data=data))
+    body = text.replace("[", f"{spaces[0]}[{spaces[1]}").replace(",", f"{spaces[1]},{spaces[0]}").encode()
+    expected = np.array(json.loads(body)["inputs"][0]["data"]).astype(np.float32).reshape(-1, 2)
+    np.testing.assert_array_equal(parse_request(body, None, SPEC, OUTPUTS).x, expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "data"),
+    [
+        ([1], [5]),
+        ([1, 1, 1], [[[5]]]),
+        ([2, 1], [[1], [2]]),
+        ([1, 2], [[1, 2]]),
+        ([2, 3, 2], np.ones((2, 3, 2)).tolist()),
+    ],
+)
+def test_data_nested_as_the_shape_says_is_read(shape: list[int], data: list[Any]) -> None:
+    request = parse(with_tensor(shape=shape, data=data), spec=dynamic(len(shape)))
+    np.testing.assert_array_equal(request.x, np.array(data, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("shape", "data"),
+    [
+        ([1, 1], []),
+        ([1, 1], [[]]),
+        ([2, 1], [[], []]),
+        ([2, 1], [[], [1]]),
+        ([2, 0], [[1], [2]]),
+        ([2, 0], [[]]),
+        ([0], [1]),
+        ([0], [[]]),
+        ([2**40, 2**40], [1]),
+        ([2**40] * 64, [[1]]),
+    ],
+)
+def test_data_of_another_form_than_the_shape_says_are_refused(shape: list[int], data: list[Any]) -> None:
+    with pytest.raises(InputError, match="as its shape"):
+        parse(with_tensor(shape=shape, data=data), spec=dynamic(len(shape)))
+
+
+def test_a_shape_that_no_array_can_have_is_refused() -> None:
+    for request in (with_tensor(shape=[0, 2**40, 2**40], data=[]), with_binary(0, shape=[0, 2**40, 2**40])):
+        with pytest.raises(InputError, match="no array can have shape"):
+            parse(request, spec=dynamic(3))
+
+
+def test_of_a_shape_that_is_not_the_model_s_no_value_is_read() -> None:
+    x = bytes(8 * 10**6)
+    head = json.dumps(with_binary(len(x), shape=[2, 10**6])).encode()
+    body = head + x
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="expected shape"):
+            parse_request(body, str(len(head)), SPEC, OUTPUTS)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10**6
+
+
+def test_integers_are_checked_against_the_datatype() -> None:
+    spec = InputSpec("x", (None, 2), LOW, HIGH, dtype="uint8")
+    tensor = {"name": "x", "shape": [1, 2], "datatype": "UINT8"}
+
+    def read(data: list[Any]) -> Any:
+        return parse_request(json.dumps({"inputs": [tensor | {"data": data}]}).encode(), None, spec, OUTPUTS).x
+
+    np.testing.assert_array_equal(read([0, 255]), np.array([[0, 255]], np.uint8))
+    for data in ([-1, 0], [0, 256], [0.5, 1], [1e300, 0]):
+        with pytest.raises(InputError, match="integers that UINT8 holds"):
+            read(data)
+
+
+def test_of_a_key_that_comes_twice_the_last_counts() -> None:
+    body = json.dumps(with_tensor()).replace('"data":', '"data": [9, 9], "data":').encode()
+    np.testing.assert_array_equal(parse_request(body, None, SPEC, OUTPUTS).x, [[1, 2], [3, 4]])
+
+
+def test_outputs_asked_for_many_times_are_answered_once() -> None:
+    assert parse(with_tensor() | {"outputs": [{"name": "logits"}] * 1000}).outputs == {"logits": False}
+
+
+MANY = 2 * 10**6
+START = b'{"inputs":[{"name":"x","shape":[%d,2],"datatype":"FP32","data":' % (MANY // 2)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        START + b"[" + b"[]," * (MANY - 1) + b"[]]}]}",
+        START + b"[" + b"{}," * (MANY - 1) + b"{}]}]}",
+        START + b"[" + b'"",' * (MANY - 1) + b'""]}]}',
+        START + b"[" + b"null," * (MANY - 1) + b"null]}]}",
+        START + b"{" + b'"":0,' * MANY + b'"":0}}]}',
+        START + b'[],"parameters":{' + b'"a":[],' * MANY + b'"":[]}}]}',
+        b'{"inputs":[' + b"{}," * MANY + b"{}]}",
+        b'{"inputs":[' + b"[]," * MANY + b"[]]}",
+        START + b'[1,1],"shape":[' + b"1," * MANY + b"1]}]}",
+        START[:-8] + b'"parameters":{"binary_data_size":1},"name":"' + b"x" * MANY + b'"}]}',
+        b'{"inputs":[{}],"outputs":[' + b'{"name":"logits"},' * (MANY // 4) + b'{"name":"logits"}]}',
+        b'{"inputs":[{}],"id":[' + b"[]," * MANY + b"[]]}",
+        b'{"inputs":[{}],"unknown":[' + b"[]," * MANY + b"[]]}",
+    ],
+    ids=str.split("lists objects strings nulls pairs parameters tensors inputs shape name outputs id unknown"),
+)
+def test_no_field_becomes_many_objects(body: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError):
+            parse_request(body, None, SPEC, OUTPUTS)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * len(body)  # as Python's objects, some 16 bytes for each byte that came
+
+
+@pytest.mark.parametrize("field", ["id", "outputs", "parameters"])
+def test_a_field_of_many_bytes_is_refused_by_name(field: str) -> None:
+    with pytest.raises(InputError, match=f"{field}.* may have {MAX_FIELD_BYTES} bytes"):
+        parse(with_tensor() | {field: "a" * MAX_FIELD_BYTES})
+
+
+def test_the_json_has_a_limit_of_its_own() -> None:
+    body = json.dumps(with_binary(16)).encode()
+    x = np.arange(4, dtype="<f4").tobytes()
+    assert parse_request(body + x, str(len(body)), SPEC, OUTPUTS, len(body)).x.shape == (2, 2)
+    with pytest.raises(RequestTooLargeError, match="send the tensor as binary"):
+        parse_request(body + x, str(len(body)), SPEC, OUTPUTS, len(body) - 1)
+
+
+@pytest.mark.parametrize("number", ["1e400", "9" * 400, "9" * 5000])
+@pytest.mark.parametrize(
+    ("field", "message"), [("data", "float64 holds"), ("shape", "shape of"), ("size", "binary_data_size")]
+)
+def test_numbers_that_are_too_large_are_refused(number: str, field: str, message: str) -> None:
+    values = {"data": "[1, 2]", "shape": "[1, 2]", "size": "null"} | {
+        field: number if field == "size" else f"[{number}, 2]"
+    }
+    text = '{"inputs": [{"name": "x", "datatype": "FP32", "shape": %(shape)s, "data": %(data)s,'
+    text += ' "parameters": {"binary_data_size": %(size)s}}]}'
+    with pytest.raises(InputError, match=message):
+        parse_request((text % values).encode(), None, SPEC, OUTPUTS)
