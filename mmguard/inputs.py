@@ -11,10 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mmguard.errors import InputError
-from mmguard.types import InputSpec, IntArray
+from mmguard.types import BoolArray, InputSpec, IntArray
 
 ARRAY_SUFFIXES = frozenset({".csv", ".npy", ".npz"})
 """Files that `read_array` reads."""
+
+SHOWN_ROWS = 8
+"""Rows that an error names; there may be thousands."""
 
 LABEL = "label"
 """Name of a table's last column where that holds labels."""
@@ -153,7 +156,19 @@ def check_batch(x: npt.NDArray[Any], spec: InputSpec) -> None:
         x: (N, ...) of the model's dtype.
 
     Raises:
-        InputError: not an array of the model's dtype and shape, or values that are not finite.
+        InputError: not an array of the model's dtype and shape, or rows that are not finite, which it names.
+    """
+    check_form(x, spec)
+    if not np.isfinite(x).all():
+        rows = rows_not_finite(x)
+        raise InputError(f"input {spec.name!r}: {named(rows)} NaN or infinite", rows=np.flatnonzero(rows).tolist())
+
+
+def check_form(x: npt.NDArray[Any], spec: InputSpec) -> None:
+    """Refuse what is not an array (N, ...) of the model's dtype and shape.
+
+    Raises:
+        InputError: it is not.
     """
     if not isinstance(x, np.ndarray) or x.dtype != np.dtype(spec.dtype):
         got = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
@@ -163,8 +178,21 @@ def check_batch(x: npt.NDArray[Any], spec: InputSpec) -> None:
         shape = tuple("N" if axis == 0 else size or "any" for axis, size in enumerate(spec.shape))
         hint = "; one input alone needs a batch axis: x[None]" if x.ndim == len(spec.shape) - 1 else ""
         raise InputError(f"input {spec.name!r}: expected shape {shape}, got {x.shape}{hint}".replace("'", ""))
-    if not np.isfinite(x).all():
-        raise InputError(f"input {spec.name!r}: some values are NaN or infinite")
+
+
+def rows_not_finite(array: npt.NDArray[Any]) -> BoolArray:
+    """(N,) bool, rows of an array (N, ...) that hold NaN or infinity."""
+    rows: BoolArray = ~np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
+    return rows
+
+
+def named(rows: BoolArray) -> str:
+    """Marked rows (N,) as the subject of a sentence: `row 3 is`, or `rows 3, 7 are`."""
+    numbers = np.flatnonzero(rows).tolist()
+    if len(numbers) == 1:
+        return f"row {numbers[0]} is"
+    more = f" and {len(numbers) - SHOWN_ROWS} more" if len(numbers) > SHOWN_ROWS else ""
+    return f"rows {', '.join(map(str, numbers[:SHOWN_ROWS]))}{more} are"
 
 
 def _advice(dtype: str) -> str:

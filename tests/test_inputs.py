@@ -190,3 +190,11 @@ def test_a_table_that_is_no_text_is_refused(tmp_path: Path) -> None:
         read_array(tmp_path / "a.csv")
     with pytest.raises(InputError, match=r"absent\.csv"):
         read_array(tmp_path / "absent.csv")
+
+
+def test_rows_that_are_not_finite_are_named() -> None:
+    x = np.zeros((12, 3, 5, 8), np.float32)
+    x[[2, 7], 1, 1, 1] = np.nan, np.inf
+    with pytest.raises(InputError, match=r"rows 2, 7 are NaN or infinite") as caught:
+        check_batch(x, spec_of(3, None, 8))
+    assert caught.value.rows == (2, 7)

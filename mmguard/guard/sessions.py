@@ -2,9 +2,7 @@
 
 import logging
 import os
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +17,7 @@ from mmguard.batching import run_session
 from mmguard.bundle import Bundle
 from mmguard.errors import InferenceError, ModelError, OptionError, ProviderError
 from mmguard.guard.answer import Tail
+from mmguard.guard.lanes import Lanes
 from mmguard.manifest import OutputSpec
 from mmguard.runtime import new_session
 
@@ -30,9 +29,6 @@ ORT_ERRORS: tuple[type[Exception], ...] = tuple(
 """All that ONNX Runtime raises; they share no base. `EPFail`, where a device fails, is one of them."""
 PROVIDERS = {"cpu": ("CPUExecutionProvider",), "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider")}
 """Execution providers by device. ONNX Runtime always keeps the CPU for nodes that shape tensors need."""
-
-MAX_PENDING = 64
-"""Batches that may be in flight. A hung network thus holds a bounded number of them, and no later one waits for it."""
 
 PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 """TF32 keeps 10 bits of a product: enough to move a margin gap across the level of the test."""
@@ -47,7 +43,7 @@ class NetworkOutput:
 
     Attributes:
         outputs: the user's own, by name: arrays (N, ...), or a list of N where the model gives a sequence.
-        logits: (N, K) float32.
+        logits: (N, K) float32; a row may be NaN or infinite, which no test can judge.
     """
 
     outputs: dict[str, Any]
@@ -59,9 +55,14 @@ class NetworkOutput:
         return next(iter(self.outputs.values()))
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def default_threads() -> int:
     """Intra-op threads of each of the two sessions: half of the cores that this process may use."""
-    return max(1, len(os.sched_getaffinity(0)) // 2) if hasattr(os, "sched_getaffinity") else 1
+    return max(1, cores() // 2) if hasattr(os, "sched_getaffinity") else 1
 
 
 def open_session(path: Path, providers: Sequence[str], threads: int) -> ort.InferenceSession:
@@ -123,12 +124,11 @@ class Network:
         """Run a batch (N, ...), of the dtype that the model takes.
 
         Raises:
-            InferenceError: the run failed, or a logit is not finite.
+            InferenceError: the run failed.
         """
         names = list(dict.fromkeys((*self._output.names, self._output.logits)))
         found = dict(zip(names, run(self.session, names, x), strict=True))
-        logits = check_finite(found[self._output.logits])
-        return NetworkOutput({name: found[name] for name in self._output.names}, logits)
+        return NetworkOutput({name: found[name] for name in self._output.names}, found[self._output.logits])
 
 
 def run(session: ort.InferenceSession, names: Sequence[str], x: Array) -> list[Any]:
@@ -139,19 +139,8 @@ def run(session: ort.InferenceSession, names: Sequence[str], x: Array) -> list[A
     """
     try:
         return run_session(session, names, x)
-    except ORT_ERRORS as error:
+    except Exception as error:  # its own errors share no base, and it raises MemoryError and RuntimeError too
         raise InferenceError(f"ONNX Runtime failed on a batch of shape {x.shape}: {error}") from error
-
-
-def check_finite(logits: Logits) -> Logits:
-    """Pass finite logits on.
-
-    Raises:
-        InferenceError: some are NaN or infinite, which no test could judge.
-    """
-    if not np.isfinite(logits).all():
-        raise InferenceError("the network gave logits that are NaN or infinite")
-    return logits
 
 
 def _open_tail(bundle: Bundle) -> Tail | None:
@@ -181,30 +170,8 @@ class NetworkPair:
             for form in ("original", "clipped")
         )
         self.tail = _open_tail(bundle)
-        self._pool = ThreadPoolExecutor(max_workers=MAX_PENDING, thread_name_prefix="mmguard")
-        self._slots = threading.BoundedSemaphore(MAX_PENDING)
-
-    def submit(self, network: Callable[[Array], NetworkOutput], x: Array) -> "Future[NetworkOutput]":
-        """Start a network on a batch, on a worker thread. Nothing queues: each batch in flight has its thread.
-
-        Returns:
-            The future output; an `InferenceError` at once where 64 batches are not done, as when a network hangs.
-
-        Raises:
-            InferenceError: the guard is closed.
-        """
-        if not self._slots.acquire(blocking=False):
-            saturated: Future[NetworkOutput] = Future()
-            saturated.set_exception(InferenceError(f"{MAX_PENDING} batches are not done yet"))
-            return saturated
-        try:
-            future = self._pool.submit(network, x)
-        except RuntimeError as error:
-            self._slots.release()
-            raise InferenceError("the guard is closed") from error
-        future.add_done_callback(lambda _: self._slots.release())
-        return future
+        self.lanes = Lanes(max(2, cores()))
 
     def close(self) -> None:
         """Let the worker threads end once what they run is done."""
-        self._pool.shutdown(wait=False)
+        self.lanes.close()

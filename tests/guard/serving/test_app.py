@@ -225,7 +225,7 @@ def test_a_failing_network_is_answered_by_the_policy(tmp_path: Path, on_error: A
         response = httpx.post(f"http://{server.address}{INFER}", json=request_of(clean_inputs(2)))
     assert response.status_code == status
     if status == 500:
-        assert response.json() == {"error": "the network gave logits that are NaN or infinite"}
+        assert response.json() == {"error": "logits of the clipped network: rows 0, 1 are NaN or infinite"}
     else:
         assert response.json()["outputs"][4]["data"] == [None, None]
 
