@@ -160,7 +160,12 @@ class Lanes:
             run = self._line.popleft()
             run.began = perf_counter()
             self._running.add(run)
-            self._pool.submit(self._work, run)
+            try:
+                self._pool.submit(self._work, run)
+            except RuntimeError as error:  # the interpreter ends, and who waits must not keep it from that
+                self._running.remove(run)
+                run.error = InferenceError(f"the guard is closed: {error}")
+                run.done.release()
         self._shut_if_done()
 
     def _end(self, run: Run) -> None:

@@ -262,3 +262,20 @@ def test_who_waits_for_room_hears_that_the_guard_is_closed(
 
 def test_a_timeout_longer_than_clocks_go_is_none(lanes: Lanes) -> None:
     assert lanes.result(lanes.start(answered(1)), float("inf"), 0.0) == 1
+
+
+def test_who_is_in_line_when_the_interpreter_ends_is_told_so(lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Any:
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    jobs = [Job(0), Job(1)]
+    runs = [lanes.start(job) for job in jobs]
+    waiting = lanes.start(answered(2))
+    monkeypatch.setattr(lanes._pool, "submit", refuse)
+    for job in jobs:
+        job.let.set()
+    with pytest.raises(InferenceError, match=r"closed: .*interpreter shutdown"):
+        lanes.result(waiting, None, 0.0)
+    assert [lanes.result(run, None, 0.0) for run in runs] == [0, 1]
+    with pytest.raises(InferenceError, match="closed"):
+        lanes.result(lanes.start(answered(3)), None, 0.0)
