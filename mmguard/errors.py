@@ -95,6 +95,10 @@ class OverloadError(InferenceError):
     """So many batches are in flight that another was not let in: send fewer at once, or try again."""
 
 
+class CopyError(MmguardError, TypeError):
+    """An open guard was to be copied or pickled."""
+
+
 class OptionError(MmguardError, ValueError):
     """An option is not one of its values, or out of its range: wrong use, exit code 2 of the command."""
 

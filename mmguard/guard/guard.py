@@ -13,7 +13,7 @@ import numpy.typing as npt
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from mmguard.bundle import Bundle
-from mmguard.errors import InferenceError, InputError, LateError, OptionError, OverloadError
+from mmguard.errors import CopyError, InferenceError, InputError, LateError, OptionError, OverloadError
 from mmguard.guard.answer import own_copy
 from mmguard.guard.failures import failed
 from mmguard.guard.judge import Judge
@@ -107,6 +107,7 @@ class Guard:
             InputError, InferenceError, OverloadError: as when called.
             Exception: what `original` raised.
         """
+        self.networks.ready()
         not_finite = self._check(x)
         run = self._start(_for_clipped(x, not_finite, shared=original is None))
         start = perf_counter()
@@ -132,6 +133,12 @@ class Guard:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> Any:
+        raise CopyError(
+            "a guard holds open sessions and threads, which cannot be copied or pickled; hand on the bundle's path and "
+            f"open a guard where it is used: mmguard.Guard({str(self.bundle.path)!r})"
+        )
 
     def _check(self, x: Batch) -> BoolArray | None:
         """Rows (N,) of a batch that are not finite, None if there are none.

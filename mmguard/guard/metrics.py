@@ -1,6 +1,5 @@
 """Detection counters for Prometheus, in the user's own registry. Every metric carries the label `model`."""
 
-import threading
 import weakref
 
 import numpy as np
@@ -9,6 +8,7 @@ from scipy.special import ndtri
 
 from mmguard.bundle import Bundle
 from mmguard.guard.decide import rows_of
+from mmguard.guard.forks import COUNTING
 from mmguard.types import Decision, Reason
 
 P_VALUE_BUCKETS = (1e-6, 1e-5, 1e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
@@ -51,8 +51,6 @@ class Collectors:
         self.info = gauge("bundle_info", "1, labelled with what runs", "bundle_sha256", "preset", "theta")
 
 
-COUNTING = threading.RLock()
-"""Held while anything is counted."""
 _collectors: "weakref.WeakKeyDictionary[CollectorRegistry, Collectors]" = weakref.WeakKeyDictionary()
 
 

@@ -2,8 +2,9 @@
 
 import logging
 import os
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from onnxruntime.capi import onnxruntime_pybind11_state
 
 from mmguard.batching import run_session
 from mmguard.bundle import Bundle
-from mmguard.errors import InferenceError, ModelError, OptionError, ProviderError
+from mmguard.errors import InferenceError, ModelError, OptionError, ProviderError, TamperedBundleError
 from mmguard.guard.answer import Tail
+from mmguard.guard.forks import abandon, watch
 from mmguard.guard.lanes import Lanes
 from mmguard.manifest import OutputSpec
 from mmguard.runtime import new_session
@@ -113,12 +115,62 @@ def _refuse_two_runtimes() -> None:
         )
 
 
+class PlanSession:
+    """A session of one of a bundle's plans.
+
+    A forked process opens it again on first use, since ONNX Runtime's threads do not survive a fork.
+    """
+
+    def __init__(self, bundle: Bundle, form: str, providers: Sequence[str], threads: int) -> None:
+        self._bundle = replace(bundle, path=bundle.path.absolute())
+        self._form, self._providers, self._threads = form, providers, threads
+        self._opening = threading.Lock()
+        self._session: ort.InferenceSession | None = self._open()
+        watch(self)
+
+    def get(self) -> ort.InferenceSession:
+        """The session of this process.
+
+        Raises:
+            BundleError: the bundle is not what it was when the parent process opened it.
+            ProviderError: the provider cannot be had here, as CUDA cannot be where the parent process used it.
+        """
+        if (session := self._session) is not None:
+            return session
+        with self._opening:
+            if self._session is None:
+                self._refuse_another_bundle()
+                self._session = self._open()
+            return self._session
+
+    def begin_anew(self) -> None:
+        """Forget the parent's session."""
+        if self._session is not None:
+            abandon(self._session)
+        self._session, self._opening = None, threading.Lock()
+
+    def _open(self) -> ort.InferenceSession:
+        return open_session(self._bundle.plan(self._form), self._providers, self._threads)
+
+    def _refuse_another_bundle(self) -> None:
+        if Bundle.open(self._bundle.path).manifest.files != self._bundle.manifest.files:
+            raise TamperedBundleError(
+                f"{self._bundle.path} was replaced after the parent of this process opened it; start the parent again, "
+                "or open the guard in this process"
+            )
+
+
 class Network:
     """One session that gives the user's own outputs and the logits."""
 
-    def __init__(self, session: ort.InferenceSession, output: OutputSpec) -> None:
-        self.session = session
+    def __init__(self, session: PlanSession, output: OutputSpec) -> None:
+        self._session = session
         self._output = output
+
+    @property
+    def session(self) -> ort.InferenceSession:
+        """The session of this process."""
+        return self._session.get()
 
     def __call__(self, x: Array) -> NetworkOutput:
         """Run a batch (N, ...), of the dtype that the model takes.
@@ -143,15 +195,6 @@ def run(session: ort.InferenceSession, names: Sequence[str], x: Array) -> list[A
         raise InferenceError(f"ONNX Runtime failed on a batch of shape {x.shape}: {error}") from error
 
 
-def _open_tail(bundle: Bundle) -> Tail | None:
-    """What computes the derived outputs of a few rows: always on one thread of the CPU."""
-    manifest = bundle.manifest
-    if not manifest.output.derived:
-        return None
-    session = open_session(bundle.plan("tail"), PROVIDERS["cpu"], 1)
-    return lambda logits: run(session, manifest.output.derived, logits)
-
-
 class NetworkPair:
     """The original and the clipped network of a bundle, and the tail that makes the derived outputs of logits.
 
@@ -165,13 +208,30 @@ class NetworkPair:
         threads = threads or default_threads()
         manifest = bundle.manifest
         self.providers = tuple(providers)
-        self.original, self.clipped = (
-            Network(open_session(bundle.plan(form), providers, threads), manifest.output)
-            for form in ("original", "clipped")
-        )
-        self.tail = _open_tail(bundle)
+        self._sessions = {form: PlanSession(bundle, form, providers, threads) for form in ("original", "clipped")}
+        self.original, self.clipped = (Network(session, manifest.output) for session in self._sessions.values())
+        self.tail: Tail | None = None
+        if manifest.output.derived:  # of a few rows: always on one thread of the CPU
+            session = self._sessions["tail"] = PlanSession(bundle, "tail", PROVIDERS["cpu"], 1)
+            self.tail = lambda logits: run(session.get(), manifest.output.derived, logits)
         self.lanes = Lanes(max(2, cores()))
+        watch(self)
 
     def close(self) -> None:
         """Let the worker threads end once what they run is done."""
         self.lanes.close()
+
+    def ready(self) -> None:
+        """Open what this process has not opened yet, being forked, lest it make the first batch late.
+
+        Raises:
+            BundleError, ProviderError: it cannot be opened here.
+        """
+        for session in self._sessions.values():
+            session.get()
+
+    def begin_anew(self) -> None:
+        """Leave the parent's threads, and what waits for them, behind."""
+        closed, self.lanes = self.lanes.closed, Lanes(max(2, cores()))
+        if closed:
+            self.close()

@@ -313,7 +313,7 @@ def test_a_session_s_error_of_any_kind_is_an_inference_error(tiny_bundle: Path) 
             raise MemoryError("no room")
 
     with guard_of(tiny_bundle) as guard:
-        guard.networks.original.session = Session()
+        guard.networks.original._session._session = Session()
         with pytest.raises(InferenceError, match="no room"):
             guard(X)
 
