@@ -16,6 +16,7 @@ from mmguard.bundle import Bundle
 from mmguard.errors import CopyError, InferenceError, InputError, LateError, OptionError, OverloadError
 from mmguard.guard.answer import own_copy
 from mmguard.guard.failures import failed
+from mmguard.guard.forks import COUNTING
 from mmguard.guard.judge import Judge
 from mmguard.guard.lanes import Run
 from mmguard.guard.metrics import Metrics
@@ -78,7 +79,8 @@ class Guard:
         if not isinstance(self.policy, Policy):
             raise OptionError(f"policy must be a mmguard.Policy, such as Policy(on_flag='abstain'), got {policy!r}")
         self.networks = NetworkPair(self.bundle, providers or PROVIDERS["cpu"], threads)
-        self._metrics = Metrics(registry or CollectorRegistry(), self.bundle)
+        with COUNTING:
+            self._metrics = Metrics(registry or CollectorRegistry(), self.bundle)
         self._judge = Judge(self.bundle.manifest, self.policy, self._metrics, self.networks.tail)
 
     def __call__(self, x: Batch) -> Decision:

@@ -139,8 +139,7 @@ class PlanSession:
             return session
         with self._opening:
             if self._session is None:
-                self._refuse_another_bundle()
-                self._session = self._open()
+                self._session = self._open_again()
             return self._session
 
     def begin_anew(self) -> None:
@@ -152,12 +151,19 @@ class PlanSession:
     def _open(self) -> ort.InferenceSession:
         return open_session(self._bundle.plan(self._form), self._providers, self._threads)
 
-    def _refuse_another_bundle(self) -> None:
+    def _open_again(self) -> ort.InferenceSession:
         if Bundle.open(self._bundle.path).manifest.files != self._bundle.manifest.files:
             raise TamperedBundleError(
                 f"{self._bundle.path} was replaced after the parent of this process opened it; start the parent again, "
                 "or open the guard in this process"
             )
+        try:
+            return self._open()
+        except ProviderError as error:
+            raise ProviderError(
+                f"{error}. This process was forked; a device that its parent uses cannot be used here too: open the "
+                "guard in this process"
+            ) from error
 
 
 class Network:
