@@ -52,6 +52,21 @@ def test_a_disagreement_is_told_from_lost_confidence(theta: float, reasons: list
     assert decide(ORIGINAL[:2], CLIPPED[:2], test, Policy()).reasons.tolist() == reasons
 
 
+def test_an_input_that_is_not_flagged_keeps_the_original_s_label_though_the_networks_disagree() -> None:
+    test = MmdfTest((Criterion(Gap((0.0,) * 3, 0.0), GaussianNull(0, 100, 100)),), 0.005, 0.005)
+    decision = decide(ORIGINAL, CLIPPED, test, Policy())
+    assert decision.labels.tolist() == [0, 0, 0]
+    assert decision.clipped_labels.tolist() == [0, 2, 0]
+    assert decision.reasons.tolist() == ["none"] * 3
+    assert not decision.flagged.any()
+
+
+def test_only_the_flagged_of_a_batch_are_answered_otherwise() -> None:
+    test = MmdfTest((Criterion(Gap((0.0,) * 3, 0.0), GaussianNull(0, 2, 100)),), 0.005, 0.005)  # of gaps 3 and 6
+    assert decide(ORIGINAL[:2], CLIPPED[:2], test, Policy()).labels.tolist() == [0, 2]
+    assert decide(ORIGINAL[:2], CLIPPED[:2], test, Policy(on_flag="abstain")).labels.tolist() == [0, -1]
+
+
 @pytest.mark.parametrize("mode", ["shadow", "enforce"])
 def test_without_a_test_the_clipped_network_answers_unless_in_shadow(mode: Mode) -> None:
     decision = corrected_model(ORIGINAL, CLIPPED, Policy(mode=mode))

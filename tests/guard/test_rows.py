@@ -15,6 +15,7 @@ from mmguard.bundle import Bundle
 from mmguard.errors import InferenceError, InputError, OverloadError
 from mmguard.guard import Guard, Policy
 from mmguard.guard import lanes as lanes_module
+from mmguard.guard.scan import scan
 from mmguard.guard.sessions import NetworkOutput
 from mmguard.inputs import named
 from mmguard.types import Decision
@@ -118,6 +119,36 @@ def test_a_bad_input_costs_no_other_its_judgement(tiny_bundle: Path, value: floa
             np.testing.assert_array_equal(result.output[row], own[row] if label >= 0 else [np.nan] * 3)
     closed = on_error == "closed" and mode == "enforce"
     assert decision.labels[BAD].tolist() == ([-1, -1] if closed else expected)
+
+
+def test_the_clipped_network_sees_zeros_for_a_bad_input_and_the_original_what_came(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with guard_of(tiny_bundle, on_error="open") as guard:
+        seen = dict[str, Array]()
+        for form in ("original", "clipped"):
+            monkeypatch.setattr(guard.networks, form, _recorded(form, getattr(guard.networks, form), seen))
+        guard(with_bad(np.inf))
+    expected = X.copy()
+    expected[BAD] = 0
+    np.testing.assert_array_equal(seen["clipped"], expected)
+    np.testing.assert_array_equal(seen["original"], with_bad(np.inf))
+
+
+def _recorded(form: str, network: Any, seen: dict[str, Array]) -> Callable[[Array], NetworkOutput]:
+    def record(x: Array) -> NetworkOutput:
+        seen[form] = x.copy()
+        output: NetworkOutput = network(x)
+        return output
+
+    return record
+
+
+def test_a_scan_says_which_rows_were_not_tested(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X)
+    with guard_of(write_tiny_bundle(tmp_path / "b", broken=True), on_error="open") as guard:
+        rows = list(scan(guard, tmp_path / "x.npy"))
+    assert [(row["reason"], row["flagged"], row["p_value"]) for row in rows] == [("untested", False, None)] * len(X)
 
 
 def test_an_overflowing_row_is_named(tiny_bundle: Path) -> None:
