@@ -1,5 +1,7 @@
 """Every error that mmguard raises on purpose. Each message says what was expected, what came and what to do."""
 
+from collections.abc import Iterable
+
 
 class MmguardError(Exception):
     """Root of the tree: catching it catches every refusal of mmguard and nothing else."""
@@ -33,7 +35,19 @@ class AuditError(MmguardError):
     """The margins of a network say nothing of whether it is backdoored."""
 
 
-class InputError(MmguardError, ValueError):
+class RowsError(MmguardError):
+    """An error of a batch.
+
+    Attributes:
+        rows: numbers of the rows at fault; empty where it is not of rows.
+    """
+
+    def __init__(self, *message: object, rows: Iterable[int] = ()) -> None:
+        super().__init__(*message)
+        self.rows = tuple(rows)
+
+
+class InputError(RowsError, ValueError):
     """Inputs that the model cannot take: wrong shape, dtype, range or file."""
 
 
@@ -69,8 +83,20 @@ class PredictorMismatchError(MmguardError):
     """The predictor to be wrapped is not the bundle's model."""
 
 
-class InferenceError(MmguardError):
+class InferenceError(RowsError):
     """The networks could not answer: a failed or late run, or outputs that are not finite."""
+
+
+class LateError(InferenceError):
+    """The clipped network was not done in time, and not for want of room to run in."""
+
+
+class OverloadError(InferenceError):
+    """So many batches are in flight that another was not let in: send fewer at once, or try again."""
+
+
+class CopyError(MmguardError, TypeError):
+    """An open guard was to be copied or pickled."""
 
 
 class OptionError(MmguardError, ValueError):

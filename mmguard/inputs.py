@@ -14,7 +14,7 @@ from mmguard.arrays import load_arrays
 from mmguard.errors import InputError
 from mmguard.files import shown
 from mmguard.tables import parse_labels, read_table
-from mmguard.types import InputSpec, IntArray
+from mmguard.types import BoolArray, InputSpec, IntArray
 from mmguard.visible import visible
 
 ARRAY_SUFFIXES = frozenset({".csv", ".npy", ".npz"})
@@ -193,21 +193,19 @@ def check_batch(x: npt.NDArray[Any], spec: InputSpec) -> None:
         x: (N, ...) of the model's dtype.
 
     Raises:
-        InputError: not an array of the model's dtype and shape, or values that are not finite.
+        InputError: not an array of the model's dtype and shape, or rows that are not finite, which it names.
     """
     check_form(x, spec)
     if not np.isfinite(x).all():
-        raise InputError(f"input {spec.name!r}: some values are NaN or infinite")
+        rows = rows_not_finite(x)
+        raise InputError(f"input {spec.name!r}: {named(rows)} NaN or infinite", rows=np.flatnonzero(rows).tolist())
 
 
 def check_form(x: npt.NDArray[Any], spec: InputSpec) -> None:
-    """Refuse what is no array of the model's dtype and shape, whatever its values are.
-
-    Args:
-        x: (N, ...) of the model's dtype.
+    """Refuse what is not an array (N, ...) of the model's dtype and shape.
 
     Raises:
-        InputError: it is none.
+        InputError: it is not.
     """
     if not isinstance(x, np.ndarray) or x.dtype != np.dtype(spec.dtype):
         got = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
@@ -217,6 +215,21 @@ def check_form(x: npt.NDArray[Any], spec: InputSpec) -> None:
         shape = tuple("N" if axis == 0 else size or "any" for axis, size in enumerate(spec.shape))
         hint = "; one input alone needs a batch axis: x[None]" if x.ndim == len(spec.shape) - 1 else ""
         raise InputError(f"input {spec.name!r}: expected shape {shape}, got {x.shape}{hint}".replace("'", ""))
+
+
+def rows_not_finite(array: npt.NDArray[Any]) -> BoolArray:
+    """(N,) bool, rows of an array (N, ...) that hold NaN or infinity."""
+    rows: BoolArray = ~np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
+    return rows
+
+
+def named(rows: BoolArray) -> str:
+    """Marked rows (N,) as the subject of a sentence: `row 3 is`, or `rows 3, 7 are`."""
+    numbers = np.flatnonzero(rows).tolist()
+    if len(numbers) == 1:
+        return f"row {numbers[0]} is"
+    more = f" and {len(numbers) - NAMED} more" if len(numbers) > NAMED else ""
+    return f"rows {', '.join(map(str, numbers[:NAMED]))}{more} are"
 
 
 def _advice(dtype: str) -> str:

@@ -229,3 +229,11 @@ def test_columns_without_names_to_match_are_taken_by_position_and_said(caplog: p
     table = Inputs(np.zeros((1, 2)), None, ("a", "b"))
     assert match_columns(Path("a.csv"), table, spec_of(2)) is table
     assert "not calibrated on a table, so the columns of a.csv are taken by position" in caplog.text
+
+
+def test_rows_that_are_not_finite_are_named() -> None:
+    x = np.zeros((12, 3, 5, 8), np.float32)
+    x[[2, 7], 1, 1, 1] = np.nan, np.inf
+    with pytest.raises(InputError, match=r"rows 2, 7 are NaN or infinite") as caught:
+        check_batch(x, spec_of(3, None, 8))
+    assert caught.value.rows == (2, 7)

@@ -40,6 +40,38 @@ def guarded_outputs(
     return result
 
 
+def with_rows_of(outputs: Mapping[str, Any], others: Mapping[str, Any], rows: BoolArray) -> dict[str, Any]:
+    """Outputs of one network, with those of another in some rows (N,). What has no row an input stays as it is."""
+    if not rows.any():
+        return dict(outputs)
+    return {
+        name: _with_rows(output, rows, _rows(others[name], rows)) if _has_rows(output, len(rows)) else output
+        for name, output in outputs.items()
+    }
+
+
+def own_copy(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Outputs in memory that whoever made them cannot change any more."""
+    return {
+        name: [_copied(row) for row in output] if isinstance(output, list) else _copied(output)
+        for name, output in outputs.items()
+    }
+
+
+def _copied(value: Any) -> Any:
+    return value.copy() if isinstance(value, (np.ndarray, dict)) else value
+
+
+def _has_rows(output: Any, n: int) -> bool:
+    return isinstance(output, list) or output.shape[:1] == (n,)
+
+
+def _rows(output: Any, rows: BoolArray) -> Any:
+    return (
+        [row for row, wanted in zip(output, rows, strict=True) if wanted] if isinstance(output, list) else output[rows]
+    )
+
+
 def _of_logits(spec: OutputSpec) -> list[str]:
     return [name for name in spec.names if name == spec.logits or name in spec.derived]
 

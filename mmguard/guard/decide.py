@@ -1,14 +1,19 @@
-"""From two networks' logits to a decision."""
+"""From two networks' logits to a decision. No two arrays of a decision share memory: callers may change them."""
+
+from collections.abc import Callable
+from dataclasses import fields, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from mmguard.guard.policy import Policy
+from mmguard.inputs import rows_not_finite
 from mmguard.mmdf import MmdfTest
 from mmguard.stats import exclude_class, margin_gap
 from mmguard.types import ABSTAIN, BoolArray, Decision, IntArray, Reason
 
 Logits = npt.NDArray[np.float32]
+REASONS = np.array([Reason.NONE, Reason.DISAGREEMENT, Reason.CONFIDENCE, Reason.BOTH], dtype=np.str_)
 
 
 def decide(original: Logits, clipped: Logits, test: MmdfTest, policy: Policy) -> Decision:
@@ -47,31 +52,62 @@ def corrected_model(original: Logits, clipped: Logits, policy: Policy) -> Decisi
     """
     original_labels, clipped_labels = original.argmax(axis=1), clipped.argmax(axis=1)
     labels = clipped_labels if policy.mode == "enforce" else original_labels
-    return _without_test(labels, original_labels, clipped_labels)
+    return _without_test(labels.copy(), original_labels, clipped_labels, Reason.NONE)
+
+
+def decide_rows(
+    original: Logits, clipped: Logits, rows: BoolArray, decide: Callable[[Logits, Logits], Decision], policy: Policy
+) -> Decision:
+    """The decision of a batch of which only some rows can be judged; the others are untested.
+
+    Args:
+        original, clipped: (N, K) logits of the two networks on the same inputs; of the other rows they may be anything.
+        rows: (N,) bool, those that can be judged: there both networks' logits are finite.
+        decide: judges these rows as a batch of their own.
+    """
+    decision, judged = untested(original, policy), decide(original[rows], clipped[rows])
+    for field in fields(Decision):
+        getattr(decision, field.name)[rows] = getattr(judged, field.name)
+    return decision
 
 
 def untested(original: Logits, policy: Policy) -> Decision:
-    """The decision where the test could not run: the original's labels if open, no labels if closed."""
-    original_labels = original.argmax(axis=1)
-    abstained = np.full(len(original), ABSTAIN, dtype=np.int64)
-    return _without_test(abstained if policy.when_untested == "closed" else original_labels, original_labels, abstained)
+    """The decision where the test could not run: the original's labels if open, no labels if closed.
+
+    Args:
+        original: (N, K) logits. A row that is not finite decides for nothing, so it has no label either way.
+    """
+    decided = np.where(rows_not_finite(original), ABSTAIN, original.argmax(axis=1))
+    nothing = np.full(len(original), ABSTAIN, dtype=np.int64)
+    labels = nothing if policy.when_untested == "closed" else decided
+    return _without_test(labels.copy(), decided, nothing, Reason.UNTESTED)
 
 
-def _without_test(labels: IntArray, original_labels: IntArray, clipped_labels: IntArray) -> Decision:
-    nothing = np.zeros(len(labels), dtype=np.bool_)
-    unknown = np.full(len(labels), np.nan)
+def uncorrected(decision: Decision, policy: Policy) -> Decision:
+    """A decision whose corrections could not be carried out: the original's labels there if open, none if closed."""
+    given = ABSTAIN if policy.when_untested == "closed" else decision.original_labels
+    labels = np.where(decision.corrected, given, decision.labels)
+    return replace(decision, labels=labels, corrected=np.zeros(len(decision), np.bool_))
+
+
+def rows_of(decision: Decision, rows: BoolArray) -> Decision:
+    """The decision of some rows of a batch."""
+    return Decision(**{field.name: getattr(decision, field.name)[rows] for field in fields(Decision)})
+
+
+def _without_test(labels: IntArray, original_labels: IntArray, clipped_labels: IntArray, reason: Reason) -> Decision:
+    n = len(labels)
     return Decision(
         labels=labels,
         original_labels=original_labels,
         clipped_labels=clipped_labels,
-        flagged=nothing,
-        corrected=nothing,
-        reasons=_reasons(nothing, nothing),
-        p_values=unknown,
-        margin_gaps=unknown,
+        flagged=np.zeros(n, np.bool_),
+        corrected=np.zeros(n, np.bool_),
+        reasons=np.full(n, reason, dtype=REASONS.dtype),
+        p_values=np.full(n, np.nan),
+        margin_gaps=np.full(n, np.nan),
     )
 
 
 def _reasons(disagreement: BoolArray, confidence: BoolArray) -> npt.NDArray[np.str_]:
-    names = np.array([Reason.NONE, Reason.DISAGREEMENT, Reason.CONFIDENCE, Reason.BOTH], dtype=np.str_)
-    return names[disagreement + 2 * confidence]
+    return REASONS[disagreement + 2 * confidence]

@@ -1,24 +1,29 @@
 """The guard: both networks on every batch, the MMDF test, the policy, the counters."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import numpy.typing as npt
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from mmguard.bundle import Bundle
-from mmguard.errors import InferenceError, InputError, OptionError
-from mmguard.guard.answer import Logits, guarded_outputs
-from mmguard.guard.decide import corrected_model, decide, untested
+from mmguard.errors import CopyError, InferenceError, InputError, LateError, OptionError, OverloadError
+from mmguard.guard.answer import own_copy
+from mmguard.guard.failures import failed
+from mmguard.guard.forks import COUNTING
+from mmguard.guard.judge import Judge
+from mmguard.guard.lanes import Run
 from mmguard.guard.metrics import Metrics
 from mmguard.guard.policy import Policy
 from mmguard.guard.sessions import PROVIDERS, NetworkOutput, NetworkPair
-from mmguard.inputs import check_batch
-from mmguard.types import Decision
+from mmguard.inputs import check_batch, check_form, rows_not_finite
+from mmguard.types import BoolArray, Decision
 
 Batch = npt.NDArray[Any]
 
@@ -74,19 +79,21 @@ class Guard:
         if not isinstance(self.policy, Policy):
             raise OptionError(f"policy must be a mmguard.Policy, such as Policy(on_flag='abstain'), got {policy!r}")
         self.networks = NetworkPair(self.bundle, providers or PROVIDERS["cpu"], threads)
-        null = self.bundle.manifest.null
-        self._test = null.test() if null else None
-        self._metrics = Metrics(registry or CollectorRegistry(), self.bundle)
+        with COUNTING:
+            self._metrics = Metrics(registry or CollectorRegistry(), self.bundle)
+        self._judge = Judge(self.bundle.manifest, self.policy, self._metrics, self.networks.tail)
 
     def __call__(self, x: Batch) -> Decision:
-        """Judge a batch.
+        """Judge a batch, row by row.
 
         Args:
             x: (N, ...) of the model's own dtype, already preprocessed.
 
         Raises:
-            InputError: wrong type, dtype or shape, or values that are not finite.
-            InferenceError: a network failed, and the policy is to raise.
+            InputError: wrong type, dtype or shape; or rows that are not finite, and the policy is to raise.
+            InferenceError: the original failed; or the clipped network did, if only in some rows, and the policy is to
+                raise.
+            OverloadError: too many batches are in flight, unless in shadow mode.
         """
         return self.infer(x).decision
 
@@ -95,31 +102,27 @@ class Guard:
 
         Args:
             x: (N, ...) of the model's own dtype, already preprocessed.
-            original: what answers for the original network, such as a wrapped predictor; None is the bundle's own.
+            original: what answers for the original network, such as a wrapped predictor; None is the bundle's own. It
+                is given a copy of `x` and may write to it, and may use the memory of its outputs again.
 
         Raises:
-            InputError: wrong type, dtype or shape, or values that are not finite.
-            InferenceError: a network failed, and the policy is to raise.
+            InputError, InferenceError, OverloadError: as when called.
+            Exception: what `original` raised.
         """
+        self.networks.ready()
+        not_finite = self._check(x)
+        run = self._start(_for_clipped(x, not_finite, shared=original is None))
+        start = perf_counter()
         try:
-            check_batch(x, self.bundle.manifest.input)
-        except InputError:
-            self._metrics.count_error("input")
-            raise
-        pending = self.networks.submit(self._run_clipped, x)
-        try:
-            with self._metrics.timed("original"):
-                answer = (original or self.networks.original)(x)
+            answer = self._answer(x, original)
         except Exception:  # a wrapped predictor raises what it likes
-            pending.cancel()
+            if isinstance(run, Run):
+                self.networks.lanes.drop(run)
             self._metrics.count_error("inference")
             raise
-        try:
-            clipped = pending.result(self.policy.timeout)
-        except (InferenceError, FutureTimeoutError) as error:
-            pending.cancel()
-            return self._degrade(answer, error)
-        return self._judge(answer, clipped)
+        seconds = perf_counter() - start
+        self._metrics.took("original", seconds)
+        return GuardedBatch(*self._judge(answer, self._result(run, seconds), not_finite))
 
     def close(self) -> None:
         """Stop the worker threads."""
@@ -133,34 +136,78 @@ class Guard:
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> Any:
+        raise CopyError(
+            "a guard holds open sessions and threads, which cannot be copied or pickled; hand on the bundle's path and "
+            f"open a guard where it is used: mmguard.Guard({str(self.bundle.path)!r})"
+        )
+
+    def _check(self, x: Batch) -> BoolArray | None:
+        """Rows (N,) of a batch that are not finite, None if there are none.
+
+        Raises:
+            InputError: as when called.
+        """
+        spec = self.bundle.manifest.input
+        try:
+            if self.policy.when_untested == "raise":
+                check_batch(x, spec)
+                return None
+            check_form(x, spec)
+        except InputError:
+            self._metrics.count_error("input")
+            raise
+        return None if np.isfinite(x).all() else rows_not_finite(x)
+
+    def _start(self, x: Batch) -> Run | InferenceError:
+        try:
+            return self.networks.lanes.start(partial(self._run_clipped, x))
+        except LateError as error:
+            return error
+        except OverloadError as error:
+            if self.policy.mode == "shadow":
+                return error
+            self._metrics.count_error("overload")
+            raise
+
     def _run_clipped(self, x: Batch) -> NetworkOutput:
-        with self._metrics.timed("clipped"):
-            return self.networks.clipped(x)
+        start = perf_counter()
+        output = self.networks.clipped(x)
+        self._metrics.took("clipped", perf_counter() - start)
+        return self._checked(output, len(x), "clipped")
 
-    def _judge(self, original: NetworkOutput, clipped: NetworkOutput) -> GuardedBatch:
-        if self._test is None:
-            decision = corrected_model(original.logits, clipped.logits, self.policy)
-            self._metrics.count(decision)
-            return GuardedBatch(decision, (clipped if self.policy.mode == "enforce" else original).outputs)
-        with self._metrics.timed("test"):
-            decision = decide(original.logits, clipped.logits, self._test, self.policy)
-            outputs = self._outputs(original, clipped.logits, decision)
-        self._metrics.count(decision)
-        return GuardedBatch(decision, outputs)
+    def _answer(self, x: Batch, original: Callable[[Batch], NetworkOutput] | None) -> NetworkOutput:
+        """What the original network says."""
+        if original is None:
+            return self._checked(self.networks.original(x), len(x), "original")
+        answer = original(x.copy(order="K"))
+        return self._checked(NetworkOutput(own_copy(answer.outputs), answer.logits.copy()), len(x), "original")
 
-    def _outputs(self, original: NetworkOutput, clipped: Logits | None, decision: Decision) -> dict[str, Any]:
-        spec = self.bundle.manifest.output
-        return guarded_outputs(original.outputs, clipped, decision, spec, self.networks.tail)
+    def _result(self, run: Run | InferenceError, seconds: float) -> NetworkOutput | InferenceError:
+        """What the clipped network says, or why it says nothing; `seconds` is what the original took."""
+        if isinstance(run, InferenceError):
+            return run
+        try:
+            output: NetworkOutput = self.networks.lanes.result(run, self.policy.timeout, seconds)
+        except Exception as error:
+            return failed("the clipped network", error)
+        return output
 
-    def _degrade(self, original: NetworkOutput, error: Exception) -> GuardedBatch:
-        late = isinstance(error, FutureTimeoutError)
-        self._metrics.count_error("timeout" if late else "inference")
-        if self.policy.when_untested == "raise":
-            if late:
-                raise InferenceError(
-                    f"the clipped network was not done {self.policy.timeout} s after the original"
-                ) from error
-            raise error
-        decision = untested(original.logits, self.policy)
-        self._metrics.count_degraded(self.policy.when_untested, len(decision))
-        return GuardedBatch(decision, self._outputs(original, None, decision))
+    def _checked(self, output: NetworkOutput, n: int, name: str) -> NetworkOutput:
+        expected = (n, len(self.bundle.manifest.classes))
+        if output.logits.shape != expected:
+            raise InferenceError(f"the {name} network must give logits of shape {expected}, got {output.logits.shape}")
+        return output
+
+
+def _for_clipped(x: Batch, not_finite: BoolArray | None, shared: bool) -> Batch:
+    """A batch that nobody writes to while the clipped network reads it.
+
+    Rows that are not finite are zeros there, lest a network that quantises by the batch's range lets others feel them.
+    """
+    if shared and not_finite is None:
+        return x
+    own = np.array(x, order="C")
+    if not_finite is not None:
+        own[not_finite] = 0
+    return own

@@ -1,22 +1,21 @@
 """Detection counters for Prometheus, in the user's own registry. Every metric carries the label `model`."""
 
-import threading
-import time
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from scipy.special import ndtri
 
 from mmguard.bundle import Bundle
+from mmguard.guard.decide import rows_of
+from mmguard.guard.forks import COUNTING
 from mmguard.types import Decision, Reason
 
 P_VALUE_BUCKETS = (1e-6, 1e-5, 1e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 MARGIN_GAP_BUCKETS = (-20.0, -10.0, -5.0, -2.0, -1.0, 0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
 STAGES = ("original", "clipped", "test")
-ERROR_KINDS = ("input", "inference", "timeout")
+ERROR_KINDS = ("input", "inference", "timeout", "overload")
+"""What makes a batch fail, and inputs untested."""
 SMALLEST = 1e-15
 """p-values nearer to 0 or 1 count as this: rounded to 0 or 1 they would be infinitely many deviations away."""
 DRIFT_INPUTS = 1000
@@ -40,8 +39,9 @@ class Collectors:
         self.detections = counter("detections", "Inputs flagged as carrying a trigger, by reason", "reason")
         self.corrections = counter("corrections", "Flagged inputs whose label was changed")
         self.by_label = counter("detections_by_label", "Flagged inputs, by the original's decision", "label")
-        self.errors = counter("errors", "Batches that failed, by kind", "kind")
-        self.degraded = counter("degraded", "Inputs answered without a test, by the on_error policy", "policy")
+        self.errors = counter("errors", "Batches that failed, wholly or in some rows, by kind", "kind")
+        self.untested = counter("untested", "Inputs answered without a test, by cause", "cause")
+        self.degraded = counter("degraded", "Inputs answered as the on_error policy says, by that policy", "policy")
         self.p_value = histogram("p_value", "p-value of each input; small is suspicious", P_VALUE_BUCKETS)
         self.margin_gap = histogram("margin_gap", "Margin gap of each input, in logits", MARGIN_GAP_BUCKETS)
         self.seconds = histogram("inference_seconds", "Seconds a batch, by stage", Histogram.DEFAULT_BUCKETS, "stage")
@@ -52,12 +52,11 @@ class Collectors:
 
 
 _collectors: "weakref.WeakKeyDictionary[CollectorRegistry, Collectors]" = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
 
 
 def collectors_in(registry: CollectorRegistry) -> Collectors:
     """The registry's collectors, made on first use: a name can be registered once only."""
-    with _lock:
+    with COUNTING:
         if registry not in _collectors:
             _collectors[registry] = Collectors(registry)
         return _collectors[registry]
@@ -73,7 +72,6 @@ class Metrics:
         self._tests = manifest.null is not None
         theta = str(manifest.null.theta) if manifest.null else "none"
         self._by_label = all_models.by_label
-        self._drift_lock = threading.Lock()
         self._drift = 0.0
         self._inputs = all_models.inputs.labels(self._model)
         self._corrections = all_models.corrections.labels(self._model)
@@ -85,18 +83,23 @@ class Metrics:
         }
         self._seconds = {stage: all_models.seconds.labels(self._model, stage) for stage in STAGES}
         self._errors = {kind: all_models.errors.labels(self._model, kind) for kind in ERROR_KINDS}
+        self._untested = {kind: all_models.untested.labels(self._model, kind) for kind in ERROR_KINDS}
         self._degraded = {policy: all_models.degraded.labels(self._model, policy) for policy in ("open", "closed")}
         all_models.info.labels(self._model, bundle.digest(), manifest.preset, theta).set(1)
 
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
+    def took(self, stage: str, seconds: float) -> None:
         """Observe the seconds of one stage of a batch."""
-        start = time.perf_counter()
-        yield
-        self._seconds[stage].observe(time.perf_counter() - start)
+        with COUNTING:
+            self._seconds[stage].observe(seconds)
 
     def count(self, decision: Decision) -> None:
-        """Count a judged batch."""
+        """Count what was judged of a batch; untested inputs are left out."""
+        if np.isnan(decision.p_values).any():
+            decision = rows_of(decision, decision.reasons != Reason.UNTESTED)
+        with COUNTING:
+            self._count(decision)
+
+    def _count(self, decision: Decision) -> None:
         self._inputs.inc(len(decision))
         if not self._tests:
             return
@@ -109,13 +112,20 @@ class Metrics:
             self._by_label.labels(self._model, self._classes[decision.original_labels[row]]).inc()
         self._update_drift(decision)
 
+    def count_untested(self, cause: str, inputs: int) -> None:
+        """Count inputs of a batch that were answered without a test."""
+        with COUNTING:
+            self._untested[cause].inc(inputs)
+
     def count_degraded(self, policy: str, inputs: int) -> None:
-        """Count a batch that was answered without a test."""
-        self._degraded[policy].inc(inputs)
+        """Count inputs of a batch that were answered as the on_error policy says."""
+        with COUNTING:
+            self._degraded[policy].inc(inputs)
 
     def count_error(self, kind: str) -> None:
-        """Count a batch that failed."""
-        self._errors[kind].inc()
+        """Count a batch that failed, wholly or in some rows."""
+        with COUNTING:
+            self._errors[kind].inc()
 
     def _update_drift(self, decision: Decision) -> None:
         p_values = decision.p_values[~decision.flagged]
@@ -123,6 +133,5 @@ class Metrics:
             return
         deviations = -ndtri(np.clip(p_values, SMALLEST, 1 - SMALLEST))
         weight = 1 - (1 - 1 / DRIFT_INPUTS) ** len(p_values)
-        with self._drift_lock:
-            self._drift += weight * (float(deviations.mean()) - self._drift)
-            self._drift_gauge.set(self._drift)
+        self._drift += weight * (float(deviations.mean()) - self._drift)
+        self._drift_gauge.set(self._drift)

@@ -19,9 +19,11 @@ class Policy:
         on_flag: `correct` answers the clipped network's best class, other than the original's where that lost more
             confidence than is expected of a clean input; `abstain` answers nothing (label -1, a row of NaN); `original`
             answers as if unflagged.
-        on_error: when the clipped network fails or is late: `raise`, `open` (answer as the original, untested) or
-            `closed` (abstain). In shadow mode it is always `open`. Where the original itself fails, the guard raises.
-        timeout: seconds that the guard waits for the clipped network after the original is done; None waits on.
+        on_error: what becomes of inputs that cannot be tested, being not finite, or because the clipped network fails
+            or is late: `raise`, `open` (answer as the original) or `closed` (abstain). The other inputs of their batch
+            are judged. In shadow mode it is always `open`. Where the original itself fails, the guard raises.
+        timeout: seconds that the guard waits for the clipped network after the original is done; None waits on. Under
+            load it waits longer: until that network has run this long and some times what batches take just now.
 
     Raises:
         OptionError: an option is not one of these values.

@@ -3,9 +3,8 @@
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,10 @@ from onnxruntime.capi import onnxruntime_pybind11_state
 
 from mmguard.batching import run_session
 from mmguard.bundle import Bundle
-from mmguard.errors import InferenceError, ModelError, OptionError, ProviderError
+from mmguard.errors import InferenceError, ModelError, OptionError, ProviderError, TamperedBundleError
 from mmguard.guard.answer import Tail
+from mmguard.guard.forks import abandon, watch
+from mmguard.guard.lanes import Lanes
 from mmguard.manifest import OutputSpec
 from mmguard.runtime import new_session
 
@@ -30,9 +31,6 @@ ORT_ERRORS: tuple[type[Exception], ...] = tuple(
 """All that ONNX Runtime raises; they share no base. `EPFail`, where a device fails, is one of them."""
 PROVIDERS = {"cpu": ("CPUExecutionProvider",), "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider")}
 """Execution providers by device. ONNX Runtime always keeps the CPU for nodes that shape tensors need."""
-
-MAX_PENDING = 64
-"""Batches that may be in flight. A hung network thus holds a bounded number of them, and no later one waits for it."""
 
 PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 """TF32 keeps 10 bits of a product: enough to move a margin gap across the level of the test."""
@@ -47,7 +45,7 @@ class NetworkOutput:
 
     Attributes:
         outputs: the user's own, by name: arrays (N, ...), or a list of N where the model gives a sequence.
-        logits: (N, K) float32.
+        logits: (N, K) float32; a row may be NaN or infinite, which no test can judge.
     """
 
     outputs: dict[str, Any]
@@ -59,9 +57,14 @@ class NetworkOutput:
         return next(iter(self.outputs.values()))
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def default_threads() -> int:
     """Intra-op threads of each of the two sessions: half of the cores that this process may use."""
-    return max(1, len(os.sched_getaffinity(0)) // 2) if hasattr(os, "sched_getaffinity") else 1
+    return max(1, cores() // 2) if hasattr(os, "sched_getaffinity") else 1
 
 
 def open_session(path: Path, providers: Sequence[str], threads: int) -> ort.InferenceSession:
@@ -112,23 +115,78 @@ def _refuse_two_runtimes() -> None:
         )
 
 
+class PlanSession:
+    """A session of one of a bundle's plans.
+
+    A forked process opens it again on first use, since ONNX Runtime's threads do not survive a fork.
+    """
+
+    def __init__(self, bundle: Bundle, form: str, providers: Sequence[str], threads: int) -> None:
+        self._bundle = replace(bundle, path=bundle.path.absolute())
+        self._form, self._providers, self._threads = form, providers, threads
+        self._opening = threading.Lock()
+        self._session: ort.InferenceSession | None = self._open()
+        watch(self)
+
+    def get(self) -> ort.InferenceSession:
+        """The session of this process.
+
+        Raises:
+            BundleError: the bundle is not what it was when the parent process opened it.
+            ProviderError: the provider cannot be had here, as CUDA cannot be where the parent process used it.
+        """
+        if (session := self._session) is not None:
+            return session
+        with self._opening:
+            if self._session is None:
+                self._session = self._open_again()
+            return self._session
+
+    def begin_anew(self) -> None:
+        """Forget the parent's session."""
+        if self._session is not None:
+            abandon(self._session)
+        self._session, self._opening = None, threading.Lock()
+
+    def _open(self) -> ort.InferenceSession:
+        return open_session(self._bundle.plan(self._form), self._providers, self._threads)
+
+    def _open_again(self) -> ort.InferenceSession:
+        if Bundle.open(self._bundle.path).manifest.files != self._bundle.manifest.files:
+            raise TamperedBundleError(
+                f"{self._bundle.path} was replaced after the parent of this process opened it; start the parent again, "
+                "or open the guard in this process"
+            )
+        try:
+            return self._open()
+        except ProviderError as error:
+            raise ProviderError(
+                f"{error}. This process was forked; a device that its parent uses cannot be used here too: open the "
+                "guard in this process"
+            ) from error
+
+
 class Network:
     """One session that gives the user's own outputs and the logits."""
 
-    def __init__(self, session: ort.InferenceSession, output: OutputSpec) -> None:
-        self.session = session
+    def __init__(self, session: PlanSession, output: OutputSpec) -> None:
+        self._session = session
         self._output = output
+
+    @property
+    def session(self) -> ort.InferenceSession:
+        """The session of this process."""
+        return self._session.get()
 
     def __call__(self, x: Array) -> NetworkOutput:
         """Run a batch (N, ...), of the dtype that the model takes.
 
         Raises:
-            InferenceError: the run failed, or a logit is not finite.
+            InferenceError: the run failed.
         """
         names = list(dict.fromkeys((*self._output.names, self._output.logits)))
         found = dict(zip(names, run(self.session, names, x), strict=True))
-        logits = check_finite(found[self._output.logits])
-        return NetworkOutput({name: found[name] for name in self._output.names}, logits)
+        return NetworkOutput({name: found[name] for name in self._output.names}, found[self._output.logits])
 
 
 def run(session: ort.InferenceSession, names: Sequence[str], x: Array) -> list[Any]:
@@ -139,28 +197,8 @@ def run(session: ort.InferenceSession, names: Sequence[str], x: Array) -> list[A
     """
     try:
         return run_session(session, names, x)
-    except ORT_ERRORS as error:
+    except Exception as error:  # its own errors share no base, and it raises MemoryError and RuntimeError too
         raise InferenceError(f"ONNX Runtime failed on a batch of shape {x.shape}: {error}") from error
-
-
-def check_finite(logits: Logits) -> Logits:
-    """Pass finite logits on.
-
-    Raises:
-        InferenceError: some are NaN or infinite, which no test could judge.
-    """
-    if not np.isfinite(logits).all():
-        raise InferenceError("the network gave logits that are NaN or infinite")
-    return logits
-
-
-def _open_tail(bundle: Bundle) -> Tail | None:
-    """What computes the derived outputs of a few rows: always on one thread of the CPU."""
-    manifest = bundle.manifest
-    if not manifest.output.derived:
-        return None
-    session = open_session(bundle.plan("tail"), PROVIDERS["cpu"], 1)
-    return lambda logits: run(session, manifest.output.derived, logits)
 
 
 class NetworkPair:
@@ -176,35 +214,30 @@ class NetworkPair:
         threads = threads or default_threads()
         manifest = bundle.manifest
         self.providers = tuple(providers)
-        self.original, self.clipped = (
-            Network(open_session(bundle.plan(form), providers, threads), manifest.output)
-            for form in ("original", "clipped")
-        )
-        self.tail = _open_tail(bundle)
-        self._pool = ThreadPoolExecutor(max_workers=MAX_PENDING, thread_name_prefix="mmguard")
-        self._slots = threading.BoundedSemaphore(MAX_PENDING)
-
-    def submit(self, network: Callable[[Array], NetworkOutput], x: Array) -> "Future[NetworkOutput]":
-        """Start a network on a batch, on a worker thread. Nothing queues: each batch in flight has its thread.
-
-        Returns:
-            The future output; an `InferenceError` at once where 64 batches are not done, as when a network hangs.
-
-        Raises:
-            InferenceError: the guard is closed.
-        """
-        if not self._slots.acquire(blocking=False):
-            saturated: Future[NetworkOutput] = Future()
-            saturated.set_exception(InferenceError(f"{MAX_PENDING} batches are not done yet"))
-            return saturated
-        try:
-            future = self._pool.submit(network, x)
-        except RuntimeError as error:
-            self._slots.release()
-            raise InferenceError("the guard is closed") from error
-        future.add_done_callback(lambda _: self._slots.release())
-        return future
+        self._sessions = {form: PlanSession(bundle, form, providers, threads) for form in ("original", "clipped")}
+        self.original, self.clipped = (Network(session, manifest.output) for session in self._sessions.values())
+        self.tail: Tail | None = None
+        if manifest.output.derived:  # of a few rows: always on one thread of the CPU
+            session = self._sessions["tail"] = PlanSession(bundle, "tail", PROVIDERS["cpu"], 1)
+            self.tail = lambda logits: run(session.get(), manifest.output.derived, logits)
+        self.lanes = Lanes(max(2, cores()))
+        watch(self)
 
     def close(self) -> None:
         """Let the worker threads end once what they run is done."""
-        self._pool.shutdown(wait=False)
+        self.lanes.close()
+
+    def ready(self) -> None:
+        """Open what this process has not opened yet, being forked, lest it make the first batch late.
+
+        Raises:
+            BundleError, ProviderError: it cannot be opened here.
+        """
+        for session in self._sessions.values():
+            session.get()
+
+    def begin_anew(self) -> None:
+        """Leave the parent's threads, and what waits for them, behind."""
+        closed, self.lanes = self.lanes.closed, Lanes(max(2, cores()))
+        if closed:
+            self.close()

@@ -11,7 +11,7 @@ import onnxruntime as ort
 from mmguard.bundle import Bundle
 from mmguard.errors import InputError, PredictorMismatchError
 from mmguard.guard.guard import Batch, Guard, GuardedBatch
-from mmguard.guard.sessions import NetworkOutput, check_finite, run
+from mmguard.guard.sessions import NetworkOutput, run
 from mmguard.types import Decision
 
 PROBE_TOLERANCE = 1e-3
@@ -88,7 +88,7 @@ class _Guarded:
         outputs = self._predict(x)
         own = outputs.get(self._spec.logits)
         logits = self._guard.networks.original(x).logits if own is None else own
-        return NetworkOutput(outputs, check_finite(logits))
+        return NetworkOutput(outputs, logits)
 
     def _refuse_another_model(self) -> None:
         x = self._guard.bundle.probes().x.astype(self._guard.bundle.manifest.input.dtype)

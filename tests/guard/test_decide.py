@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mmguard.guard.answer import guarded_outputs
-from mmguard.guard.decide import decide
-from mmguard.guard.policy import OnFlag, Policy
+from mmguard.guard.decide import corrected_model, decide, decide_rows, uncorrected, untested
+from mmguard.guard.policy import Mode, OnError, OnFlag, Policy
 from mmguard.manifest import OutputSpec
 from mmguard.mmdf import Criterion, Gap, MmdfTest, Shift
 from mmguard.stats import GaussianNull
@@ -30,6 +30,10 @@ def test_a_flagged_input_is_answered_by_policy(on_flag: OnFlag, labels: list[int
     decision = decide(ORIGINAL, CLIPPED, TEST, Policy(on_flag=on_flag))
     assert decision.flagged.all()
     assert decision.labels.tolist() == labels
+    assert decision.original_labels.tolist() == [0, 0, 0]
+    assert decision.clipped_labels.tolist() == [0, 2, 0]
+    assert decision.margin_gaps.tolist() == [3, 6, -1]
+    assert decision.reasons.tolist() == ["confidence", "both", "confidence"]
     assert decision.corrected.tolist() == [on_flag == "correct" and label != 0 for label in labels]
 
 
@@ -39,3 +43,81 @@ def test_the_output_of_a_decision_that_stays_is_the_original_s_own() -> None:
     np.testing.assert_array_equal(output.argmax(axis=1), decision.labels)
     np.testing.assert_array_equal(output[2], ORIGINAL[2])
     np.testing.assert_array_equal(output[1], CLIPPED[1])
+
+
+@pytest.mark.parametrize(("theta", "reasons"), [(1.0, ["confidence", "both"]), (0.0, ["none", "disagreement"])])
+def test_a_disagreement_is_told_from_lost_confidence(theta: float, reasons: list[str]) -> None:
+    gap = Criterion(Gap((0.0,) * 3, 0.0), GaussianNull(0, 100, 100))
+    test = MmdfTest((gap,), theta, disagreement_theta=1.0)
+    assert decide(ORIGINAL[:2], CLIPPED[:2], test, Policy()).reasons.tolist() == reasons
+
+
+def test_an_input_that_is_not_flagged_keeps_the_original_s_label_though_the_networks_disagree() -> None:
+    test = MmdfTest((Criterion(Gap((0.0,) * 3, 0.0), GaussianNull(0, 100, 100)),), 0.005, 0.005)
+    decision = decide(ORIGINAL, CLIPPED, test, Policy())
+    assert decision.labels.tolist() == [0, 0, 0]
+    assert decision.clipped_labels.tolist() == [0, 2, 0]
+    assert decision.reasons.tolist() == ["none"] * 3
+    assert not decision.flagged.any()
+
+
+def test_only_the_flagged_of_a_batch_are_answered_otherwise() -> None:
+    test = MmdfTest((Criterion(Gap((0.0,) * 3, 0.0), GaussianNull(0, 2, 100)),), 0.005, 0.005)  # of gaps 3 and 6
+    assert decide(ORIGINAL[:2], CLIPPED[:2], test, Policy()).labels.tolist() == [0, 2]
+    assert decide(ORIGINAL[:2], CLIPPED[:2], test, Policy(on_flag="abstain")).labels.tolist() == [0, -1]
+
+
+@pytest.mark.parametrize("mode", ["shadow", "enforce"])
+def test_without_a_test_the_clipped_network_answers_unless_in_shadow(mode: Mode) -> None:
+    decision = corrected_model(ORIGINAL, CLIPPED, Policy(mode=mode))
+    assert decision.labels.tolist() == ([0, 0, 0] if mode == "shadow" else [0, 2, 0])
+    assert decision.original_labels.tolist() == [0, 0, 0]
+    assert decision.clipped_labels.tolist() == [0, 2, 0]
+    assert decision.reasons.tolist() == ["none"] * 3
+    assert not decision.flagged.any()
+    assert not decision.corrected.any()
+
+
+@pytest.mark.parametrize(
+    ("policy", "labels"),
+    [
+        (Policy(on_error="open"), [2, -1, 1]),
+        (Policy(on_error="closed"), [-1, -1, -1]),
+        (Policy(mode="shadow", on_error="closed"), [2, -1, 1]),
+        (Policy(mode="shadow", on_error="raise"), [2, -1, 1]),
+    ],
+)
+def test_what_is_untested_is_answered_by_policy_and_never_where_the_original_decides_for_nothing(
+    policy: Policy, labels: list[int]
+) -> None:
+    decision = untested(np.array([[1, 2, 3], [np.nan, 9, 0], [0, 5, 1]], np.float32), policy)
+    assert decision.labels.tolist() == labels
+    assert decision.original_labels.tolist() == [2, -1, 1]
+    assert decision.clipped_labels.tolist() == [-1, -1, -1]
+    assert decision.reasons.tolist() == ["untested"] * 3
+    assert np.isnan([decision.p_values, decision.margin_gaps]).all()
+    assert not decision.flagged.any()
+    assert not decision.corrected.any()
+
+
+def test_rows_that_can_be_judged_are_and_the_others_are_untested() -> None:
+    rows, policy = np.array([True, False, True]), Policy(on_error="open")
+    decision = decide_rows(
+        ORIGINAL, np.where(rows[:, None], CLIPPED, np.nan), rows, lambda a, b: decide(a, b, TEST, policy), policy
+    )
+    assert decision.labels.tolist() == [1, 0, 0]
+    assert decision.clipped_labels.tolist() == [0, -1, 0]
+    assert decision.reasons.tolist() == ["confidence", "untested", "confidence"]
+    assert decision.flagged.tolist() == [True, False, True]
+    assert decision.corrected.tolist() == [True, False, False]
+    np.testing.assert_array_equal(decision.margin_gaps, [3, np.nan, -1])
+
+
+@pytest.mark.parametrize(("on_error", "labels"), [("open", [0, 0, 0]), ("closed", [-1, -1, 0])])
+def test_a_correction_that_fails_leaves_the_flag_and_is_answered_by_policy(
+    on_error: OnError, labels: list[int]
+) -> None:
+    decision = uncorrected(decide(ORIGINAL, CLIPPED, TEST, Policy()), Policy(on_error=on_error))
+    assert decision.labels.tolist() == labels
+    assert decision.flagged.tolist() == [True] * 3
+    assert decision.corrected.tolist() == [False] * 3

@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from mmguard.errors import InferenceError, InputError
 from mmguard.guard import Guard, Policy
-from mmguard.guard.metrics import DRIFT_INPUTS, MARGIN_GAP_BUCKETS, P_VALUE_BUCKETS, Metrics
+from mmguard.guard.metrics import DRIFT_INPUTS, ERROR_KINDS, MARGIN_GAP_BUCKETS, P_VALUE_BUCKETS, Metrics
 from mmguard.types import Decision
 from tests.bundles import CLASSES, add_trigger, clean_inputs, write_tiny_bundle
 from tests.guard.serving.servers import Gate
@@ -94,6 +94,8 @@ def test_untested_inputs_are_counted_as_degraded(
     other = {"open": "closed", "closed": "open"}[on_error]
     assert (value("degraded_total", policy=on_error), value("degraded_total", policy=other)) == (len(MIXED), 0)
     assert (value("errors_total", kind="inference"), value("inputs_total")) == (1, 0)
+    causes = {cause: value("untested_total", cause=cause) for cause in ERROR_KINDS}
+    assert causes == {"input": 0, "inference": len(MIXED), "timeout": 0, "overload": 0}
 
 
 def test_failures_are_counted_once_by_kind(
@@ -155,6 +157,7 @@ def test_the_names_are_those_of_the_docs(tiny_bundle: Path, registry: CollectorR
         "mmguard_corrections": "counter",
         "mmguard_detections_by_label": "counter",
         "mmguard_errors": "counter",
+        "mmguard_untested": "counter",
         "mmguard_degraded": "counter",
         "mmguard_p_value": "histogram",
         "mmguard_margin_gap": "histogram",

@@ -216,7 +216,6 @@ def test_a_scan_whose_networks_judge_nothing_is_no_success(guard: Guard, tmp_pat
         list(scan(stub, tmp_path / "x.npy"))
 
 
-@pytest.mark.heavy  # together with a guard that judges each row by itself
 def test_a_row_that_overflows_a_real_network_is_untested_alone(guard: Guard, tmp_path: Path) -> None:
     x = clean_inputs(100, seed=5)
     x[70] = np.finfo(np.float32).max

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from mmguard import __version__
-from mmguard.errors import InferenceError, InputError, OptionError, RequestTooLargeError
+from mmguard.errors import InferenceError, InputError, OptionError, OverloadError, RequestTooLargeError
 from mmguard.guard.guard import Guard, GuardedBatch
 from mmguard.guard.serving.body import MAX_JSON_BYTES, MAX_REQUEST_BYTES, decompress, read_body
 from mmguard.guard.serving.drain import DrainMiddleware
@@ -68,7 +68,8 @@ def create_app(
             HTTPException: _on_http_error,
             InputError: _on_error(400),
             RequestTooLargeError: _on_error(413),
-            InferenceError: _on_inference_error,
+            InferenceError: _on_error(500),
+            OverloadError: _on_overload,
             ClientDisconnect: _on_error(400),
             Exception: _on_defect,
         },
@@ -173,10 +174,8 @@ def _on_error(status: int) -> Callable[[Request, Exception], Awaitable[Response]
     return respond
 
 
-async def _on_inference_error(request: Request, error: Exception) -> Response:
-    if type(error).__name__ == "OverloadError":
-        return JSONResponse({"error": str(error)}, 503, {"Retry-After": "1"})
-    return JSONResponse({"error": str(error)}, 500)
+async def _on_overload(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 503, {"Retry-After": "1"})
 
 
 async def _on_defect(request: Request, error: Exception) -> Response:

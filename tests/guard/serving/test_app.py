@@ -19,7 +19,7 @@ import tritonclient.http as triton
 from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
-from mmguard.errors import InferenceError
+from mmguard.errors import OverloadError
 from mmguard.guard import Guard, GuardedBatch, Policy
 from mmguard.guard.serving.server import create_app
 from mmguard.types import Decision
@@ -301,7 +301,7 @@ def test_a_failing_network_is_answered_by_the_policy(tmp_path: Path, on_error: A
         response = httpx.post(f"http://{server.address}{INFER}", json=request_of(clean_inputs(2)))
     assert response.status_code == status
     if status == 500:
-        assert response.json() == {"error": "the network gave logits that are NaN or infinite"}
+        assert response.json() == {"error": "logits of the clipped network: rows 0, 1 are NaN or infinite"}
     else:
         assert response.json()["outputs"][4]["data"] == [None, None]
 
@@ -398,9 +398,6 @@ async def ask(app: Any) -> httpx.Response:
 def test_too_many_batches_in_flight_are_answered_503_and_when_to_come_again(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class OverloadError(InferenceError):
-        pass
-
     def refuse(x: Array) -> None:
         raise OverloadError("too many batches are in flight")
 
