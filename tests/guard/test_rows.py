@@ -399,7 +399,7 @@ def test_in_shadow_mode_too_much_to_do_costs_the_test_and_nothing_else(
     [
         ([3], "row 3 is"),
         ([0, 7], "rows 0, 7 are"),
-        (range(10), "rows 0, 1, 2, 3, 4, 5, 6, 7 and 2 more are"),
+        (range(10), "rows 0, 1, 2, 3, 4 and 5 more are"),
     ],
 )
 def test_rows_are_named_but_not_thousands(rows: Any, said: str) -> None:
