@@ -69,6 +69,14 @@ class PredictorMismatchError(MmguardError):
     """The predictor to be wrapped is not the bundle's model."""
 
 
+class UnguardedError(MmguardError, AttributeError):
+    """What is asked of a wrapped predictor runs its model past the guard, or might."""
+
+
+class NotCopyableError(MmguardError, TypeError):
+    """A guarded predictor cannot be copied or pickled."""
+
+
 class InferenceError(MmguardError):
     """The networks could not answer: a failed or late run, or outputs that are not finite."""
 

@@ -121,6 +121,10 @@ class Guard:
             return self._degrade(answer, error)
         return self._judge(answer, clipped)
 
+    def count_error(self, kind: str) -> None:
+        """Count a failure beside the guard's own, by a kind of `mmguard_errors_total`."""
+        self._metrics.count_error(kind)
+
     def close(self) -> None:
         """Stop the worker threads."""
         self.networks.close()

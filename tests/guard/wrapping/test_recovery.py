@@ -1,0 +1,153 @@
+"""A predictor that gives probabilities runs once; the bundle's original does not run beside it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmguard.guard import Guard, Policy, wrap
+from mmguard.types import Decision
+from tests.bundles import Array, add_trigger, clean_inputs
+from tests.guard.wrapping.endings import (
+    ENDINGS,
+    RECOVERED,
+    callable_of,
+    rows_of_the_original,
+    session_of,
+    write_ended_bundle,
+)
+
+MIXED = np.concatenate([clean_inputs(60, seed=3), add_trigger(clean_inputs(40, seed=4))])
+OPTIONS: dict[str, Any] = {"registry": None, "threads": 1}
+SCALES = dict.fromkeys(("sigmoid", "flat sigmoid", "both of a sigmoid"), 0.1)
+"""Of the logits, where not 1: above 9, float32's sigmoid is too near 1 for logits to come back."""
+
+
+def judged(bundle: Path, x: Array = MIXED, **policy: Any) -> tuple[Decision, dict[str, Any]]:
+    """What the guard says of its own two networks."""
+    with Guard(bundle, policy=Policy(**policy), **OPTIONS) as guard:
+        result = guard.infer(x)
+        return result.decision, result.outputs
+
+
+def assert_same(found: Decision, expected: Decision) -> None:
+    for name in ("labels", "original_labels", "clipped_labels", "flagged", "corrected", "reasons"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+    np.testing.assert_allclose(found.margin_gaps, expected.margin_gaps, atol=2e-3)
+    np.testing.assert_allclose(found.p_values, expected.p_values, rtol=0.05, atol=1e-12)
+
+
+@pytest.mark.parametrize("policy", [{}, {"on_flag": "abstain"}, {"mode": "shadow"}], ids=str)
+@pytest.mark.parametrize("end", ENDINGS)
+def test_decisions_and_answers_are_those_of_the_guard_s_own_networks(
+    tmp_path: Path, end: str, policy: dict[str, Any]
+) -> None:
+    bundle, decisions = write_ended_bundle(tmp_path / "b", ENDINGS[end]), list[Decision]()
+    expected, outputs = judged(bundle, **policy)
+    safe = wrap(session_of(bundle), bundle, policy=Policy(**policy), on_decision=decisions.append, **OPTIONS)
+    answers = safe.run(None, {"image": MIXED})
+    assert_same(decisions[0], expected)
+    assert expected.flagged.any()
+    assert not expected.flagged.all()
+    for answer, output in zip(answers, outputs.values(), strict=True):
+        if isinstance(output, list):
+            assert list(map(str, answer)) == list(map(str, output))
+        else:
+            np.testing.assert_array_equal(answer, output)
+
+
+@pytest.mark.parametrize("end", RECOVERED)
+def test_the_original_does_not_run_beside_a_session_that_gives_probabilities(tmp_path: Path, end: str) -> None:
+    bundle = write_ended_bundle(tmp_path / "b", ENDINGS[end], scale=SCALES.get(end, 1))
+    safe = wrap(session_of(bundle), bundle, **OPTIONS)
+    rows = rows_of_the_original(safe)
+    safe.run(None, {"image": MIXED})
+    assert sum(rows) == 0
+
+
+@pytest.mark.parametrize("end", sorted({*ENDINGS} - {*RECOVERED}))
+def test_the_original_runs_where_the_answers_have_lost_the_logits(tmp_path: Path, end: str) -> None:
+    bundle = write_ended_bundle(tmp_path / "b", ENDINGS[end])
+    safe = wrap(session_of(bundle), bundle, **OPTIONS)
+    rows = rows_of_the_original(safe)
+    safe.run(None, {"image": MIXED})
+    assert rows == [len(MIXED)]
+
+
+@pytest.mark.parametrize("end", ["softmax", "log-softmax", "sigmoid"])
+def test_a_corrected_model_needs_no_original_either(tmp_path: Path, end: str) -> None:
+    bundle = write_ended_bundle(tmp_path / "b", ENDINGS[end], (), SCALES.get(end, 1))
+    safe = wrap(session_of(bundle), bundle, **OPTIONS)
+    rows = rows_of_the_original(safe)
+    (answer,) = safe.run(None, {"image": MIXED})
+    np.testing.assert_array_equal(answer, next(iter(judged(bundle)[1].values())))
+    assert sum(rows) == 0
+
+
+@pytest.mark.parametrize(("end", "count"), [("softmax", len(MIXED)), ("sigmoid", 0)])
+def test_a_test_of_the_logits_level_runs_the_original_but_after_a_sigmoid(tmp_path: Path, end: str, count: int) -> None:
+    """Of two classes by one sigmoid the logits are (0, s), so there the level is known."""
+    statistics, decisions = ("excess_gap", "shift"), list[Decision]()
+    bundle = write_ended_bundle(tmp_path / "b", ENDINGS[end], statistics, SCALES.get(end, 1))
+    safe = wrap(session_of(bundle), bundle, on_decision=decisions.append, **OPTIONS)
+    rows = rows_of_the_original(safe)
+    safe.run(None, {"image": MIXED})
+    assert sum(rows) == count
+    assert_same(decisions[0], judged(bundle)[0])
+
+
+@pytest.mark.parametrize(("end", "scale"), [("softmax", 40), ("sigmoid", 1), ("both of a sigmoid", 1)])
+def test_only_rows_too_near_0_or_1_run_the_original(tmp_path: Path, end: str, scale: float) -> None:
+    bundle, decisions = write_ended_bundle(tmp_path / "b", ENDINGS[end], scale=scale), list[Decision]()
+    safe = wrap(session_of(bundle), bundle, on_decision=decisions.append, **OPTIONS)
+    rows = rows_of_the_original(safe)
+    (answer,) = safe.run(None, {"image": MIXED})
+    assert 0 < sum(rows) < len(MIXED)
+    assert len(rows) == 1
+    expected, outputs = judged(bundle)
+    assert_same(decisions[0], expected)
+    np.testing.assert_array_equal(answer, next(iter(outputs.values())))
+
+
+def test_rows_that_cannot_be_told_apart_are_the_original_s(tmp_path: Path) -> None:
+    """Logits that differ by less than a probability can say, and the second of which wins, among others."""
+    bundle, decisions = write_ended_bundle(tmp_path / "b", ENDINGS["softmax"], scale=1e-7), list[Decision]()
+    safe = wrap(session_of(bundle), bundle, on_decision=decisions.append, **OPTIONS)
+    safe.run(None, {"image": MIXED})
+    np.testing.assert_array_equal(decisions[0].original_labels, judged(bundle)[0].original_labels)
+
+
+def test_one_input_and_none_are_answered(tmp_path: Path) -> None:
+    for end in RECOVERED:
+        bundle = write_ended_bundle(tmp_path / end, ENDINGS[end])
+        safe = wrap(session_of(bundle), bundle, **OPTIONS)
+        for n in (0, 1):
+            (*_, answer) = safe.run(None, {"image": MIXED[:n]})
+            assert len(answer) == n
+
+
+def test_a_callable_that_gives_probabilities_does_not_run_the_original(tmp_path: Path) -> None:
+    for end in ("softmax", "log-softmax", "sigmoid"):
+        bundle = write_ended_bundle(tmp_path / end, ENDINGS[end], scale=SCALES.get(end, 1))
+        safe = wrap(callable_of(bundle), bundle, **OPTIONS)
+        rows = rows_of_the_original(safe)
+        np.testing.assert_allclose(safe(MIXED), next(iter(judged(bundle)[1].values())), rtol=1e-6, atol=1e-6)
+        assert sum(rows) == 0
+
+
+def test_a_predictor_that_writes_to_its_input_is_judged_by_what_was_given(tmp_path: Path) -> None:
+    ending = ENDINGS["label"]
+    bundle, decisions = write_ended_bundle(tmp_path / "b", ending), list[Decision]()
+    predict = callable_of(bundle)
+
+    def writes(x: Array) -> Array:
+        answer = predict(x)
+        x[:] = 0
+        return answer
+
+    safe = wrap(writes, bundle, on_decision=decisions.append, **OPTIONS)
+    given = MIXED.copy()
+    safe(given)
+    assert_same(decisions[0], judged(bundle)[0])
+    np.testing.assert_array_equal(given, MIXED)
