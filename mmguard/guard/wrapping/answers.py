@@ -11,7 +11,7 @@ from mmguard.bundle import Bundle
 from mmguard.errors import PredictorMismatchError
 from mmguard.guard.guard import Batch, Guard, GuardedBatch
 from mmguard.guard.wrapping import recovery
-from mmguard.guard.wrapping.original import OnDecision, WrappedOriginal, probes_of, refuse_another_model
+from mmguard.guard.wrapping.original import OnDecision, Outputs, WrappedOriginal, probes_of, refuse_another_model
 from mmguard.guard.wrapping.recovery import LogitRecovery
 from mmguard.guard.wrapping.views import View, find_view
 from mmguard.manifest import OutputSpec
@@ -34,21 +34,27 @@ class Answers:
         name: of the answer among the outputs that pass through it.
         view: of the logits; None for an output of the bundle's model.
         recovery: of the logits from the answer, where it is not they.
-        dtype: of the answer.
     """
 
     wrapped: WrappedOriginal
     name: str
     view: View | None
     recovery: LogitRecovery | None
-    dtype: np.dtype[Any]
 
     def __call__(self, x: Batch, ask: Ask) -> tuple[Array, Decision]:
         """Judge a batch (N, ...); returns the predictor's answer (N, ...) with the policy applied, and the decision."""
-        result = self.wrapped.infer(x, lambda given: {self.name: checked(ask(given), len(given))}, self.recovery)
-        own = self.name in self.wrapped.output.names
-        answer: Array = result.outputs[self.name] if own else self._with_policy(result)
-        return answer.astype(self.dtype, copy=False), result.decision
+        dtype = np.dtype(np.float32)
+
+        def predict(given: Batch) -> Outputs:
+            nonlocal dtype
+            own = checked(ask(given), len(given))
+            dtype = own.dtype
+            return {self.name: own}
+
+        result = self.wrapped.infer(x, predict, self.recovery)
+        is_output = self.name in self.wrapped.output.names
+        answer: Array = result.outputs[self.name] if is_output else self._with_policy(result)
+        return answer.astype(dtype, copy=False), result.decision
 
     def _with_policy(self, result: GuardedBatch) -> Array:
         assert self.view is not None, "only a view is no output of the model"
@@ -86,8 +92,8 @@ def view_answers(bundle: Bundle, wrapped: WrappedOriginal, view: View, found: Ar
         bundle: with the model's own outputs. wrapped: of `of_logits_alone`. found: (n, ...), for the probes.
     """
     if view.form is None:
-        return Answers(wrapped, wrapped.output.logits, view, None, found.dtype)
-    return Answers(wrapped, ANSWER, view, recovery.of_view(bundle, view, ANSWER, found), found.dtype)
+        return Answers(wrapped, wrapped.output.logits, view, None)
+    return Answers(wrapped, ANSWER, view, recovery.of_view(bundle, view, ANSWER, found))
 
 
 def answers_of(bundle: Bundle, ask: Ask, on_decision: OnDecision | None, options: dict[str, Any]) -> Answers:
@@ -113,7 +119,7 @@ def answers_of(bundle: Bundle, ask: Ask, on_decision: OnDecision | None, options
     outputs = {names[0]: found}
     refuse_another_model(bundle, outputs, guard.networks.original(x).outputs)
     back = recovery.of_outputs(bundle, outputs)
-    return Answers(WrappedOriginal(guard, on_decision), names[0], None, back, found.dtype)
+    return Answers(WrappedOriginal(guard, on_decision), names[0], None, back)
 
 
 def probed(bundle: Bundle, ask: Callable[[Batch], Any]) -> Any:

@@ -109,14 +109,19 @@ def of_view(bundle: Bundle, view: View, name: str, output: Any) -> LogitRecovery
 
 
 def _candidates(name: str, output: Any, classes: int) -> Iterator[LogitRecovery]:
-    """Ways back that the array's shape and dtype allow, of each form the most generous limits first."""
+    """Ways back that the array's shape and precision allow, of each form the most generous limits first."""
     values = as_array(output)
-    if values.dtype not in (np.float32, np.float64):
+    if values.dtype not in (np.float32, np.float64) or _is_half(values):
         return
     for form in FORMS:
         if form.fits(values, classes):
             for least in _limits(values, classes):
                 yield LogitRecovery(name, form, least)
+
+
+def _is_half(values: npt.NDArray[np.floating]) -> bool:
+    """Whether all values would fit into float16 or bfloat16: the last 13 bits of float32 are neither's."""
+    return not (values.astype(np.float32).view(np.uint32) & 0x1FFF).any()
 
 
 def _limits(values: npt.NDArray[np.floating], classes: int) -> list[FloatArray]:

@@ -16,6 +16,7 @@ from mmguard.exporter import read_classifier, run, write_clipped, write_plans
 from mmguard.guard.wrapping.face import Face
 from mmguard.manifest import CriterionSpec, NullSpec
 from mmguard.mmdf import Criterion
+from mmguard.types import InputSpec
 from tests.bundles import Array, clean_inputs, tiny_bounds, tiny_network, write_tiny_bundle
 
 FLOAT, HALF, LABEL, TEXT = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.STRING
@@ -108,18 +109,29 @@ def write_ended_bundle(
     out: Path, ending: Ending, statistics: Iterable[str] = ("excess_gap",), scale: float = 1
 ) -> Path:
     """Write a bundle of `model_of`, with its plans as calibration writes them; no statistics make it one of MMOM."""
-    source = write_tiny_bundle(out.with_name(f"{out.name}.source")) / "original.onnx"
-    manifest, x = Bundle.open(source.parent).manifest, clean_inputs(200)
-    model = out.with_name(f"{out.name}.onnx")
-    onnx.save(model_of(ending, scale), model)
-    classifier, bounds = read_classifier(model), tiny_bounds(tiny_network())
-    name = classifier.output.logits
+    probes = np.random.default_rng(2).random((4, 3, 8, 8), dtype=np.float32)
+    model, bounds = model_of(ending, scale), tiny_bounds(tiny_network())
+    return write_bundle(out, model, bounds, clean_inputs(200), probes, statistics)
+
+
+def write_bundle(
+    out: Path,
+    model: onnx.ModelProto,
+    bounds: dict[str, Array],
+    x: Array,
+    probes: Array,
+    statistics: Iterable[str] = ("excess_gap",),
+) -> Path:
+    """Write a bundle of a model by these bounds, its null fitted on inputs x."""
+    manifest = Bundle.open(write_tiny_bundle(out.with_name(f"{out.name}.tiny"))).manifest
+    path = out.with_name(f"{out.name}.onnx")
+    onnx.save(model, path)
+    classifier = read_classifier(path)
+    name, forms = classifier.output.logits, ("original", "clipped")
     with staged(out) as folder:
-        shutil.copyfile(model, folder / "original.onnx")
+        shutil.copyfile(path, folder / "original.onnx")
         write_clipped(classifier, bounds, folder / "clipped.onnx")
         plans = write_plans(folder, classifier)
-        probes = np.random.default_rng(2).random((4, 3, 8, 8), dtype=np.float32)
-        forms = ("original", "clipped")
         write_tensors(folder / BOUNDS, bounds)
         probed = {form: run(folder / plans[form], probes, name) for form in forms}
         write_tensors(folder / PROBES, {"x": probes, **probed})
@@ -127,16 +139,16 @@ def write_ended_bundle(
         fitted = {each: Criterion.fit(each, original, clipped, None)[0] for each in statistics}
         criteria = tuple(CriterionSpec.of(each, criterion) for each, criterion in fitted.items())
         margins = dict.fromkeys(("sample", "shared"), (1.0,) * original.shape[1])
-        figures = replace(manifest.calibration, original_margins=margins, clipped_margins=margins)
-        ended = replace(
+        written = replace(
             manifest,
+            input=InputSpec(classifier.input_name, (None, *x.shape[1:]), x.min(axis=0), x.max(axis=0)),
             output=classifier.output,
             plans=plans,
-            classes=manifest.classes[: original.shape[1]],
+            classes=tuple(f"class{k}" for k in range(original.shape[1])),
             null=NullSpec("gaussian", len(x), 0.005, 0.05, criteria, ()) if criteria else None,
-            calibration=figures,
+            calibration=replace(manifest.calibration, original_margins=margins, clipped_margins=margins),
         )
-        write(folder, ended, {"started": "2000-01-01T00:00:00+00:00"})
+        write(folder, written, {"started": "2000-01-01T00:00:00+00:00"})
     return out
 
 

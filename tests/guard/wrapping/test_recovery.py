@@ -136,6 +136,18 @@ def test_a_callable_that_gives_probabilities_does_not_run_the_original(tmp_path:
         assert sum(rows) == 0
 
 
+def test_probabilities_of_half_precision_run_the_original_whatever_their_dtype(tmp_path: Path) -> None:
+    bundle = write_ended_bundle(tmp_path / "b", ENDINGS["softmax"])
+    predict, decisions = callable_of(bundle), list[Decision]()
+    safe = wrap(
+        lambda x: predict(x).astype(np.float16).astype(np.float64), bundle, on_decision=decisions.append, **OPTIONS
+    )
+    rows = rows_of_the_original(safe)
+    safe(MIXED)
+    assert rows == [len(MIXED)]
+    assert_same(decisions[0], judged(bundle)[0])
+
+
 def test_a_predictor_that_writes_to_its_input_is_judged_by_what_was_given(tmp_path: Path) -> None:
     ending = ENDINGS["label"]
     bundle, decisions = write_ended_bundle(tmp_path / "b", ending), list[Decision]()

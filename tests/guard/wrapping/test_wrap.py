@@ -222,7 +222,8 @@ def test_what_is_no_predictor_is_refused_with_what_to_pass(tiny_bundle: Path) ->
         (safe.guard, "guarded already"),
         (safe, "guarded already"),
         (Labels, "pass an object of that class"),
-        ({}, "got dict; pass an onnxruntime.InferenceSession or a callable"),
+        (Labels(), "predict without predict_proba"),
+        ({}, "got dict; pass an onnxruntime.InferenceSession, a torch.nn.Module, a classifier"),
         (None, "got NoneType; pass an"),
     ):
         with pytest.raises(OptionError, match=advice):
