@@ -73,8 +73,8 @@ class UnguardedError(MmguardError, AttributeError):
     """What is asked of a wrapped predictor runs its model past the guard, or might."""
 
 
-class NotCopyableError(MmguardError, TypeError):
-    """A guarded predictor cannot be copied or pickled."""
+class CopyError(MmguardError, TypeError):
+    """An open guard was to be copied or pickled."""
 
 
 class InferenceError(MmguardError):

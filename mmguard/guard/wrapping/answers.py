@@ -136,5 +136,5 @@ def probed(bundle: Bundle, ask: Callable[[Batch], Any]) -> Any:
     except Exception as error:
         raise PredictorMismatchError(
             f"the predictor fails on the bundle's probes, {x.dtype} {x.shape}: {type(error).__name__}: {error}; a "
-            "callable takes NumPy arrays, a session or a module may be wrapped as it is"
+            "callable is given a NumPy array, a session or a torch.nn.Module is wrapped as it is"
         ) from error

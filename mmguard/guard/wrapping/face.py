@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar, Never
 
-from mmguard.errors import NotCopyableError, UnguardedError
+from mmguard.errors import CopyError, UnguardedError
 from mmguard.guard.guard import Guard
 
 
@@ -38,7 +38,7 @@ class Face:
         raise UnguardedError(f"{name!r} of the wrapped predictor might run its model past the guard; {advice}")
 
     def __reduce_ex__(self, protocol: object) -> Never:
-        raise NotCopyableError(
+        raise CopyError(
             f"a {type(self).__name__} holds open sessions and threads, so it cannot be copied or pickled; call "
             "mmguard.wrap again where it is needed"
         )

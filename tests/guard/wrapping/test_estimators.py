@@ -17,7 +17,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mmguard.errors import NotCopyableError, OptionError, PredictorMismatchError
+from mmguard.errors import CopyError, OptionError, PredictorMismatchError
 from mmguard.guard import Guard, Policy, wrap
 from mmguard.types import Decision
 from tests.bundles import Array
@@ -247,5 +247,5 @@ def test_a_guarded_classifier_is_not_copied(tmp_path: Path) -> None:
     case = case_of(tmp_path, 3)
     safe = wrap(case.classifier, case.bundle, **OPTIONS)
     for copied in (copy.copy, copy.deepcopy, pickle.dumps):
-        with pytest.raises(NotCopyableError, match="GuardedClassifier"):
+        with pytest.raises(CopyError, match="GuardedClassifier"):
             copied(safe)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmguard.errors import InputError, NotCopyableError, PredictorMismatchError
+from mmguard.errors import CopyError, InputError, PredictorMismatchError
 from mmguard.guard import Guard, Policy, wrap
 from mmguard.types import Decision
 from tests.bundles import Array, Tail, add_trigger, clean_inputs, tiny_network, write_tiny_bundle
@@ -142,5 +142,5 @@ def test_nothing_of_a_module_that_predicts_is_handed_through(tiny_bundle: Path) 
     for name in ("to", "train", "half"):
         with pytest.raises(AttributeError, match="change the module before you wrap it"):
             getattr(safe, name)
-    with pytest.raises(NotCopyableError, match="GuardedModule"):
+    with pytest.raises(CopyError, match="GuardedModule"):
         safe.__reduce_ex__(4)

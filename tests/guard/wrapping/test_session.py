@@ -15,7 +15,7 @@ import onnxruntime as ort
 import pytest
 from prometheus_client import CollectorRegistry
 
-from mmguard.errors import InferenceError, InputError, MmguardError, NotCopyableError, PredictorMismatchError
+from mmguard.errors import CopyError, InferenceError, InputError, MmguardError, PredictorMismatchError
 from mmguard.guard import Guard, Policy, wrap
 from mmguard.guard.sessions import ORT_ERRORS
 from mmguard.guard.wrapping import GuardedSession
@@ -242,7 +242,7 @@ def test_a_session_of_a_fixed_batch_takes_any(tiny_bundle: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_copies_say_that_they_cannot_be(tiny_bundle: Path, copied: Callable[[Any], Any]) -> None:
-    with pytest.raises(NotCopyableError, match=r"GuardedSession holds open sessions.*call mmguard\.wrap again"):
+    with pytest.raises(CopyError, match=r"GuardedSession holds open sessions.*call mmguard\.wrap again"):
         copied(wrapped(tiny_bundle))
 
 

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from mmguard.errors import InferenceError, NotCopyableError, OptionError, PredictorMismatchError
+from mmguard.errors import CopyError, InferenceError, OptionError, PredictorMismatchError
 from mmguard.guard import Guard, Policy, wrap
 from mmguard.types import Decision
 from tests.bundles import Array, Tail, add_trigger, clean_inputs, write_tiny_bundle
@@ -241,7 +241,7 @@ def test_a_callable_that_fails_on_the_probes_is_refused_with_its_reason(tiny_bun
 def test_a_guarded_callable_cannot_be_copied_or_pickled(tiny_bundle: Path) -> None:
     safe = wrap(callable_of(tiny_bundle), tiny_bundle, **OPTIONS)
     for copied in (copy.copy, copy.deepcopy, pickle.dumps):
-        with pytest.raises(NotCopyableError, match=r"call mmguard\.wrap again"):
+        with pytest.raises(CopyError, match=r"call mmguard\.wrap again"):
             copied(safe)
     with pytest.raises(AttributeError, match="might run its model past the guard"):
         safe.__wrapped__  # noqa: B018
