@@ -65,16 +65,16 @@ class ProviderError(MmguardError):
     """The execution provider that was asked for cannot be had."""
 
 
-class PredictorMismatchError(MmguardError):
-    """The predictor to be wrapped is not the bundle's model."""
-
-
 class UnguardedError(MmguardError, AttributeError):
     """What is asked of a wrapped predictor runs its model past the guard, or might."""
 
 
 class CopyError(MmguardError, TypeError):
     """An open guard was to be copied or pickled."""
+
+
+class PredictorMismatchError(MmguardError):
+    """The predictor to be wrapped is not the bundle's model."""
 
 
 class InferenceError(MmguardError):

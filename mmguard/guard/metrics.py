@@ -16,7 +16,7 @@ from mmguard.types import Decision, Reason
 P_VALUE_BUCKETS = (1e-6, 1e-5, 1e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 MARGIN_GAP_BUCKETS = (-20.0, -10.0, -5.0, -2.0, -1.0, 0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
 STAGES = ("original", "clipped", "test")
-ERROR_KINDS = ("input", "inference", "timeout", "on_decision")
+ERROR_KINDS = ("input", "inference", "timeout")
 SMALLEST = 1e-15
 """p-values nearer to 0 or 1 count as this: rounded to 0 or 1 they would be infinitely many deviations away."""
 DRIFT_INPUTS = 1000
@@ -84,7 +84,8 @@ class Metrics:
             r: all_models.detections.labels(self._model, r) for r in Reason if r not in (Reason.NONE, Reason.UNTESTED)
         }
         self._seconds = {stage: all_models.seconds.labels(self._model, stage) for stage in STAGES}
-        self._errors = {kind: all_models.errors.labels(self._model, kind) for kind in ERROR_KINDS}
+        kinds = (*ERROR_KINDS, "on_decision")  # the last of a wrapped predictor's callback, which costs no answer
+        self._errors = {kind: all_models.errors.labels(self._model, kind) for kind in kinds}
         self._degraded = {policy: all_models.degraded.labels(self._model, policy) for policy in ("open", "closed")}
         all_models.info.labels(self._model, bundle.digest(), manifest.preset, theta).set(1)
 
