@@ -88,7 +88,8 @@ def wrap(predictor: Any, bundle: str | Path | Bundle, *, on_decision: OnDecision
     | a callable | a call with an array (N, ...), which returns an array (N, ...) |
 
     A session answers all outputs of the bundle's model. Any other predictor answers one array: the model's one output,
-    or its logits, their probabilities or the logarithms of these, whichever of them the model itself gives.
+    or its logits, their probabilities or the logarithms of these, whichever of them the model itself gives; of two
+    classes also the probability of the second alone, or that before its sigmoid.
 
     The test needs the logits of the original. The logarithms of probabilities are the logits up to a constant of each
     row, and most tests do without it. So a predictor that answers probabilities runs once, and the bundle's original

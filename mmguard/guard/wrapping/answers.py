@@ -43,18 +43,17 @@ class Answers:
 
     def __call__(self, x: Batch, ask: Ask) -> tuple[Array, Decision]:
         """Judge a batch (N, ...); returns the predictor's answer (N, ...) with the policy applied, and the decision."""
-        dtype = np.dtype(np.float32)
+        own: Array = np.empty(0)
 
         def predict(given: Batch) -> Outputs:
-            nonlocal dtype
+            nonlocal own
             own = checked(ask(given), len(given))
-            dtype = own.dtype
             return {self.name: own}
 
         result = self.wrapped.infer(x, predict, self.recovery)
         is_output = self.name in self.wrapped.output.names
         answer: Array = result.outputs[self.name] if is_output else self._with_policy(result)
-        return answer.astype(dtype, copy=False), result.decision
+        return answer.reshape(own.shape).astype(own.dtype, copy=False), result.decision
 
     def _with_policy(self, result: GuardedBatch) -> Array:
         assert self.view is not None, "only a view is no output of the model"
@@ -63,7 +62,7 @@ class Answers:
             return self.view.of(logits)
         changed = decision.corrected | (decision.labels == ABSTAIN)
         answer: Array = result.outputs[self.name].copy()
-        answer[changed] = self.view.of(logits[changed])
+        answer[changed] = self.view.of(logits[changed]).reshape(answer[changed].shape)
         return answer
 
 

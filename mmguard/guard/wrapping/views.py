@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_softmax, softmax
+from scipy.special import expit, log_softmax, softmax
 
 from mmguard.types import FloatArray
 
@@ -60,8 +60,10 @@ FORMS = (PROBABILITIES, SECOND_OF_TWO, LOG_PROBABILITIES, DIFFERENCE)
 LOGITS = View(np.array)
 SOFTMAX = View(lambda logits: softmax(logits, axis=1), PROBABILITIES)
 LOG_SOFTMAX = View(lambda logits: log_softmax(logits, axis=1), LOG_PROBABILITIES)
+SECOND_PROBABILITY = View(lambda logits: expit(logits[:, 1] - logits[:, 0]), SECOND_OF_TWO)
 SECOND_LESS_FIRST = View(lambda logits: logits[:, 1] - logits[:, 0], DIFFERENCE)
-VIEWS = (LOGITS, SOFTMAX, LOG_SOFTMAX, SECOND_LESS_FIRST)
+VIEWS = (LOGITS, SOFTMAX, LOG_SOFTMAX, SECOND_PROBABILITY, SECOND_LESS_FIRST)
+"""The last two are of two classes, (N,) or (N, 1)."""
 
 
 def find_view(found: Array, logits: Array) -> View | None:
@@ -69,8 +71,8 @@ def find_view(found: Array, logits: Array) -> View | None:
     if found.dtype.kind != "f":
         return None
     for view in VIEWS:
-        expected = view.of(logits.astype(np.float64))
-        if expected.shape == found.shape and difference(found, expected) <= PROBE_TOLERANCE:
+        fits = found.shape == logits.shape if view.form is None else view.form.fits(found, logits.shape[1])
+        if fits and difference(found, view.of(logits.astype(np.float64)).reshape(found.shape)) <= PROBE_TOLERANCE:
             return view
     return None
 

@@ -1,5 +1,7 @@
 """A predictor that gives probabilities runs once; the bundle's original does not run beside it."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,20 @@ from tests.guard.wrapping.endings import (
 
 MIXED = np.concatenate([clean_inputs(60, seed=3), add_trigger(clean_inputs(40, seed=4))])
 OPTIONS: dict[str, Any] = {"registry": None, "threads": 1}
+Bundles = Callable[..., Path]
 SCALES = dict.fromkeys(("sigmoid", "flat sigmoid", "both of a sigmoid"), 0.1)
 """Of the logits, where not 1: above 9, float32's sigmoid is too near 1 for logits to come back."""
+
+
+@pytest.fixture(scope="module")
+def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
+    """Bundles by ending, statistics and scale of the logits, each written once."""
+
+    @cache
+    def write(end: str, statistics: tuple[str, ...] = ("excess_gap",), scale: float = 1) -> Path:
+        return write_ended_bundle(tmp_path_factory.mktemp("ended") / "b", ENDINGS[end], statistics, scale)
+
+    return write
 
 
 def judged(bundle: Path, x: Array = MIXED, **policy: Any) -> tuple[Decision, dict[str, Any]]:
@@ -41,9 +55,9 @@ def assert_same(found: Decision, expected: Decision) -> None:
 @pytest.mark.parametrize("policy", [{}, {"on_flag": "abstain"}, {"mode": "shadow"}], ids=str)
 @pytest.mark.parametrize("end", ENDINGS)
 def test_decisions_and_answers_are_those_of_the_guard_s_own_networks(
-    tmp_path: Path, end: str, policy: dict[str, Any]
+    bundle_of: Bundles, end: str, policy: dict[str, Any]
 ) -> None:
-    bundle, decisions = write_ended_bundle(tmp_path / "b", ENDINGS[end]), list[Decision]()
+    bundle, decisions = bundle_of(end), list[Decision]()
     expected, outputs = judged(bundle, **policy)
     safe = wrap(session_of(bundle), bundle, policy=Policy(**policy), on_decision=decisions.append, **OPTIONS)
     answers = safe.run(None, {"image": MIXED})
@@ -58,8 +72,8 @@ def test_decisions_and_answers_are_those_of_the_guard_s_own_networks(
 
 
 @pytest.mark.parametrize("end", RECOVERED)
-def test_the_original_does_not_run_beside_a_session_that_gives_probabilities(tmp_path: Path, end: str) -> None:
-    bundle = write_ended_bundle(tmp_path / "b", ENDINGS[end], scale=SCALES.get(end, 1))
+def test_the_original_does_not_run_beside_a_session_that_gives_probabilities(bundle_of: Bundles, end: str) -> None:
+    bundle = bundle_of(end, scale=SCALES.get(end, 1))
     safe = wrap(session_of(bundle), bundle, **OPTIONS)
     rows = rows_of_the_original(safe)
     safe.run(None, {"image": MIXED})
@@ -67,8 +81,8 @@ def test_the_original_does_not_run_beside_a_session_that_gives_probabilities(tmp
 
 
 @pytest.mark.parametrize("end", sorted({*ENDINGS} - {*RECOVERED}))
-def test_the_original_runs_where_the_answers_have_lost_the_logits(tmp_path: Path, end: str) -> None:
-    bundle = write_ended_bundle(tmp_path / "b", ENDINGS[end])
+def test_the_original_runs_where_the_answers_have_lost_the_logits(bundle_of: Bundles, end: str) -> None:
+    bundle = bundle_of(end)
     safe = wrap(session_of(bundle), bundle, **OPTIONS)
     rows = rows_of_the_original(safe)
     safe.run(None, {"image": MIXED})
@@ -76,8 +90,8 @@ def test_the_original_runs_where_the_answers_have_lost_the_logits(tmp_path: Path
 
 
 @pytest.mark.parametrize("end", ["softmax", "log-softmax", "sigmoid"])
-def test_a_corrected_model_needs_no_original_either(tmp_path: Path, end: str) -> None:
-    bundle = write_ended_bundle(tmp_path / "b", ENDINGS[end], (), SCALES.get(end, 1))
+def test_a_corrected_model_needs_no_original_either(bundle_of: Bundles, end: str) -> None:
+    bundle = bundle_of(end, (), SCALES.get(end, 1))
     safe = wrap(session_of(bundle), bundle, **OPTIONS)
     rows = rows_of_the_original(safe)
     (answer,) = safe.run(None, {"image": MIXED})
@@ -86,10 +100,12 @@ def test_a_corrected_model_needs_no_original_either(tmp_path: Path, end: str) ->
 
 
 @pytest.mark.parametrize(("end", "count"), [("softmax", len(MIXED)), ("sigmoid", 0)])
-def test_a_test_of_the_logits_level_runs_the_original_but_after_a_sigmoid(tmp_path: Path, end: str, count: int) -> None:
+def test_a_test_of_the_logits_level_runs_the_original_but_after_a_sigmoid(
+    bundle_of: Bundles, end: str, count: int
+) -> None:
     """Of two classes by one sigmoid the logits are (0, s), so there the level is known."""
     statistics, decisions = ("excess_gap", "shift"), list[Decision]()
-    bundle = write_ended_bundle(tmp_path / "b", ENDINGS[end], statistics, SCALES.get(end, 1))
+    bundle = bundle_of(end, statistics, SCALES.get(end, 1))
     safe = wrap(session_of(bundle), bundle, on_decision=decisions.append, **OPTIONS)
     rows = rows_of_the_original(safe)
     safe.run(None, {"image": MIXED})
@@ -98,8 +114,8 @@ def test_a_test_of_the_logits_level_runs_the_original_but_after_a_sigmoid(tmp_pa
 
 
 @pytest.mark.parametrize(("end", "scale"), [("softmax", 40), ("sigmoid", 1), ("both of a sigmoid", 1)])
-def test_only_rows_too_near_0_or_1_run_the_original(tmp_path: Path, end: str, scale: float) -> None:
-    bundle, decisions = write_ended_bundle(tmp_path / "b", ENDINGS[end], scale=scale), list[Decision]()
+def test_only_rows_too_near_0_or_1_run_the_original(bundle_of: Bundles, end: str, scale: float) -> None:
+    bundle, decisions = bundle_of(end, scale=scale), list[Decision]()
     safe = wrap(session_of(bundle), bundle, on_decision=decisions.append, **OPTIONS)
     rows = rows_of_the_original(safe)
     (answer,) = safe.run(None, {"image": MIXED})
@@ -110,34 +126,34 @@ def test_only_rows_too_near_0_or_1_run_the_original(tmp_path: Path, end: str, sc
     np.testing.assert_array_equal(answer, next(iter(outputs.values())))
 
 
-def test_rows_that_cannot_be_told_apart_are_the_original_s(tmp_path: Path) -> None:
+def test_rows_that_cannot_be_told_apart_are_the_original_s(bundle_of: Bundles) -> None:
     """Logits that differ by less than a probability can say, and the second of which wins, among others."""
-    bundle, decisions = write_ended_bundle(tmp_path / "b", ENDINGS["softmax"], scale=1e-7), list[Decision]()
+    bundle, decisions = bundle_of("softmax", scale=1e-7), list[Decision]()
     safe = wrap(session_of(bundle), bundle, on_decision=decisions.append, **OPTIONS)
     safe.run(None, {"image": MIXED})
     np.testing.assert_array_equal(decisions[0].original_labels, judged(bundle)[0].original_labels)
 
 
-def test_one_input_and_none_are_answered(tmp_path: Path) -> None:
+def test_one_input_and_none_are_answered(bundle_of: Bundles) -> None:
     for end in RECOVERED:
-        bundle = write_ended_bundle(tmp_path / end, ENDINGS[end])
+        bundle = bundle_of(end)
         safe = wrap(session_of(bundle), bundle, **OPTIONS)
         for n in (0, 1):
             (*_, answer) = safe.run(None, {"image": MIXED[:n]})
             assert len(answer) == n
 
 
-def test_a_callable_that_gives_probabilities_does_not_run_the_original(tmp_path: Path) -> None:
+def test_a_callable_that_gives_probabilities_does_not_run_the_original(bundle_of: Bundles) -> None:
     for end in ("softmax", "log-softmax", "sigmoid"):
-        bundle = write_ended_bundle(tmp_path / end, ENDINGS[end], scale=SCALES.get(end, 1))
+        bundle = bundle_of(end, scale=SCALES.get(end, 1))
         safe = wrap(callable_of(bundle), bundle, **OPTIONS)
         rows = rows_of_the_original(safe)
         np.testing.assert_allclose(safe(MIXED), next(iter(judged(bundle)[1].values())), rtol=1e-6, atol=1e-6)
         assert sum(rows) == 0
 
 
-def test_probabilities_of_half_precision_run_the_original_whatever_their_dtype(tmp_path: Path) -> None:
-    bundle = write_ended_bundle(tmp_path / "b", ENDINGS["softmax"])
+def test_probabilities_of_half_precision_run_the_original_whatever_their_dtype(bundle_of: Bundles) -> None:
+    bundle = bundle_of("softmax")
     predict, decisions = callable_of(bundle), list[Decision]()
     safe = wrap(
         lambda x: predict(x).astype(np.float16).astype(np.float64), bundle, on_decision=decisions.append, **OPTIONS
@@ -148,9 +164,8 @@ def test_probabilities_of_half_precision_run_the_original_whatever_their_dtype(t
     assert_same(decisions[0], judged(bundle)[0])
 
 
-def test_a_predictor_that_writes_to_its_input_is_judged_by_what_was_given(tmp_path: Path) -> None:
-    ending = ENDINGS["label"]
-    bundle, decisions = write_ended_bundle(tmp_path / "b", ending), list[Decision]()
+def test_a_predictor_that_writes_to_its_input_is_judged_by_what_was_given(bundle_of: Bundles) -> None:
+    bundle, decisions = bundle_of("label"), list[Decision]()
     predict = callable_of(bundle)
 
     def writes(x: Array) -> Array:

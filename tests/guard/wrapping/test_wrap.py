@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from prometheus_client import CollectorRegistry
+from scipy.special import expit
 
 from mmguard.errors import CopyError, InferenceError, OptionError, PredictorMismatchError
 from mmguard.guard import Guard, Policy, wrap
@@ -245,3 +246,25 @@ def test_a_guarded_callable_cannot_be_copied_or_pickled(tiny_bundle: Path) -> No
             copied(safe)
     with pytest.raises(AttributeError, match="might run its model past the guard"):
         safe.__wrapped__  # noqa: B018
+
+
+@pytest.mark.parametrize("statistics", [("excess_gap",), ()], ids=["guard", "corrected model"])
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+def test_of_two_classes_the_second_s_probability_or_score_alone_is_guarded(
+    tmp_path: Path, shape: tuple[int, ...], statistics: tuple[str, ...]
+) -> None:
+    bundle, decisions = write_ended_bundle(tmp_path / "b", ENDINGS["both of a sigmoid"], statistics), list[Decision]()
+    predict, expected = callable_of(bundle), expected_of(bundle, MIXED)[:, 1].reshape(shape)
+
+    def probability(x: Array) -> Array:
+        return predict(x)[:, 1].reshape(shape)
+
+    def score(x: Array) -> Array:
+        p = predict(x).astype(np.float64)
+        return (np.log(p[:, 1]) - np.log(np.maximum(p[:, 0], 1e-9))).reshape(shape).astype(np.float32)
+
+    for answers, back in ((probability, lambda given: given), (score, expit)):
+        answer = wrap(answers, bundle, on_decision=decisions.append, **OPTIONS)(MIXED)
+        assert (answer.shape, answer.dtype) == (expected.shape, np.dtype(np.float32))
+        np.testing.assert_allclose(back(answer), expected, atol=1e-6)
+        np.testing.assert_array_equal((back(answer) > 0.5).ravel(), decisions[-1].labels == 1)
