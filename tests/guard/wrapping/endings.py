@@ -41,6 +41,8 @@ def _node(kind: str, given: str, made: str, **attributes: Any) -> onnx.NodeProto
     return helper.make_node(kind, given.split(), made.split(), name=made, **attributes)
 
 
+LOW_LIMIT = 1e-10
+"""Of probabilities, below those of the bundle's probes."""
 SOFTMAX = _node("Softmax", "scores", "p", axis=1)
 SIGMOID = _node("Sigmoid", "scores", "p")
 ENDINGS = {
@@ -64,6 +66,7 @@ ENDINGS = {
     "label": Ending((_node("ArgMax", "scores", "label", axis=1, keepdims=0),), (("label", LABEL, ["N"]),)),
     "best": Ending((SOFTMAX, _node("TopK", "p one", "best which", axis=1)), (("best", FLOAT, ["N", 1]),)),
     "limited": Ending((SOFTMAX, _node("Max", "p limit", "clipped")), (("clipped", FLOAT, ["N", 3]),)),
+    "barely limited": Ending((SOFTMAX, _node("Max", "p low_limit", "clipped")), (("clipped", FLOAT, ["N", 3]),)),
     "half": Ending((SOFTMAX, _node("Cast", "p", "half", to=HALF)), (("half", HALF, ["N", 3]),)),
     "halved": Ending(
         (SOFTMAX, _node("Cast", "p", "half", to=HALF), _node("Cast", "half", "p2", to=FLOAT)),
@@ -85,6 +88,7 @@ def model_of(ending: Ending, scale: float = 1) -> onnx.ModelProto:
     for name in ("fc.weight", "fc.bias"):
         last_less_second = (weights[name][2:] - weights[name][1:2]) if ending.column else weights[name]
         weights[name] = (scale * last_less_second).astype(np.float32)
+    weights["low_limit"] = np.full((1, 1), LOW_LIMIT, np.float32)
     weights |= {"one": np.array([1]), "unit": np.ones((1, 1), np.float32), "limit": np.full((1, 1), 1e-3, np.float32)}
     needed = {name for node in (*graph.node, *ending.nodes) for name in node.input}
     del graph.initializer[:], graph.output[:]

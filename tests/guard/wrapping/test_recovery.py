@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from mmguard.guard import Guard, Policy, wrap
 from mmguard.types import Decision
 from tests.bundles import Array, add_trigger, clean_inputs
 from tests.guard.wrapping.endings import (
     ENDINGS,
+    LOW_LIMIT,
     RECOVERED,
     callable_of,
     rows_of_the_original,
@@ -162,6 +164,21 @@ def test_probabilities_of_half_precision_run_the_original_whatever_their_dtype(b
     safe(MIXED)
     assert rows == [len(MIXED)]
     assert_same(decisions[0], judged(bundle)[0])
+
+
+def test_a_limit_that_a_callable_puts_on_probabilities_hides_no_margin(tiny_bundle: Path) -> None:
+    """The probes are above it, and the bundle's model has logits alone, so only the rows themselves show it."""
+    predict, decisions = callable_of(tiny_bundle), list[Decision]()
+
+    def limited(x: Array) -> Array:
+        answer: Array = np.maximum(softmax(predict(x), axis=1), np.float32(LOW_LIMIT))
+        return answer
+
+    safe = wrap(limited, tiny_bundle, on_decision=decisions.append, **OPTIONS)
+    rows = rows_of_the_original(safe)
+    safe(MIXED)
+    assert 0 < sum(rows) < len(MIXED)
+    assert_same(decisions[0], judged(tiny_bundle)[0])
 
 
 def test_a_predictor_that_writes_to_its_input_is_judged_by_what_was_given(bundle_of: Bundles) -> None:
