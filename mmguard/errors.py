@@ -79,6 +79,10 @@ class ProviderError(MmguardError):
     """The execution provider that was asked for cannot be had."""
 
 
+class UnguardedError(MmguardError, AttributeError):
+    """What is asked of a wrapped predictor runs its model past the guard, or might."""
+
+
 class PredictorMismatchError(MmguardError):
     """The predictor to be wrapped is not the bundle's model."""
 

@@ -1,8 +1,9 @@
 """Values that pass between the rooms. NumPy only, all frozen."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -179,6 +180,20 @@ class Decision:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """The decision in plain Python, which `json.dumps` takes: by attribute, a list with one entry for each input.
+
+        Labels are integers (-1 where the policy abstains), marks are booleans, reasons are strings, and p-values and
+        margin gaps are floats, or None where they are NaN.
+        """
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+
+
+def _plain(array: npt.NDArray[Any]) -> list[Any]:
+    """A list of Python's own types; numbers that JSON does not have are None."""
+    values: list[Any] = array.tolist()
+    return [value if math.isfinite(value) else None for value in values] if array.dtype.kind == "f" else values
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,6 @@
 
 from mmguard.guard.guard import Guard, GuardedBatch
 from mmguard.guard.policy import Policy
-from mmguard.guard.wrap import wrap
+from mmguard.guard.wrapping import wrap
 
 __all__ = ["Guard", "GuardedBatch", "Policy", "wrap"]

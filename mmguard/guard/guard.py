@@ -124,6 +124,10 @@ class Guard:
         self._metrics.took("original", seconds)
         return GuardedBatch(*self._judge(answer, self._result(run, seconds), not_finite))
 
+    def count_error(self, kind: str) -> None:
+        """Count a failure beside the guard's own, by a kind of `mmguard_errors_total`."""
+        self._metrics.count_error(kind)
+
     def close(self) -> None:
         """Stop the worker threads."""
         self.networks.close()

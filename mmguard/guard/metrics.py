@@ -82,7 +82,8 @@ class Metrics:
             r: all_models.detections.labels(self._model, r) for r in Reason if r not in (Reason.NONE, Reason.UNTESTED)
         }
         self._seconds = {stage: all_models.seconds.labels(self._model, stage) for stage in STAGES}
-        self._errors = {kind: all_models.errors.labels(self._model, kind) for kind in ERROR_KINDS}
+        kinds = (*ERROR_KINDS, "on_decision")  # the last of a wrapped predictor's callback, which costs no answer
+        self._errors = {kind: all_models.errors.labels(self._model, kind) for kind in kinds}
         self._untested = {kind: all_models.untested.labels(self._model, kind) for kind in ERROR_KINDS}
         self._degraded = {policy: all_models.degraded.labels(self._model, policy) for policy in ("open", "closed")}
         all_models.info.labels(self._model, bundle.digest(), manifest.preset, theta).set(1)
