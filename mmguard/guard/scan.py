@@ -7,17 +7,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import betabinom
 
 from mmguard.errors import InputError, UnreadableImageError
 from mmguard.guard.guard import Guard
 from mmguard.images import find_images, image_batches
 from mmguard.inputs import ARRAY_SUFFIXES, check_batch, read_array
+from mmguard.stats import most_by_chance
 from mmguard.types import ABSTAIN, Decision
 
 BATCH = 64
-CHANCE = 0.001
-"""A scan is alarming if clean inputs would be flagged so often with at most this probability."""
 
 Row = dict[str, Any]
 
@@ -98,16 +96,8 @@ def summarise(guard: Guard, rows: list[Row]) -> Summary:
         unreadable=len(rows) - len(judged),
         reasons={reason: reasons.count(reason) for reason in sorted(set(reasons))},
         improbable=sum(row["p_value"] is not None and row["p_value"] <= null.theta for row in judged) if null else 0,
-        limit=_limit(len(judged), null.theta, null.n) if null else None,
+        limit=most_by_chance(len(judged), null.theta, null.n) if null else None,
     )
-
-
-def _limit(inputs: int, level: float, n: int) -> int:
-    """Improbable inputs, of which clean ones give more at a probability of 0.1 %.
-
-    The number is beta-binomial, for a level that is known from n samples.
-    """
-    return inputs if level >= 1 else int(betabinom.isf(CHANCE, inputs, level * n, (1 - level) * n))
 
 
 def _unreadable(errors: list[UnreadableImageError], skip_bad: bool) -> Iterator[Row]:

@@ -135,7 +135,7 @@ def test_the_page_reads_well(page: Page) -> None:
     assert page.evaluate(CUT) == []
     assert page.evaluate(OUTSIDE_OR_OVERLAPPING) == []
     headings = [heading.inner_text() for heading in page.query_selector_all("h1, h2")]
-    assert len(headings) == 8
+    assert len(headings) == 9
     assert all(headings)
     dim = [(ratio, text) for ratio, text in page.evaluate(CONTRAST) if text and ratio < READABLE]
     assert dim == []
