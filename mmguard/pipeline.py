@@ -23,9 +23,11 @@ from mmguard.extras import require_calibrate
 from mmguard.manifest import NAME_PATTERN, CalibrationFigures, Manifest, NullSpec
 from mmguard.modules import Clean, as_files, check_paths
 from mmguard.null import fit_null
+from mmguard.progress import AT_THE_START, AUDIT, FORWARD, LEARNING, WRITING, OnProgress, Schedule
 from mmguard.provenance import provenance, versions
 from mmguard.subject import Subject, prepare
 from mmguard.types import Calibration, ClipSite, FloatArray, IntArray, Preprocessing
+from mmguard.words import duration
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PROBES = 4
+WORTH_SAYING, LONG = 5.0, 60.0
+"""Seconds from which an estimate is said, and of the audit, that it can be left out."""
 
 
 def calibrate_model(
@@ -59,7 +63,9 @@ def calibrate_model(
     device: str = "cpu",
     skip_bad: bool = False,
     resume: bool = False,
+    audit: bool = True,
     on_round: "OnRound | None" = None,
+    on_progress: OnProgress = lambda _: None,
 ) -> Path:
     """Calibrate a guard for an ONNX classifier and write its bundle.
 
@@ -91,7 +97,10 @@ def calibrate_model(
         skip_bad: pass over images that cannot be decoded.
         resume: go on from the checkpoint of an earlier call with the same arguments; where there is none, begin. Else
             an existing checkpoint is overwritten.
+        audit: whether the largest margins of both networks are searched, which the audit judges. That takes longer the
+            more classes there are; without it the bundle says nothing of whether the model is backdoored.
         on_round: called after every round with its figures.
+        on_progress: called whenever some work has been done, with the phase and the estimated time of all that is left.
 
     Returns:
         The folder of the bundle.
@@ -115,6 +124,7 @@ def calibrate_model(
     out, name = Path(out or f"{stem}.mmguard"), _bundle_name(name or stem)
     bundle.check_destination(out)
     settings = _settings(preset, objective, theta, rounds, budget, margin_weight, null)
+    on_progress(AT_THE_START)
     with as_files(model, clean) as (path, inputs):
         subject = prepare(path, inputs, settings, logits, sites, classes, preprocessing, seed, device, skip_bad)
         checkpoint = Checkpoint(checkpoint_path(out), subject.fingerprint(settings, seed, device))
@@ -122,15 +132,17 @@ def calibrate_model(
         if out.exists():
             logger.info("will replace the bundle at %s", out)
         with checkpoint:
+            schedule = _schedule(subject, settings, seed, device, state, audit, on_progress)
             learned = cross_fit(
                 *(subject.learner, subject.x, subject.labels, settings.folds, seed),
-                *(on_round or (lambda _: None), checkpoint.keep, state),
+                *(on_round or (lambda _: None), checkpoint.keep, state, schedule),
             )
-            logger.info("searching the largest margins of both networks")
-            margins = subject.margins(None), subject.margins(learned.bounds)
+            margins = _margins(subject, learned, checkpoint, schedule) if audit else ({}, {})
+            schedule.begin()
             fitted, clean_scores = None, None
             if settings.objective != "mmom":
-                warn_of_blindness(*margins)
+                if audit:
+                    warn_of_blindness(*margins)
                 parts = parts_of(len(subject.x), settings.folds, seed)
                 fitted, clean_scores = fit_null(learned, settings, parts)
             figures = _figures(learned, subject.labels, fitted, *margins)
@@ -145,7 +157,7 @@ def calibrate_model(
                     input=subject.input,
                     output=subject.classifier.output,
                     classes=subject.classes,
-                    plans=_export(folder, subject, learned, seed),
+                    plans=_export(folder, subject, learned, seed, schedule),
                     sites=tuple(
                         ClipSite(a.value, a.operator, a.axis, learned.bounds[a.value].size) for a in subject.activations
                     ),
@@ -154,6 +166,7 @@ def calibrate_model(
                     files={},
                 )
                 _write_report(folder, manifest, subject, learned, clean_scores, device)
+                schedule.add(FORWARD * len(subject.x))
                 bundle.write(folder, manifest, provenance(started, time.perf_counter() - clock, device))
         checkpoint.remove()
     return out
@@ -182,6 +195,52 @@ def _kept_state(checkpoint: "Checkpoint", resume: bool) -> "State | None":
     else:
         logger.info("goes on from the checkpoint %s", checkpoint.path)
     return state
+
+
+def _schedule(
+    subject: Subject,
+    settings: "Settings",
+    seed: int,
+    device: str,
+    state: "State | None",
+    audit: bool,
+    on_progress: OnProgress,
+) -> Schedule:
+    """All that is left to do, by one measured step of each kind of work; and a line that says how long it will take."""
+    from mmguard.calibrate import measured_steps, tasks
+
+    axes = {activation.value: activation.axis for activation in subject.activations}
+    schedule = Schedule(
+        tasks(settings, subject.x, len(subject.classes), seed, audit, state),
+        measured_steps(subject.graph, axes, subject.x, settings, device, time.perf_counter),
+        on_progress,
+        time.perf_counter,
+    )
+    seconds = schedule.phases()
+    names = {LEARNING: "learning the bounds", AUDIT: "searching margins for the audit", WRITING: "writing the bundle"}
+    whole = sum(seconds.values())
+    if whole >= WORTH_SAYING:
+        parts = ", ".join(f"{names[phase]} {duration(each)}" for phase, each in seconds.items())
+        logger.info("this will take about %s, judging by one step of each kind: %s", duration(whole), parts)
+    if seconds.get(AUDIT, 0) > max(LONG, whole / 2):
+        logger.info("most of that is for the audit, which --no-audit leaves out")
+    return schedule
+
+
+def _margins(
+    subject: Subject, learned: Calibration, checkpoint: "Checkpoint", schedule: Schedule
+) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+    """Maximum margins of the original and of the clipped network; those that the checkpoint holds are not searched."""
+    from mmguard.calibrate import found_margins, with_margins
+
+    margins = {}
+    for form, bounds in (("original", None), ("clipped", learned.bounds)):
+        margins[form] = found_margins(checkpoint.state, form)
+        if not margins[form]:
+            schedule.begin()
+            margins[form] = subject.margins(bounds, schedule.add)
+            checkpoint.keep(with_margins(checkpoint.state, form, margins[form]))
+    return margins["original"], margins["clipped"]
 
 
 def _settings(
@@ -221,7 +280,7 @@ def _looser(settings: "Settings") -> str:
     return f"lower --budget than {settings.change:g}"
 
 
-def _export(folder: Path, subject: Subject, learned: Calibration, seed: int) -> dict[str, str]:
+def _export(folder: Path, subject: Subject, learned: Calibration, seed: int, schedule: Schedule) -> dict[str, str]:
     """Write both networks, their plans, the bounds and the probes; every form is checked on D before it is kept."""
     from mmguard.exporter import FORMS, run, tolerance, verify_export, verify_tail, write_clipped, write_plans
 
@@ -233,15 +292,16 @@ def _export(folder: Path, subject: Subject, learned: Calibration, seed: int) -> 
     write_clipped(classifier, learned.bounds, folder / "clipped.onnx")
     plans, name = write_plans(folder, classifier), classifier.output.logits
     allowed = tolerance(classifier.model)
-    verify_export(folder / plans["original"], x, learned.original_logits, name, allowed)
-    verify_export(folder / plans["clipped"], x, learned.clipped_logits, name, allowed)
+    for form, logits in (("original", learned.original_logits), ("clipped", learned.clipped_logits)):
+        verify_export(folder / plans[form], x, logits, name, allowed)
+        schedule.add(FORWARD * len(x))
     if "tail" in plans:
         verify_tail(folder / plans["tail"], folder / plans["original"], x, classifier.output, allowed)
     bundle.write_tensors(folder / bundle.BOUNDS, learned.bounds)
     shape = (PROBES, *x.shape[1:])
     probes = np.random.default_rng(seed).uniform(spec.low, spec.high, shape).astype(np.float32)
-    logits = {form: run(folder / plans[form], probes, name) for form in FORMS}
-    bundle.write_tensors(folder / bundle.PROBES, {"x": probes, **logits})
+    probed = {form: run(folder / plans[form], probes, name) for form in FORMS}
+    bundle.write_tensors(folder / bundle.PROBES, {"x": probes, **probed})
     return plans
 
 
