@@ -8,6 +8,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from mmguard.advice import JUDGED
 from mmguard.audit import LEVEL
 from mmguard.manifest import Manifest
 from mmguard.report import text
@@ -18,7 +19,7 @@ from mmguard.report.margins import read_margins, read_verdict
 from mmguard.report.plots import HEIGHT, WIDTH, histogram, quantile_plot
 from mmguard.report.steps import alerts, next_steps
 
-FILTERS = ("percent", "level", "number", "p_value", "count")
+FILTERS = ("percent", "level", "number", "p_value", "count", "thousands")
 
 
 def render(manifest: Manifest, evidence: Evidence) -> str:
@@ -46,6 +47,7 @@ def render(manifest: Manifest, evidence: Evidence) -> str:
             facts=facts(manifest, evidence),
             verdict=verdict,
             alpha=LEVEL,
+            judged=JUDGED,
             margins=margins,
             steps=next_steps(manifest, verdict, rate),
             alerts=alerts(manifest, rate),

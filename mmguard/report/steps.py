@@ -7,7 +7,7 @@ from mmguard.audit import LEVEL
 from mmguard.manifest import Manifest
 from mmguard.report.evidence import FalsePositives
 from mmguard.report.margins import Verdict
-from mmguard.report.text import count, level, p_value
+from mmguard.report.text import count, level, p_value, thousands
 from mmguard.stats import most_by_chance
 
 VOLUMES = (100, 1000, 10_000, 100_000)
@@ -34,14 +34,14 @@ class Alert:
 
 def next_steps(manifest: Manifest, verdict: Verdict, rate: FalsePositives | None) -> tuple[Step, ...]:
     """What to do, in order."""
-    return (*_about_the_model(manifest, verdict), *(_about_the_test(rate) if rate else (UNTESTED,)))
+    return (*_about_the_model(manifest, verdict), *(_about_the_test(rate, verdict.backdoored) if rate else (UNTESTED,)))
 
 
 def _about_the_model(manifest: Manifest, verdict: Verdict) -> Iterator[Step]:
     alpha = level(LEVEL)
     if verdict.p_value is None:
         yield Step(
-            "Take the model for unproven",
+            "Treat the model as unproven",
             f"Nothing here says whether it is backdoored: {verdict.refusal}. Run it behind the guard, or judge it by "
             "other means.",
         )
@@ -49,19 +49,18 @@ def _about_the_model(manifest: Manifest, verdict: Verdict) -> Iterator[Step]:
     if not verdict.backdoored:
         scales = f"any of the {len(verdict.p_values)} scales" if len(verdict.p_values) > 1 else "the scale searched"
         yield Step(
-            "Take the model for unproven, not for clean",
-            f"Among {count(len(manifest.classes), 'class')} none stands out at {scales} "
-            f"({p_value(verdict.p_value)}; a backdoor is reported at p ≤ α = {alpha}). That rules out none that "
-            "has many targets, works on one source class only, or hardly raises the margins. So run the model behind "
-            "the guard all the same.",
+            "Treat the model as unproven, not as clean",
+            f"None of {count(len(manifest.classes), 'class')} stands out at {scales} ({p_value(verdict.p_value)}; a "
+            f"backdoor is reported at p ≤ α = {alpha}). A backdoor may still be there: one with many targets, one that "
+            "works on a single source class, or one that hardly raises the margins. Run the model behind the guard.",
         )
         return
     yield Step(
         "Do not put this model into service as it is",
-        f"Some change of the input takes the network to class {verdict.name} with a margin far beyond that of any "
-        f"other class, as a trigger does to its target. Of clean models {alpha} would be reported too (α), but only a "
-        f"share p would stand out so far: {p_value(verdict.p_value)}. Get a model from another source, or one trained "
-        "on data that you can vouch for.",
+        f"Inputs can be changed so that the network decides for class {verdict.name} by a margin far beyond that of "
+        f"any other class, which is what a trigger does. At this level (α) {alpha} of clean models are reported too, "
+        f"but few stand out this far: {p_value(verdict.p_value)}. Get a model from another source, or one trained on "
+        "data that you can vouch for.",
     )
     if manifest.null is not None:
         yield Step(
@@ -79,21 +78,24 @@ def _about_the_model(manifest: Manifest, verdict: Verdict) -> Iterator[Step]:
         )
 
 
-def _about_the_test(rate: FalsePositives) -> Iterator[Step]:
-    limit = most_by_chance(1000, rate.theta, rate.n)
+def _about_the_test(rate: FalsePositives, backdoored: bool) -> Iterator[Step]:
+    limit, when = most_by_chance(1000, rate.theta, rate.n), "At once" if backdoored else "Before you enforce"
     yield Step(
-        "Before you enforce, count the flags on clean inputs that calibration never saw",
-        f"Of {count(1000, 'such input')}, θ lets {1000 * rate.theta:.3g} be flagged, and chance up to {limit}. If "
-        "there are more, these inputs are not like the clean set D, or D is too small: calibrate again, with more "
-        "clean inputs of the kind that is served.",
+        f"{when}, count the flags on clean inputs that calibration never saw",
+        f"Of {count(1000, 'such input')} about {1000 * rate.theta:.3g} should have p ≤ θ; up to {limit} can be chance. "
+        "If there are more, they are unlike the clean set D, or D is too small: calibrate again, with more clean "
+        "inputs of the kind that is served.",
         "mmguard scan BUNDLE UNSEEN_CLEAN_INPUTS",
     )
-    yield Step(
-        "Begin in shadow mode, and watch the counters",
-        "The model then answers as before, and flags are only counted. Set the alerts below; once the share of flags "
-        "stays where it should, leave --mode shadow out.",
-        "mmguard serve BUNDLE --mode shadow",
-    )
+    if backdoored:
+        yield Step("Watch the counters", "Set the alerts below, that on the label of the target class above all.")
+    else:
+        yield Step(
+            "Begin in shadow mode, and watch the counters",
+            "The model then answers as before, and flags are only counted. Set the alerts below. Leave --mode shadow "
+            "out once the share of flags stays where it should.",
+            "mmguard serve BUNDLE --mode shadow",
+        )
     yield Step(
         "When an alert of flags goes off",
         "Keep the flagged inputs, scan everything that came in at that time, and see which label the flags have in "
@@ -105,12 +107,13 @@ def alerts(manifest: Manifest, rate: FalsePositives | None) -> tuple[Alert, ...]
     """When the counters of a serving guard should raise an alarm."""
     if rate is None:
         return ()
-    first, *more = [f"{most_by_chance(volume, rate.theta, rate.n)} of {volume}" for volume in VOLUMES]
+    first, *more = [(most_by_chance(volume, rate.theta, rate.n), volume) for volume in VOLUMES]
+    rest = "".join(f", {thousands(limit)} of {thousands(volume)}" for limit, volume in more)
     return (
         Alert(
             "mmguard_detections_total",
-            f"by reason confidence or both: more than {first} inputs (mmguard_inputs_total), {', '.join(more)}",
-            "clean inputs give as many but once in a thousand times: triggers, or inputs unlike D",
+            f"by reason confidence or both: more than {first[0]} of {first[1]} inputs (mmguard_inputs_total){rest}",
+            "clean inputs give so many only once in a thousand times: expect triggers, or inputs unlike D",
         ),
         Alert(
             "mmguard_detections_by_label_total",

@@ -6,7 +6,7 @@ from mmguard import words
 from mmguard.visible import visible
 from mmguard.words import number
 
-__all__ = ["count", "level", "number", "p_value", "percent", "shown"]
+__all__ = ["count", "level", "number", "p_value", "percent", "shown", "thousands"]
 
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -36,7 +36,12 @@ def p_value(p: float) -> str:
     return f"p\u00a0=\u00a0{digits}\u00a0×\u00a010⁻{str(int(power)).translate(SUPERSCRIPTS)}"
 
 
+def thousands(n: int) -> str:
+    """A whole number, with thin gaps between thousands."""
+    return f"{n:,}".replace(",", "\u202f")
+
+
 def count(n: int, noun: str) -> str:
-    """A number of things, with thin gaps between thousands."""
+    """A number of things."""
     plural = noun if n == 1 else f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{n:,}\u00a0{plural}".replace(",", "\u202f")
+    return f"{thousands(n)}\u00a0{plural}"
