@@ -106,8 +106,8 @@ def _judge(margins: FloatArray) -> Scale:
     n = len(margins)
     if n < MIN_CLASSES:
         raise AuditError(
-            f"an audit looks for one class whose maximum margin stands out from all others', which takes {MIN_CLASSES} "
-            f"classes or more: of {n} neither stands out from the other. It says nothing for or against a backdoor"
+            f"an audit looks for one class that stands out from all others, which takes {MIN_CLASSES} classes or more, "
+            f"and this model has {n}; that says nothing for or against a backdoor"
         )
     order = np.argsort(margins, kind="stable")  # the lowest first
     lowest = _unreached(margins[order])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from mmguard import terminal
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS, PLAIN_LINES = 10.0, 100
 """Seconds between two plain lines about one task, at least, and how many of them a calibration has, about."""
+
+BAR = 10
+"""Characters of the bar: on a narrow terminal the time and the task need the room."""
 
 GO_ON = "to go on, run the same command with --resume"
 
@@ -60,15 +64,16 @@ def watched() -> Iterator[Watch]:
     if not terminal.console.is_terminal:
         yield Watch(_plain())
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), RemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[figures]}"), console=terminal.console, transient=True) as bar:
-        task = bar.add_task(AT_THE_START.task, total=None, figures="")
+    rest = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+    columns = (TaskProgressColumn(), RemainingColumn(), BarColumn(BAR), rest)
+    with Progress(*columns, console=terminal.console, transient=True, expand=True) as bar:
+        task = bar.add_task(AT_THE_START.task, total=None)
 
         def show(standing: Standing, figures: str) -> None:
             if standing.remaining is not None:
                 ends = time.monotonic() + standing.remaining
                 bar.update(
-                    task, description=standing.task, total=1, completed=standing.share, figures=figures, ends=ends
+                    task, description=_joined(standing.task, figures), total=1, completed=standing.share, ends=ends
                 )
 
         yield Watch(show)
@@ -94,14 +99,18 @@ def _plain() -> Callable[[Standing, str], None]:
     def show(standing: Standing, figures: str) -> None:
         nonlocal task, due
         if standing.task != task or time.monotonic() >= due:
-            said = [standing.task, *([figures] if figures and standing.task == task else [])]
-            if standing.remaining is not None:
-                said.append(f"about {duration(standing.remaining)} left")
-            terminal.console.print("; ".join(said), markup=False, soft_wrap=True)
+            left = "" if standing.remaining is None else f"about {duration(standing.remaining)} left"
+            said = _joined(standing.task, figures if standing.task == task else "", left)
+            terminal.console.print(said, markup=False, soft_wrap=True)
             whole = standing.elapsed + (standing.remaining or 0.0)
             task, due = standing.task, time.monotonic() + max(PLAIN_SECONDS, whole / PLAIN_LINES)
 
     return show
+
+
+def _joined(*parts: str) -> str:
+    """Those that are not empty, as one line."""
+    return "; ".join(filter(None, parts))
 
 
 @contextmanager

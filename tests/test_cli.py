@@ -290,7 +290,7 @@ def test_an_audit_of_two_classes_has_no_verdict_and_has_not_failed(mmguard: Run,
     code, said, err = mmguard("audit", out)
     assert (code, err) == (NO_VERDICT, "")
     assert said.startswith("no verdict: ")
-    assert "takes 3 classes or more: of 2 neither stands out" in said
+    assert "takes 3 classes or more, and this model has 2; that says nothing for or against a backdoor" in said
     assert "Exit code 4: there is no verdict" in " ".join(mmguard("audit", "--help")[1].replace("│", "").split())
 
 

@@ -1,6 +1,7 @@
 """What a person sees of a calibration: a bar that counts down over all phases, or lines; and how to go on."""
 
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,16 +27,16 @@ def report(number: int) -> Round:
 
 
 @pytest.fixture
-def screen(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], io.StringIO]:
-    def make(terminal_like: bool) -> io.StringIO:
+def screen(monkeypatch: pytest.MonkeyPatch) -> Callable[..., io.StringIO]:
+    def make(terminal_like: bool, width: int = 160) -> io.StringIO:
         file = io.StringIO()
-        monkeypatch.setattr(terminal, "console", Console(file=file, force_terminal=terminal_like, width=160))
+        monkeypatch.setattr(terminal, "console", Console(file=file, force_terminal=terminal_like, width=width))
         return file
 
     return make
 
 
-def test_the_bar_counts_down_what_remains_of_all_phases(screen: Callable[[bool], io.StringIO]) -> None:
+def test_the_bar_counts_down_what_remains_of_all_phases(screen: Callable[..., io.StringIO]) -> None:
     file = screen(True)
     with watched() as seen:
         seen.on_progress(AT_THE_START)
@@ -56,8 +57,16 @@ def test_the_bar_counts_down_what_remains_of_all_phases(screen: Callable[[bool],
     assert "round 180" not in shown, "no round is being run"
 
 
+def test_a_narrow_terminal_still_shows_the_time(screen: Callable[..., io.StringIO]) -> None:
+    file = screen(True, 45)
+    with watched() as seen:
+        seen.on_round(report(119))
+        seen.on_progress(learning(0.5, 3725.4))
+    assert re.search("1:02:0[45].* learning; round 119", file.getvalue())
+
+
 def test_lines_show_each_task_as_it_begins_and_then_now_and_again(
-    screen: Callable[[bool], io.StringIO], monkeypatch: pytest.MonkeyPatch
+    screen: Callable[..., io.StringIO], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, now = screen(False), [0.0]
     monkeypatch.setattr("mmguard.watch.time.monotonic", lambda: now[0])
@@ -82,7 +91,7 @@ def test_lines_show_each_task_as_it_begins_and_then_now_and_again(
 
 
 def test_a_long_calibration_writes_no_flood_of_lines(
-    screen: Callable[[bool], io.StringIO], monkeypatch: pytest.MonkeyPatch
+    screen: Callable[..., io.StringIO], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, now = screen(False), [0.0]
     monkeypatch.setattr("mmguard.watch.time.monotonic", lambda: now[0])
@@ -114,7 +123,7 @@ def test_a_long_calibration_writes_no_flood_of_lines(
     ],
 )
 def test_what_ends_a_calibration_early_says_what_is_kept_and_how_to_go_on(
-    screen: Callable[[bool], io.StringIO],
+    screen: Callable[..., io.StringIO],
     tmp_path: Path,
     error: BaseException,
     standing: Standing,
@@ -135,7 +144,7 @@ def test_what_ends_a_calibration_early_says_what_is_kept_and_how_to_go_on(
     assert file.getvalue() == ("stopped" if isinstance(error, MemoryError) else "interrupted") + said + "\n"
 
 
-def test_a_refusal_says_nothing_of_going_on(screen: Callable[[bool], io.StringIO], tmp_path: Path) -> None:
+def test_a_refusal_says_nothing_of_going_on(screen: Callable[..., io.StringIO], tmp_path: Path) -> None:
     file, seen = screen(False), Watch(lambda *_: None)
 
     def run() -> None:
@@ -149,7 +158,7 @@ def test_a_refusal_says_nothing_of_going_on(screen: Callable[[bool], io.StringIO
 
 
 def test_without_a_checkpoint_there_is_nothing_to_go_on_from(
-    screen: Callable[[bool], io.StringIO], tmp_path: Path
+    screen: Callable[..., io.StringIO], tmp_path: Path
 ) -> None:
     file, seen = screen(False), Watch(lambda *_: None)
 

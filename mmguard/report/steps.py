@@ -38,12 +38,11 @@ def next_steps(manifest: Manifest, verdict: Verdict, rate: FalsePositives | None
 
 
 def _about_the_model(manifest: Manifest, verdict: Verdict) -> Iterator[Step]:
-    alpha = level(LEVEL)
+    alpha, behind = level(LEVEL), " Run the model behind the guard." if manifest.null is not None else ""
     if verdict.p_value is None:
         yield Step(
             "Treat the model as unproven",
-            f"Nothing here says whether it is backdoored: {verdict.refusal}. Run it behind the guard, or judge it by "
-            "other means.",
+            f"Nothing here says whether it is backdoored: {verdict.refusal}.{behind}",
         )
         return
     if not verdict.backdoored:
@@ -52,7 +51,7 @@ def _about_the_model(manifest: Manifest, verdict: Verdict) -> Iterator[Step]:
             "Treat the model as unproven, not as clean",
             f"None of {count(len(manifest.classes), 'class')} stands out at {scales} ({p_value(verdict.p_value)}; a "
             f"backdoor is reported at p ≤ α = {alpha}). A backdoor may still be there: one with many targets, one that "
-            "works on a single source class, or one that hardly raises the margins. Run the model behind the guard.",
+            f"works on a single source class, or one that hardly raises the margins.{behind}",
         )
         return
     yield Step(

@@ -136,6 +136,8 @@ def test_a_corrected_model_is_not_to_be_trusted_with_triggers(manifest: Manifest
     page = read(replace(manifest, null=None, settings={"objective": "mmom"}))
     assert "Do not count on this bundle to find triggers" in page.words
     assert page.count("table", "alerts") == 0
+    assert "behind the guard" not in page.text
+    assert "BUNDLE" not in page.text
     assert (
         "abstain"
         not in read(
