@@ -43,7 +43,8 @@ app = App(
     name="mmguard",
     version=__version__,
     help="Guard a deployed classifier against backdoor triggers.",
-    help_epilogue="Exit codes: 0 done, 1 failed, 2 wrong use, 3 triggers or a backdoor found, 4 audit without verdict.",
+    help_epilogue="Exit codes: 0 done, 1 failed, 2 wrong use, 3 triggers or a backdoor found, 4 audit without verdict, "
+    "130 and 143 interrupted.",
     result_action="return_value",
     default_parameter=Parameter(negative=()),
 )

@@ -23,11 +23,11 @@ from mmguard.extras import require_calibrate
 from mmguard.manifest import NAME_PATTERN, CalibrationFigures, Manifest, NullSpec
 from mmguard.modules import Clean, as_files, check_paths
 from mmguard.null import fit_null
-from mmguard.progress import AT_THE_START, AUDIT, FORWARD, LEARNING, WRITING, OnProgress, Schedule
+from mmguard.phases import schedule_of, searched_margins
+from mmguard.progress import AT_THE_START, FORWARD, OnProgress, Schedule
 from mmguard.provenance import provenance, versions
 from mmguard.subject import Subject, prepare
 from mmguard.types import Calibration, ClipSite, FloatArray, IntArray, Preprocessing
-from mmguard.words import duration
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PROBES = 4
-WORTH_SAYING, LONG = 5.0, 60.0
-"""Seconds from which an estimate is said, and of the audit, that it can be left out."""
 
 
 def calibrate_model(
@@ -132,12 +130,12 @@ def calibrate_model(
         if out.exists():
             logger.info("will replace the bundle at %s", out)
         with checkpoint:
-            schedule = _schedule(subject, settings, seed, device, state, audit, on_progress)
+            schedule = schedule_of(subject, settings, seed, device, state, audit, on_progress)
             learned = cross_fit(
                 *(subject.learner, subject.x, subject.labels, settings.folds, seed),
                 *(on_round or (lambda _: None), checkpoint.keep, state, schedule),
             )
-            margins = _margins(subject, learned, checkpoint, schedule) if audit else ({}, {})
+            margins = searched_margins(subject, learned, checkpoint, schedule) if audit else ({}, {})
             schedule.begin()
             fitted, clean_scores = None, None
             if settings.objective != "mmom":
@@ -195,52 +193,6 @@ def _kept_state(checkpoint: "Checkpoint", resume: bool) -> "State | None":
     else:
         logger.info("goes on from the checkpoint %s", checkpoint.path)
     return state
-
-
-def _schedule(
-    subject: Subject,
-    settings: "Settings",
-    seed: int,
-    device: str,
-    state: "State | None",
-    audit: bool,
-    on_progress: OnProgress,
-) -> Schedule:
-    """All that is left to do, by one measured step of each kind of work; and a line that says how long it will take."""
-    from mmguard.calibrate import measured_steps, tasks
-
-    axes = {activation.value: activation.axis for activation in subject.activations}
-    schedule = Schedule(
-        tasks(settings, subject.x, len(subject.classes), seed, audit, state),
-        measured_steps(subject.graph, axes, subject.x, settings, device, time.perf_counter),
-        on_progress,
-        time.perf_counter,
-    )
-    seconds = schedule.phases()
-    names = {LEARNING: "learning the bounds", AUDIT: "searching margins for the audit", WRITING: "writing the bundle"}
-    whole = sum(seconds.values())
-    if whole >= WORTH_SAYING:
-        parts = ", ".join(f"{names[phase]} {duration(each)}" for phase, each in seconds.items())
-        logger.info("this will take about %s, judging by one step of each kind: %s", duration(whole), parts)
-    if seconds.get(AUDIT, 0) > max(LONG, whole / 2):
-        logger.info("most of that is for the audit, which --no-audit leaves out")
-    return schedule
-
-
-def _margins(
-    subject: Subject, learned: Calibration, checkpoint: "Checkpoint", schedule: Schedule
-) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
-    """Maximum margins of the original and of the clipped network; those that the checkpoint holds are not searched."""
-    from mmguard.calibrate import found_margins, with_margins
-
-    margins = {}
-    for form, bounds in (("original", None), ("clipped", learned.bounds)):
-        margins[form] = found_margins(checkpoint.state, form)
-        if not margins[form]:
-            schedule.begin()
-            margins[form] = subject.margins(bounds, schedule.add)
-            checkpoint.keep(with_margins(checkpoint.state, form, margins[form]))
-    return margins["original"], margins["clipped"]
 
 
 def _settings(

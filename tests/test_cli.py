@@ -57,8 +57,8 @@ def test_help_lists_the_commands_and_the_exit_codes(words: list[str]) -> None:
     finished = execute(*words, COLUMNS="200")
     assert (finished.returncode, finished.stderr) == (DONE, "")
     assert (
-        "Exit codes: 0 done, 1 failed, 2 wrong use, 3 triggers or a backdoor found, 4 audit without verdict."
-        in finished.stdout
+        "Exit codes: 0 done, 1 failed, 2 wrong use, 3 triggers or a backdoor found, 4 audit without verdict, "
+        "130 and 143 interrupted." in finished.stdout
     )
     for command in COMMANDS:
         assert command in finished.stdout

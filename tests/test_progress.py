@@ -40,7 +40,7 @@ class Clock:
         patch.setattr(DifferentiableGraph, "forward", pass_forward)
         patch.setattr(DifferentiableGraph, "record", pass_recorded)
         patch.setattr("mmguard.exporter.verify_export", run)
-        patch.setattr("mmguard.pipeline.time", SimpleNamespace(perf_counter=lambda: self.now))
+        patch.setattr("mmguard.phases.time", SimpleNamespace(perf_counter=lambda: self.now))
 
 
 @pytest.fixture

@@ -192,6 +192,20 @@ def test_an_interrupted_search_for_the_audit_can_be_left_out(tmp_path: Path) -> 
     assert content(calibrate(tmp_path, model, resume=True, audit=False)) == without
 
 
+def test_what_is_left_after_an_interruption_is_all_that_is_announced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PRESETS, "way", WAYS["folds"])
+    whole: list[Standing] = []
+    calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"), preset="way", on_progress=whole.append)
+    interrupt(tmp_path, 4, preset="way")  # the first of three rounds of the second of three runs
+    rest: list[Standing] = []
+    calibrate(tmp_path, tmp_path / "tiny.onnx", preset="way", resume=True, on_progress=rest.append)
+    names = [list(dict.fromkeys(each.task for each in said)) for said in (whole, rest)]
+    assert [name for name in names[0] if name not in names[1]] == ["learning from all clean inputs"]
+    assert rest[-1].share == pytest.approx(1)
+
+
 def test_a_refusal_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> None:
         raise GraphMismatchError("differs")

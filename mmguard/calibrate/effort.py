@@ -1,7 +1,8 @@
 """What a calibration will do, counted in inputs, and what one step of each kind of its work takes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +25,8 @@ Array = npt.NDArray[np.float32]
 AUDITED = {form: f"searching the largest margins of the {form} network" for form in ("original", "clipped")}
 CHECKED = 3
 """Forward passes of D while the bundle is written: both networks are checked on it, and what is clipped is measured."""
-QUICK, TRIES = 0.2, 3
-"""Steps that take less than so many seconds are measured again: the first one also pays for what later ones find."""
+FEW, SLOW, TRIES = 8, 0.5, 3
+"""Inputs of the first step, the seconds from which that is enough to tell, and the tries of whole steps otherwise."""
 
 
 def tasks(settings: Settings, x: Array, classes: int, seed: int, audit: bool, state: State | None) -> list[Task]:
@@ -37,7 +38,10 @@ def tasks(settings: Settings, x: Array, classes: int, seed: int, audit: bool, st
         state: of the checkpoint that the calibration goes on from.
     """
     left_out = [0, *map(len, parts_of(len(x), settings.folds, seed))]
-    run, number = (0, 0) if state is None else (int(state["run"]), int(state["calibrator/number"]))
+    run, number = 0, 0
+    if state is not None:
+        number = settings.rounds if state["calibrator/converged"] else int(state["calibrator/number"])
+        run = int(state["run"])
     learning = []
     for i, part in list(enumerate(left_out))[run:]:
         name = f"learning without part {i} of {len(left_out) - 1}" if i else "learning from all clean inputs"
@@ -96,46 +100,47 @@ def measured_steps(
         clock: seconds from any start.
     """
     first = torch.from_numpy(x[: settings.batch_of(len(x))]).to(device)
-    batch = first[: inputs_per_pass(graph, first, len(first))]
-    bounds = Bounds.alike(graph, axes, batch[:1], 1.0)
+    whole = first[: inputs_per_pass(graph, first, len(first))]
+    bounds = Bounds.alike(graph, axes, whole[:1], 1.0)
 
-    def descend() -> None:
+    def descend(batch: Tensor) -> None:
         with nullcontext() if settings.penalty == "margins" else reduced(batch.device):
             loss = graph(batch, bounds()).float().square().mean()
         _finish(torch.autograd.grad(loss, list(bounds.parameters()), allow_unused=True))
 
-    def ascend(own: Mapping[str, Tensor] | None) -> None:
+    def ascend(batch: Tensor, own: Mapping[str, Tensor] | None = None) -> None:
         some = batch.clone().requires_grad_()
         with reduced(batch.device):
             logits = graph(some, own)
         _finish(torch.autograd.grad(logits.float().sum(), some))
 
     @torch.no_grad()
-    def check() -> None:
+    def check(batch: Tensor) -> None:
         _finish([graph(batch, None)])
 
-    steps = {
+    steps: dict[str, tuple[Callable[[Tensor], None], float]] = {
         LEARNING: (descend, 1.0),
-        "original": (lambda: ascend(None), 1.0),
-        "clipped": (lambda: ascend(bounds.fixed()), 1.0),
+        "original": (ascend, 1.0),
+        "clipped": (partial(ascend, own=bounds.fixed()), 1.0),
         WRITING: (check, FORWARD),
     }
-    return {kind: Measured(work * len(batch), _seconds(step, clock)) for kind, (step, work) in steps.items()}
+    return {kind: _measured(step, whole, work, clock) for kind, (step, work) in steps.items()}
 
 
-def _seconds(step: Callable[[], None], clock: Callable[[], float]) -> float:
-    """The least that a step took, of some tries where it is quick."""
-    least = float("inf")
-    for _ in range(TRIES):
+def _measured(step: Callable[[Tensor], None], whole: Tensor, work: float, clock: Callable[[], float]) -> Measured:
+    """A step on a few inputs where that takes long, else the median of some on all. `work`: of one input."""
+
+    def seconds(batch: Tensor) -> float:
         start = clock()
-        step()
-        least = min(least, clock() - start)
-        if least >= QUICK:
-            break
-    return least
+        step(batch)
+        return clock() - start
+
+    if (first := seconds(whole[:FEW])) >= SLOW:
+        return Measured(work * len(whole[:FEW]), first)
+    return Measured(work * len(whole), float(np.median([seconds(whole) for _ in range(TRIES)])))
 
 
-def _finish(tensors: "tuple[Tensor | None, ...] | list[Tensor]") -> None:
+def _finish(tensors: "Sequence[Tensor | None]") -> None:
     """Wait for a GPU to have computed these."""
     for tensor in tensors:
         if tensor is not None:
