@@ -40,7 +40,9 @@ def describe_bundle(bundle: Bundle) -> str:
     manifest = bundle.manifest
     figures, spec = manifest.calibration, manifest.input
     shape = ", ".join("any" if size is None else str(size) for size in spec.shape[1:])
-    against = "the labels" if figures.labelled else "the original's decisions"
+    accuracy = "unknown, since the clean set has no labels"
+    if figures.labelled:
+        accuracy = f"{percent(figures.original_accuracy)} original, {percent(figures.clipped_accuracy)} clipped"
     ended = "converged" if figures.converged else "all rounds run"
     return _lines(
         (
@@ -51,8 +53,7 @@ def describe_bundle(bundle: Bundle) -> str:
             f"clip sites  {len(manifest.sites)} activations, {sum(site.channels for site in manifest.sites)} bounds",
             f"clean set   {figures.n} inputs; preset {manifest.preset}, {figures.rounds} rounds ({ended})"
             + _folded(manifest),
-            f"accuracy    {percent(figures.original_accuracy)} original, {percent(figures.clipped_accuracy)} clipped, "
-            f"against {against}; agreement {percent(figures.agreement)}",
+            f"accuracy    {accuracy}; both networks decide the same on {percent(figures.agreement)}",
             *_describe_test(manifest.null, figures.flagged_share),
             f"margins     {_describe_margins(manifest)}",
         )

@@ -238,6 +238,7 @@ def test_inspect_shows_the_bundle(mmguard: Run, tiny_bundle: Path) -> None:
     assert code == DONE
     assert "tiny: input image (N, 3, 8, 8), 3 classes" in out
     assert "2 activations, 10 bounds" in out
+    assert "unknown, since the clean set has no labels; both networks decide the same on" in out
 
 
 def test_report_tells_where_the_page_is_and_opens_it(
