@@ -102,8 +102,8 @@ def _of_clean_set(manifest: Manifest) -> Iterator[Limit]:
     if not figures.labelled:
         yield Limit(
             "D is unlabelled",
-            "Accuracies are against the original network's own decisions. They tell how often clipping changes a "
-            "decision, not how often a decision is right.",
+            "No accuracy can be given: this page tells how often clipping keeps the original's decision, not how often "
+            "a decision is right.",
         )
 
 
