@@ -37,8 +37,8 @@ class Shot:
 
 
 SHOTS = (
-    Shot("report-light", 1280, 2250, "light"),
-    Shot("report-dark", 1280, 2250, "dark"),
+    Shot("report-light", 1280, 2980, "light"),
+    Shot("report-dark", 1280, 2980, "dark"),
     Shot("report-narrow", 360, 1200, "light"),
 )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from mmguard.manifest import CalibrationFigures
 from mmguard.stats import unseen_rate
 from mmguard.types import FloatArray
+from mmguard.words import number, percent
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +30,9 @@ def warn_of_blindness(original: Mapping[str, FloatArray], clipped: Mapping[str, 
     if after > BLIND * before:
         what = "lowers the largest margin only" if after < before else "does not lower the largest margin, which went"
         logger.warning(
-            "warning: clipping %s from %.1f to %.1f, so this guard may catch little; "
+            "warning: clipping %s from %s to %s, so this guard may catch little; "
             "see which activations are clip sites with `mmguard inspect BUNDLE --json`, or run more --rounds",
-            *(what, before, after),
+            *(what, number(before), number(after)),
         )
 
 
@@ -43,9 +44,9 @@ def warn_of_doubtful_labels(accuracy: float) -> None:
     """
     if accuracy < DOUBTFUL:
         logger.warning(
-            "warning: the model decides only %.1f %% of the clean inputs as labelled; are --mean, --std, --scale, "
+            "warning: the model decides only %s of the clean inputs as labelled; are --mean, --std, --scale, "
             "--size and the order of the classes those that it was trained with?",
-            100 * accuracy,
+            percent(accuracy),
         )
 
 
@@ -58,9 +59,9 @@ def warn_of_lost_accuracy(figures: CalibrationFigures, looser: str) -> None:
     if figures.original_accuracy - figures.clipped_accuracy > LOST_ACCURACY:
         what = "accuracy" if figures.labelled else "agreement with the original's decisions"
         logger.warning(
-            "warning: clipping lowers the %s on the clean inputs from %.1f %% to %.1f %%; for looser bounds, give a "
+            "warning: clipping lowers the %s on the clean inputs from %s to %s; for looser bounds, give a "
             "%s, or more clean inputs",
-            *(what, 100 * figures.original_accuracy, 100 * figures.clipped_accuracy, looser),
+            *(what, percent(figures.original_accuracy), percent(figures.clipped_accuracy), looser),
         )
 
 

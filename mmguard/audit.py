@@ -93,7 +93,10 @@ def audit(margins: Mapping[str, FloatArray]) -> Audit:
         AuditError: fewer than three classes, or no scale.
     """
     if not margins:
-        raise AuditError("an audit compares maximum margins, and there are none")
+        raise AuditError(
+            "this bundle holds no maximum margins, because it was calibrated with --no-audit; calibrate again without "
+            "it to have the model judged"
+        )
     scales = {name: _judge(values) for name, values in margins.items()}
     least = min(scales, key=lambda name: scales[name].p_value)
     return Audit(scales, least, min(1.0, len(scales) * scales[least].p_value))
@@ -102,7 +105,10 @@ def audit(margins: Mapping[str, FloatArray]) -> Audit:
 def _judge(margins: FloatArray) -> Scale:
     n = len(margins)
     if n < MIN_CLASSES:
-        raise AuditError(f"an audit compares the maximum margins of {MIN_CLASSES} classes or more, not of {n}")
+        raise AuditError(
+            f"an audit looks for one class that stands out from all others, which takes {MIN_CLASSES} classes or more, "
+            f"and this model has {n}; that says nothing for or against a backdoor"
+        )
     order = np.argsort(margins, kind="stable")  # the lowest first
     lowest = _unreached(margins[order])
     return Scale(

@@ -10,13 +10,12 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 from cyclopts import App, CycloptsError, Parameter
 
 from mmguard import __version__
 from mmguard.audit import audit as audit_margins
 from mmguard.bundle import Bundle
-from mmguard.errors import MissingExtraError, MmguardError, OptionError
+from mmguard.errors import AuditError, MissingExtraError, MmguardError, OptionError
 from mmguard.guard import Guard, Policy
 from mmguard.guard.policy import Mode, OnError, OnFlag
 from mmguard.guard.scan import scan as scan_rows
@@ -33,11 +32,10 @@ from mmguard.terminal import (
     describe_bundle,
     describe_model,
     describe_scan,
-    round_progress,
-    say_how_to_go_on,
 )
+from mmguard.watch import say_how_to_go_on, watched
 
-DONE, FAILED, WRONG_USE, FOUND = 0, 1, 2, 3
+DONE, FAILED, WRONG_USE, FOUND, NO_VERDICT = 0, 1, 2, 3, 4
 
 Device = Literal["cpu", "cuda"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
@@ -46,7 +44,8 @@ app = App(
     name="mmguard",
     version=__version__,
     help="Guard a deployed classifier against backdoor triggers.",
-    help_epilogue="Exit codes: 0 done, 1 failed, 2 wrong use, 3 triggers or a backdoor found.",
+    help_epilogue="Exit codes: 0 done, 1 failed, 2 wrong use, 3 triggers or a backdoor found, 4 audit without verdict, "
+    "130 and 143 interrupted.",
     result_action="return_value",
     default_parameter=Parameter(negative=()),
 )
@@ -102,6 +101,7 @@ def calibrate(
     name: str | None = None,
     skip_bad: bool = False,
     resume: bool = False,
+    no_audit: bool = False,
 ) -> int:
     """Learn bounds from clean inputs and write a guard bundle. Interrupted, it can be gone on with by --resume.
 
@@ -170,11 +170,14 @@ def calibrate(
         Leave out files that cannot be decoded, and rows of arrays that are not finite.
     resume
         Go on from the checkpoint that an interrupted calibration with the same arguments left beside its bundle to be.
+    no_audit
+        Leave out the search for the largest margins, which only the audit and the report need: much of the time, and
+        most of it where there are many classes. `mmguard audit` then gives no verdict.
     """
     from mmguard.pipeline import calibrate_model, checkpoint_path, default_out
 
     out = out or default_out(model)
-    with round_progress() as show, say_how_to_go_on(show, checkpoint_path(out)) as on_round:
+    with watched() as watch, say_how_to_go_on(watch, checkpoint_path(out)):
         path = calibrate_model(
             model,
             clean,
@@ -205,7 +208,9 @@ def calibrate(
             device=device,
             skip_bad=skip_bad,
             resume=resume,
-            on_round=on_round,
+            audit=not no_audit,
+            on_round=watch.on_round,
+            on_progress=watch.on_progress,
         )
     print(describe_bundle(Bundle.open(path)))
     return DONE
@@ -261,7 +266,10 @@ def report(bundle: Path, *, open: bool = False) -> int:
 
 @app.command
 def audit(bundle: Path) -> int:
-    """Judge whether a bundle's original network is backdoored, and for which class. Exit code 3: it is, at 5 %.
+    """Judge whether a bundle's original network is backdoored, and for which class.
+
+    Exit code 3: it is, at 5 %. Exit code 4: there is no verdict, because the model has two classes only, of which
+    neither can stand out from the others, or because the bundle was calibrated with --no-audit.
 
     Parameters
     ----------
@@ -269,8 +277,11 @@ def audit(bundle: Path) -> int:
         Guard bundle.
     """
     manifest = Bundle.open(bundle).manifest
-    margins = manifest.calibration.original_margins
-    found = audit_margins({scale: np.array(by_class) for scale, by_class in margins.items()})
+    try:
+        found = audit_margins(manifest.calibration.margins())
+    except AuditError as error:
+        print(f"no verdict: {error}")
+        return NO_VERDICT
     print(describe_audit(found, manifest.classes))
     return FOUND if found.backdoored else DONE
 

@@ -11,7 +11,7 @@ import numpy as np
 from mmguard.errors import SchemaError
 from mmguard.mmdf import STATISTICS, Criterion, MmdfTest, NullKind
 from mmguard.stats import GaussianNull
-from mmguard.types import INPUT_DTYPES, ClipSite, InputSpec, Preprocessing
+from mmguard.types import INPUT_DTYPES, ClipSite, FloatArray, InputSpec, Preprocessing
 
 SCHEMA_VERSION = 3
 SCALARS: dict[type, tuple[type, ...]] = {int: (int,), float: (float, int), str: (str,), bool: (bool,)}
@@ -122,7 +122,7 @@ class CalibrationFigures:
         agreement: share of D on which both networks decide the same.
         flagged_share: share of D that the finished test flags.
         original_margins, clipped_margins: by scale of the search, mean margin that it reached by class, in logits; both
-            have the same scales.
+            have the same scales, none where the search was left out.
         rounds, converged: rounds run, and whether they ended because the objective no longer changed.
     """
 
@@ -136,6 +136,10 @@ class CalibrationFigures:
     clipped_margins: dict[str, tuple[float, ...]]
     rounds: int
     converged: bool
+
+    def margins(self) -> dict[str, FloatArray]:
+        """Margins (K,) of the original by scale: what an audit judges."""
+        return {scale: np.array(by_class) for scale, by_class in self.original_margins.items()}
 
 
 @dataclass(frozen=True)
@@ -269,8 +273,8 @@ def _decode_figures(raw: dict[str, Any], classes: int) -> CalibrationFigures:
     if not all(isinstance(raw[key], dict) for key in keys):
         raise ValueError(f"calibration: {' and '.join(keys)} must be numbers a class by scale")
     margins = {key: {scale: _one_a_class(scale, raw[key], classes) for scale in raw[key]} for key in keys}
-    if set(margins[keys[0]]) != set(margins[keys[1]]) or not margins[keys[0]]:
-        raise ValueError("original_margins and clipped_margins must be of the same scales, one or more")
+    if set(margins[keys[0]]) != set(margins[keys[1]]):
+        raise ValueError("original_margins and clipped_margins must be of the same scales")
     figures = CalibrationFigures(**_known(CalibrationFigures, raw) | margins)
     shares = (figures.original_accuracy, figures.clipped_accuracy, figures.agreement, figures.flagged_share)
     if figures.n < 1 or not all(0 <= share <= 1 for share in shares):

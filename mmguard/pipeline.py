@@ -23,6 +23,8 @@ from mmguard.extras import require_calibrate
 from mmguard.manifest import NAME_PATTERN, CalibrationFigures, Manifest, NullSpec
 from mmguard.modules import Clean, as_files, check_paths
 from mmguard.null import fit_null
+from mmguard.phases import schedule_of, searched_margins
+from mmguard.progress import AT_THE_START, FORWARD, OnProgress, Schedule
 from mmguard.provenance import provenance, versions
 from mmguard.subject import Subject, prepare
 from mmguard.types import Calibration, ClipSite, FloatArray, IntArray, Preprocessing
@@ -59,7 +61,9 @@ def calibrate_model(
     device: str = "cpu",
     skip_bad: bool = False,
     resume: bool = False,
+    audit: bool = True,
     on_round: "OnRound | None" = None,
+    on_progress: OnProgress = lambda _: None,
 ) -> Path:
     """Calibrate a guard for an ONNX classifier and write its bundle.
 
@@ -92,7 +96,10 @@ def calibrate_model(
         skip_bad: leave out files that cannot be decoded, and rows of arrays that are not finite.
         resume: go on from the checkpoint of an earlier call with the same arguments; where there is none, begin. Else
             an existing checkpoint is overwritten.
+        audit: whether the largest margins of both networks are searched, which the audit judges. That takes longer the
+            more classes there are; without it the bundle says nothing of whether the model is backdoored.
         on_round: called after every round with its figures.
+        on_progress: called whenever some work has been done, with the phase and the estimated time of all that is left.
 
     Returns:
         The folder of the bundle.
@@ -116,6 +123,7 @@ def calibrate_model(
     out, name = Path(out or f"{stem}.mmguard"), _bundle_name(name or stem)
     bundle.check_destination(out)
     settings = _settings(preset, objective, theta, rounds, budget, margin_weight, null)
+    on_progress(AT_THE_START)
     with as_files(model, clean) as (path, inputs):
         subject = prepare(path, inputs, settings, logits, sites, classes, preprocessing, seed, device, skip_bad)
         checkpoint = Checkpoint(checkpoint_path(out), subject.fingerprint(settings, seed, device))
@@ -123,15 +131,17 @@ def calibrate_model(
         if out.exists():
             logger.info("will replace the bundle at %s", out)
         with checkpoint:
+            schedule = schedule_of(subject, settings, seed, device, state, audit, on_progress)
             learned = cross_fit(
                 *(subject.learner, subject.x, subject.labels, settings.folds, seed),
-                *(on_round or (lambda _: None), checkpoint.keep, state),
+                *(on_round or (lambda _: None), checkpoint.keep, state, schedule),
             )
-            logger.info("searching the largest margins of both networks")
-            margins = subject.margins(None), subject.margins(learned.bounds)
+            margins = searched_margins(subject, learned, checkpoint, schedule) if audit else ({}, {})
+            schedule.begin()
             fitted, clean_scores = None, None
             if settings.objective != "mmom":
-                warn_of_blindness(*margins)
+                if audit:
+                    warn_of_blindness(*margins)
                 parts = parts_of(len(subject.x), settings.folds, seed)
                 output = subject.classifier.output
                 centred = output.logits not in output.names
@@ -148,7 +158,7 @@ def calibrate_model(
                     input=subject.input,
                     output=subject.classifier.output,
                     classes=subject.classes,
-                    plans=_export(folder, subject, learned, seed),
+                    plans=_export(folder, subject, learned, seed, schedule),
                     sites=tuple(
                         ClipSite(a.value, a.operator, a.axis, learned.bounds[a.value].size) for a in subject.activations
                     ),
@@ -157,6 +167,7 @@ def calibrate_model(
                     files={},
                 )
                 _write_report(folder, manifest, subject, learned, clean_scores, device)
+                schedule.add(FORWARD * len(subject.x))
                 bundle.write(folder, manifest, provenance(started, time.perf_counter() - clock, device))
         checkpoint.remove()
     return out
@@ -224,7 +235,7 @@ def _looser(settings: "Settings") -> str:
     return f"lower --budget than {settings.change:g}"
 
 
-def _export(folder: Path, subject: Subject, learned: Calibration, seed: int) -> dict[str, str]:
+def _export(folder: Path, subject: Subject, learned: Calibration, seed: int, schedule: Schedule) -> dict[str, str]:
     """Write both networks, their plans, the bounds and the probes; every form is checked on D before it is kept."""
     from mmguard.exporter import FORMS, run, tolerance, verify_export, verify_tail, write_clipped, write_plans
 
@@ -236,15 +247,16 @@ def _export(folder: Path, subject: Subject, learned: Calibration, seed: int) -> 
     write_clipped(classifier, learned.bounds, folder / "clipped.onnx")
     plans, name = write_plans(folder, classifier), classifier.output.logits
     allowed = tolerance(classifier.model)
-    verify_export(folder / plans["original"], x, learned.original_logits, name, allowed)
-    verify_export(folder / plans["clipped"], x, learned.clipped_logits, name, allowed)
+    for form, logits in (("original", learned.original_logits), ("clipped", learned.clipped_logits)):
+        verify_export(folder / plans[form], x, logits, name, allowed)
+        schedule.add(FORWARD * len(x))
     if "tail" in plans:
         verify_tail(folder / plans["tail"], folder / plans["original"], x, classifier.output, allowed)
     bundle.write_tensors(folder / bundle.BOUNDS, learned.bounds)
     shape = (PROBES, *x.shape[1:])
     probes = np.random.default_rng(seed).uniform(spec.low, spec.high, shape).astype(np.float32)
-    logits = {form: run(folder / plans[form], probes, name) for form in FORMS}
-    bundle.write_tensors(folder / bundle.PROBES, {"x": probes, **logits})
+    probed = {form: run(folder / plans[form], probes, name) for form in FORMS}
+    bundle.write_tensors(folder / bundle.PROBES, {"x": probes, **probed})
     return plans
 
 

@@ -18,6 +18,10 @@ TAIL_POWER = 2.0
 of freedom falls by the cube in the end, but by less where the largest of 20 scores lies."""
 
 
+CHANCE = 0.001
+"""Probability at which a number of improbable inputs is too large for chance."""
+
+
 def margin(logits: npt.NDArray[np.floating], labels: IntArray) -> FloatArray:
     """The logit of a class minus the best other logit.
 
@@ -84,6 +88,17 @@ def check_null_samples(n: int) -> None:
 def unseen_rate(n: int) -> float:
     """The largest rate, at 95 %, of what none of n inputs showed (Clopper and Pearson's upper bound at 0 of n)."""
     return 1 - float(0.025 ** (1 / n))
+
+
+def most_by_chance(inputs: int, level: float, n: int) -> int:
+    """Of so many clean inputs, the most with a p-value of at most `level`, but once in a thousand times.
+
+    The number is beta-binomial: a level that is known from n samples is as uncertain as a share seen in n samples.
+    """
+    # Imported here: it takes longer to load than all that serving needs.
+    from scipy.stats import betabinom
+
+    return inputs if level >= 1 else int(betabinom.isf(CHANCE, inputs, level * n, (1 - level) * n))
 
 
 def enough_for_ranks(theta: float) -> int:

@@ -34,7 +34,7 @@ class Subject:
         x: (N, ...) float32, D. labels: (N,) int64 or None.
         learner: makes the calibrator of clean inputs (N, ...).
         margins: (K,) float64 by scale, maximum margins by class of the network that bounds by value name clip, or with
-            None of the original.
+            None of the original; the other argument is called with the number of inputs of each pass.
     """
 
     classifier: "Classifier"
@@ -45,7 +45,7 @@ class Subject:
     labels: IntArray | None
     classes: tuple[str, ...]
     learner: "Callable[[npt.NDArray[np.float32]], Calibrator]"
-    margins: "Callable[[Mapping[str, npt.NDArray[np.float32]] | None], dict[str, FloatArray]]"
+    margins: "Callable[[Mapping[str, npt.NDArray[np.float32]] | None, Callable[[float], None]], dict[str, FloatArray]]"
 
     def fingerprint(self, settings: "Settings", seed: int, device: str) -> "Fingerprint":
         """What the bounds that are learned depend on; the arguments are the calibration's."""
@@ -117,8 +117,10 @@ def prepare(
         *(len(x), len(data.skipped), len(names), len(activations)),
     )
 
-    def margins(bounds: Mapping[str, npt.NDArray[np.float32]] | None) -> dict[str, FloatArray]:
-        return calibrate.maximum_margins(graph, x, (spec.low, spec.high), len(names), bounds, seed, device)
+    def margins(
+        bounds: Mapping[str, npt.NDArray[np.float32]] | None, on_inputs: Callable[[float], None]
+    ) -> dict[str, FloatArray]:
+        return calibrate.maximum_margins(graph, x, (spec.low, spec.high), len(names), bounds, seed, device, on_inputs)
 
     return Subject(classifier, activations, graph, spec, x, labels, tuple(names), learner, margins)
 

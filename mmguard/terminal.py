@@ -1,30 +1,20 @@
-"""What a person sees: a progress bar on a terminal, plain lines anywhere else. All of it goes to standard error."""
+"""What a person sees of bundles, models and audits, in lines, and the console that messages go to."""
 
 import logging
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import timedelta
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
-from rich.text import Text
 
 from mmguard.audit import Audit
 from mmguard.bundle import Bundle
-from mmguard.errors import MmguardError
 from mmguard.manifest import Manifest, NullSpec
 from mmguard.visible import visible
+from mmguard.words import number, percent
 
 if TYPE_CHECKING:
-    from mmguard.calibrate import Round
     from mmguard.guard.scan import Summary
     from mmguard.inspection import Inspection
-
-PLAIN_EVERY = 10
-"""Rounds between two plain lines."""
 
 AUDITED = 10
 """Classes that an audit shows."""
@@ -44,79 +34,6 @@ class ConsoleHandler(logging.Handler):
             console.print(self.format(record), markup=False, soft_wrap=True)
 
 
-def describe(report: "Round") -> str:
-    """One round in words: both terms of the objective, λ and the agreement on D."""
-    return (
-        f"change {report.fit_loss:.3f}, penalty {report.penalty:.2f} × λ {report.margin_weight:.3g}, "
-        f"agreement {report.agreement:.1%}"
-    )
-
-
-class RemainingColumn(ProgressColumn):
-    """Counts down what the last round said that remains: rich's own estimate forgets rounds older than 30 s."""
-
-    max_refresh = 0.5
-
-    def render(self, task: Task) -> Text:
-        """Hours, minutes and seconds, or dashes before the first round."""
-        if (ends := task.fields.get("ends")) is None:
-            return Text("-:--:--", style="progress.remaining")
-        left = timedelta(seconds=max(0, round(ends - time.monotonic())))
-        return Text(str(left), style="progress.remaining")
-
-
-@contextmanager
-def round_progress() -> Iterator[Callable[["Round"], None]]:
-    """A callback that shows rounds: a bar with the remaining time on a terminal, every tenth as a line elsewhere."""
-    if not console.is_terminal:
-        yield _plain()
-        return
-    columns = (TextColumn("round"), MofNCompleteColumn(), BarColumn(), RemainingColumn())
-    with Progress(*columns, TextColumn("{task.description}"), console=console, transient=True) as progress:
-        task = progress.add_task("searching margins", total=None)
-
-        def show(report: "Round") -> None:
-            ends = time.monotonic() + report.remaining
-            progress.update(task, completed=report.number, total=report.rounds, description=describe(report), ends=ends)
-
-        yield show
-
-
-def _plain() -> Callable[["Round"], None]:
-    """Shows the first round that is run, every tenth and the last."""
-    first = True
-
-    def show(report: "Round") -> None:
-        nonlocal first
-        if first or report.number % PLAIN_EVERY == 0 or report.number == report.rounds:
-            remaining = f"about {report.remaining:.0f} s remain"
-            console.print(f"round {report.number}/{report.rounds}: {describe(report)}; {remaining}", soft_wrap=True)
-        first = False
-
-    return show
-
-
-@contextmanager
-def say_how_to_go_on(on_round: Callable[["Round"], None], checkpoint: Path) -> Iterator[Callable[["Round"], None]]:
-    """Hands rounds on; where anything but a refusal ends them early and the checkpoint is there, says what goes on."""
-    last = ""
-
-    def remember(report: "Round") -> None:
-        nonlocal last
-        last = f" at round {report.number} of {report.rounds}"
-        on_round(report)
-
-    try:
-        yield remember
-    except MmguardError:
-        raise
-    except BaseException as error:
-        if checkpoint.exists():
-            what = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "stopped"
-            console.print(f"{what}{last}; to go on, run the same command with --resume", markup=False, soft_wrap=True)
-        raise
-
-
 def _lines(parts: Iterable[str]) -> str:
     """Lines of which none, by a name that a file of others chose, can move the cursor or hide the next."""
     return "\n".join(map(visible, parts))
@@ -127,11 +44,10 @@ def describe_bundle(bundle: Bundle) -> str:
     manifest = bundle.manifest
     figures, spec = manifest.calibration, manifest.input
     shape = ", ".join("any" if size is None else str(size) for size in spec.shape[1:])
-    against = "the labels" if figures.labelled else "the original's decisions"
+    accuracy = "unknown, since the clean set has no labels"
+    if figures.labelled:
+        accuracy = f"{percent(figures.original_accuracy)} original, {percent(figures.clipped_accuracy)} clipped"
     ended = "converged" if figures.converged else "all rounds run"
-    scale = next(iter(figures.original_margins))
-    margins = zip(manifest.classes, figures.original_margins[scale], figures.clipped_margins[scale], strict=True)
-    widest = sorted(margins, key=lambda row: -row[1])[:3]
     return _lines(
         (
             f"bundle      {bundle.path}",
@@ -141,14 +57,23 @@ def describe_bundle(bundle: Bundle) -> str:
             f"clip sites  {len(manifest.sites)} activations, {sum(site.channels for site in manifest.sites)} bounds",
             f"clean set   {figures.n} inputs; preset {manifest.preset}, {figures.rounds} rounds ({ended})"
             + _folded(manifest),
-            f"accuracy    {figures.original_accuracy:.1%} original, {figures.clipped_accuracy:.1%} clipped, "
-            f"against {against}; agreement {figures.agreement:.1%}",
+            f"accuracy    {accuracy}; both networks decide the same on {percent(figures.agreement)}",
             *_describe_test(manifest.null, figures.flagged_share),
-            "margins     "
-            + "; ".join(f"{name} {before:.1f} → {after:.1f}" for name, before, after in widest)
-            + f" (scale {scale}, largest classes, original → clipped)",
+            f"margins     {_describe_margins(manifest)}",
         )
     )
+
+
+def _describe_margins(manifest: Manifest) -> str:
+    """The three classes with the largest margins."""
+    figures = manifest.calibration
+    if not figures.original_margins:
+        return "not searched (--no-audit)"
+    scale = next(iter(figures.original_margins))
+    margins = zip(manifest.classes, figures.original_margins[scale], figures.clipped_margins[scale], strict=True)
+    widest = sorted(margins, key=lambda row: -row[1])[:3]
+    said = "; ".join(f"{name} {number(before)} → {number(after)}" for name, before, after in widest)
+    return f"{said} (scale {scale}, largest classes, original → clipped)"
 
 
 def _folded(manifest: Manifest) -> str:
@@ -257,5 +182,5 @@ def _describe_test(null: NullSpec | None, flagged_share: float) -> tuple[str, ..
         disagreement = ""
     return (
         f"null        {null.kind}, n {null.n}, of " + ", ".join(criterion.statistic for criterion in null.criteria),
-        f"test        p ≤ {null.theta} flags{disagreement}; {flagged_share:.1%} of the clean set flagged",
+        f"test        p ≤ {null.theta} flags{disagreement}; {percent(flagged_share)} of the clean set flagged",
     )

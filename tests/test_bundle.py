@@ -191,7 +191,6 @@ def test_an_unknown_or_missing_field_is_named(bundle: Path, section: str | None)
         lambda raw: raw["null"]["criteria"][0].update(mean=10**400),
         lambda raw: raw["null"].update(disagreement_theta=1.1),
         lambda raw: raw["calibration"].update(original_margins=None),
-        lambda raw: raw["calibration"].update(original_margins={}, clipped_margins={}),
         lambda raw: raw["calibration"].update(original_margins=[1.0, 1.0, 9.0]),
         lambda raw: raw["calibration"]["original_margins"].pop("shared"),
         lambda raw: raw["calibration"]["original_margins"]["sample"].pop(),

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from mmguard import Bundle, __version__
-from mmguard.cli import DONE, FAILED, FOUND, WRONG_USE, main
+from mmguard.cli import DONE, FAILED, FOUND, NO_VERDICT, WRONG_USE, main
 from mmguard.manifest import Manifest
+from mmguard.progress import AT_THE_START
 from mmguard.types import Preprocessing
 from tests.bundles import CLASSES, add_trigger, clean_inputs
-from tests.networks import write_class_folders, write_clean, write_tiny
+from tests.networks import RESIDUAL, residual_inputs, write_class_folders, write_clean, write_text, write_tiny
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -55,7 +56,10 @@ COMMANDS = ("calibrate", "audit", "inspect", "report", "verify", "scan", "serve"
 def test_help_lists_the_commands_and_the_exit_codes(words: list[str]) -> None:
     finished = execute(*words, COLUMNS="200")
     assert (finished.returncode, finished.stderr) == (DONE, "")
-    assert "Exit codes: 0 done, 1 failed, 2 wrong use, 3 triggers or a backdoor found." in finished.stdout
+    assert (
+        "Exit codes: 0 done, 1 failed, 2 wrong use, 3 triggers or a backdoor found, 4 audit without verdict, "
+        "130 and 143 interrupted." in finished.stdout
+    )
     for command in COMMANDS:
         assert command in finished.stdout
 
@@ -114,7 +118,7 @@ def test_options_without_sense_are_refused(mmguard: Run, tmp_path: Path, options
     model, clean = write_tiny(tmp_path / "tiny.onnx"), write_clean(tmp_path / "clean.npz")
     code, out, err = mmguard("calibrate", model, clean, "--out", tmp_path / "out.mmguard", *options)
     assert (code, out) == (WRONG_USE, "")
-    assert err.startswith("mmguard: ")
+    assert err.removeprefix(f"{AT_THE_START.task}\n").startswith("mmguard: ")
     assert message in err
     assert not (tmp_path / "out.mmguard").exists()
 
@@ -142,8 +146,9 @@ def test_files_that_are_not_what_they_should_be_are_exit_code_1(
     save(tmp_path / "clean.npy", clean_inputs(3))
     code, out, err = mmguard(*(tiny_bundle if word == "BUNDLE" else word for word in words))
     assert (code, out) == (FAILED, "")
-    assert err.startswith("mmguard: ")
-    assert len(err) > len("mmguard: ")
+    said = err.removeprefix(f"{AT_THE_START.task}\n")
+    assert said.startswith("mmguard: ")
+    assert len(said) > len("mmguard: ")
 
 
 def test_calibrate_reads_images_as_its_options_say(mmguard: Run, tmp_path: Path) -> None:
@@ -157,7 +162,7 @@ def test_calibrate_reads_images_as_its_options_say(mmguard: Run, tmp_path: Path)
     )
     assert code == DONE, err
     assert "bundle " in output
-    assert "round 12/12" in err, "two rounds on all of D, and two without each of five parts"
+    assert "learning without part 5 of 5; about" in err
     manifest = Bundle.open(out).manifest
     assert (manifest.name, manifest.classes, manifest.seed) == ("pets", CLASSES, 7)
     assert manifest.null is not None
@@ -209,7 +214,10 @@ def test_an_interrupted_calibration_says_how_to_go_on(
         patch.setattr("mmguard.exporter.verify_export", lambda *_: sys.exit(143))
         code, out, err = mmguard(*words)
     assert (code, out) == (143, "")
-    assert err.endswith("interrupted at round 18 of 18; to go on, run the same command with --resume\n")
+    assert err.endswith(
+        "interrupted while checking and writing the bundle; all that was learned is kept: to go on, run the same "
+        "command with --resume\n"
+    )
     code, _, err = mmguard(*words, "--resume", "--seed", 1)
     assert code == FAILED
     assert "differs in: seed (0, now 1)" in err
@@ -237,6 +245,7 @@ def test_inspect_shows_the_bundle(mmguard: Run, tiny_bundle: Path) -> None:
     assert code == DONE
     assert "tiny: input image (N, 3, 8, 8), 3 classes" in out
     assert "2 activations, 10 bounds" in out
+    assert "unknown, since the clean set has no labels; both networks decide the same on" in out
 
 
 def test_report_tells_where_the_page_is_and_opens_it(
@@ -279,6 +288,35 @@ def test_audit_names_the_class_of_the_backdoor(mmguard: Run, tiny_bundle: Path, 
         assert verdict in out
         assert code == DONE or f"target class {manifest['classes'][2]}" in out
         assert [float(line.split()[0]) for line in out.splitlines()[1:4]] == sorted(margins, reverse=True)
+
+
+def test_an_audit_of_two_classes_has_no_verdict_and_has_not_failed(mmguard: Run, tmp_path: Path) -> None:
+    model, out = write_text(tmp_path, RESIDUAL), tmp_path / "two.mmguard"
+    clean = save(tmp_path / "clean.npy", residual_inputs(60))
+    code, _, err = mmguard("calibrate", model, clean, "--out", out, "--rounds", 1)
+    assert code == DONE, err
+    code, said, err = mmguard("audit", out)
+    assert (code, err) == (NO_VERDICT, "")
+    assert said.startswith("no verdict: ")
+    assert "takes 3 classes or more, and this model has 2; that says nothing for or against a backdoor" in said
+    assert "Exit code 4: there is no verdict" in " ".join(mmguard("audit", "--help")[1].replace("│", "").split())
+
+
+def test_no_audit_leaves_the_search_out_and_every_command_copes(mmguard: Run, tmp_path: Path) -> None:
+    model, out = write_tiny(tmp_path / "tiny.onnx"), tmp_path / "out.mmguard"
+    words = ["calibrate", model, write_clean(tmp_path / "clean.npz"), "--out", out, "--rounds", 1, "--no-audit"]
+    code, said, err = mmguard(*words)
+    assert code == DONE, err
+    assert "searching the largest margins" not in err
+    assert "margins     not searched (--no-audit)" in said
+    assert Bundle.open(out).manifest.calibration.original_margins == {}
+    assert mmguard("verify", out)[0] == mmguard("inspect", out)[0] == mmguard("inspect", out, "--json")[0] == DONE
+    assert mmguard("report", out)[0] == DONE
+    code, said, err = mmguard("audit", out)
+    assert (code, err) == (NO_VERDICT, "")
+    assert "calibrated with --no-audit; calibrate again without it" in said
+    inputs = save(tmp_path / "some.npy", clean_inputs(5))
+    assert mmguard("scan", out, inputs)[0] == DONE
 
 
 def test_inspect_can_print_json(mmguard: Run, tiny_bundle: Path) -> None:

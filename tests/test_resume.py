@@ -22,6 +22,7 @@ from mmguard.bundle import PROVENANCE
 from mmguard.calibrate import Round, checkpoint
 from mmguard.calibrate.settings import PRESETS
 from mmguard.errors import CheckpointError, GraphMismatchError
+from mmguard.progress import Standing
 from tests.networks import write_clean, write_tiny
 from tests.quick import QUICK, calibrate, files
 
@@ -44,10 +45,12 @@ WAYS = {
 SLOW = """
 import sys
 from dataclasses import replace
+from mmguard import watch
 from mmguard.calibrate import checkpoint
 from mmguard.calibrate.settings import PRESETS
 from mmguard.cli import main
 checkpoint.EVERY_SECONDS, checkpoint.SHARE = 0.0, 0.5
+watch.PLAIN_SECONDS, watch.PLAIN_LINES = 0.0, 1e9
 PRESETS["slow"] = replace(PRESETS["default"], rounds=40, folds=2)
 main(sys.argv[1:])
 """
@@ -149,6 +152,58 @@ def test_an_interruption_between_the_two_renames_leaves_the_older_bundle(
             calibrate(tmp_path, model, seed=1)
     assert content(tmp_path / "out.mmguard") == before
     assert sorted(path.name for path in tmp_path.glob(".*")) == [CHECKPOINT]
+
+
+@pytest.mark.parametrize(("form", "searched"), [("original", ["original", "clipped"]), ("clipped", ["clipped"])])
+def test_an_interrupted_search_for_the_audit_loses_neither_rounds_nor_margins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, searched: list[str]
+) -> None:
+    model = write_tiny(tmp_path / "tiny.onnx")
+    whole = content(calibrate(tmp_path, model))
+    shutil.rmtree(tmp_path / "out.mmguard")
+    seen: list[Standing] = []
+
+    def stop(standing: Standing) -> None:
+        if form in standing.task and standing.phase == "audit":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(tmp_path, model, on_progress=stop)
+    assert sorted(path.name for path in tmp_path.glob(".*")) == [CHECKPOINT]
+    rounds: list[Round] = []
+    resumed = calibrate(tmp_path, model, resume=True, on_round=rounds.append, on_progress=seen.append)
+    assert content(resumed) == whole
+    assert not rounds
+    audited = dict.fromkeys(each.task for each in seen if each.phase == "audit")
+    assert audited == {f"searching the largest margins of the {name} network": None for name in searched}
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+def test_an_interrupted_search_for_the_audit_can_be_left_out(tmp_path: Path) -> None:
+    model = write_tiny(tmp_path / "tiny.onnx")
+    without = content(calibrate(tmp_path, model, audit=False))
+
+    def stop(standing: Standing) -> None:
+        if standing.phase == "audit":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(tmp_path, model, on_progress=stop)
+    assert content(calibrate(tmp_path, model, resume=True, audit=False)) == without
+
+
+def test_what_is_left_after_an_interruption_is_all_that_is_announced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PRESETS, "way", WAYS["folds"])
+    whole: list[Standing] = []
+    calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"), preset="way", on_progress=whole.append)
+    interrupt(tmp_path, 4, preset="way")  # the first of three rounds of the second of three runs
+    rest: list[Standing] = []
+    calibrate(tmp_path, tmp_path / "tiny.onnx", preset="way", resume=True, on_progress=rest.append)
+    names = [list(dict.fromkeys(each.task for each in said)) for said in (whole, rest)]
+    assert [name for name in names[0] if name not in names[1]] == ["learning from all clean inputs"]
+    assert rest[-1].share == pytest.approx(1)
 
 
 def test_a_refusal_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

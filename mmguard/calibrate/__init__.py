@@ -8,6 +8,7 @@ from mmguard.calibrate.clipping import measure_clipping
 from mmguard.calibrate.compare import assert_matches_onnxruntime
 from mmguard.calibrate.cross_fit import cross_fit, parts_of
 from mmguard.calibrate.domain import declared_input, with_box
+from mmguard.calibrate.effort import found_margins, measured_steps, tasks, with_margins
 from mmguard.calibrate.fingerprint import fingerprint
 from mmguard.calibrate.graph import DifferentiableGraph
 from mmguard.calibrate.plan import refusals
@@ -31,10 +32,14 @@ __all__ = [
     "declared_input",
     "find_preset",
     "fingerprint",
+    "found_margins",
     "maximum_margins",
     "measure_clipping",
+    "measured_steps",
     "parts_of",
     "read_clean",
     "refusals",
+    "tasks",
     "with_box",
+    "with_margins",
 ]

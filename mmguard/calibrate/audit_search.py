@@ -11,7 +11,7 @@ The inputs that share a change towards a class are clean ones that the network d
 the fewer classes of a clean network it reaches, and the more a trigger stands out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from mmguard.calibrate.objective import class_margins
 from mmguard.calibrate.precision import reduced
 from mmguard.calibrate.search import Box
 from mmguard.calibrate.shared import Change, Cover, Perturbation, Warp, by_pixel, is_image
+from mmguard.progress import FORWARD
 from mmguard.types import FloatArray
 
 Array = npt.NDArray[np.float32]
@@ -53,6 +54,7 @@ def maximum_margins(
     bounds: Mapping[str, Array] | None = None,
     seed: int = 0,
     device: str = "cpu",
+    on_inputs: Callable[[float], None] = lambda _: None,
 ) -> dict[str, FloatArray]:
     """Search every class's largest margins.
 
@@ -64,6 +66,7 @@ def maximum_margins(
         bounds: by value name, float32; None searches the original network.
         seed: seeds all randomness.
         device: torch device, such as `cpu` or `cuda`.
+        on_inputs: called with the number of inputs of each pass, of which one without gradient counts as `FORWARD`.
 
     Returns:
         (K,) float64 by scale: by class, mean margin of the inputs that were found, in logits. Without `warp` where
@@ -72,12 +75,31 @@ def maximum_margins(
     x = torch.from_numpy(clean).to(device)
     feasible = Box(*(torch.from_numpy(np.asarray(end))[None].to(device) for end in box))
     tensors = None if bounds is None else {name: torch.from_numpy(bound).to(device) for name, bound in bounds.items()}
-    search = AuditSearch(graph.to(device), x, feasible, classes, torch.Generator().manual_seed(seed), tensors)
+    search = AuditSearch(
+        graph.to(device), x, feasible, classes, torch.Generator().manual_seed(seed), tensors, on_inputs
+    )
     margins = {"sample": search.alone(), "shared": search.shared(Perturbation(x[:1], feasible))}
     margins["pixels"] = search.pixels()
     if is_image(x):
         margins["warp"] = search.shared(Warp(x[:1]))
     return {scale: by_class.double().cpu().numpy() for scale, by_class in margins.items()}
+
+
+def search_inputs(clean: Array, classes: int) -> float:
+    """The work of `maximum_margins` on clean inputs (N, ...) and so many classes, as it tells `on_inputs`."""
+    alone, sharing, judged = (classes * _count(number, classes) for number in (ALONE, SHARING, JUDGED))
+    shared = sharing * SHARED_STEPS + judged * FORWARD
+    scales = (
+        alone * (ALONE_STEPS + FORWARD)
+        + shared * (3 if is_image(torch.from_numpy(clean)) else 2)
+        + sharing * PLACING_STEPS
+    )
+    return len(clean) * FORWARD + scales
+
+
+def _count(most: int, classes: int) -> int:
+    """Inputs of each class, at most so many, where there are so many classes."""
+    return min(most, max(2, SEARCH_BUDGET // classes))
 
 
 class AuditSearch:
@@ -90,6 +112,7 @@ class AuditSearch:
         classes: K.
         generator: source of all randomness, on the CPU.
         bounds: bounds by value name; None searches the original network.
+        on_inputs: as of `maximum_margins`.
     """
 
     def __init__(
@@ -100,13 +123,15 @@ class AuditSearch:
         classes: int,
         generator: torch.Generator,
         bounds: Mapping[str, Tensor] | None,
+        on_inputs: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._graph, self._clean, self._box, self._bounds = graph, clean, box, bounds
         self._every, self._generator = torch.arange(classes, device=clean.device), generator
-        self._most = max(2, SEARCH_BUDGET // classes)
+        self._on_inputs = on_inputs
         self._chunk = inputs_per_pass(graph, clean, CHUNK)
         with torch.no_grad():
             decisions = torch.cat([graph(part, bounds).argmax(1) for part in clean.split(self._chunk)]).cpu()
+        on_inputs(len(clean) * FORWARD)
         rest = [(decisions != label).nonzero()[:, 0] for label in range(classes)]
         self._pools = [pool if len(pool) else torch.arange(len(clean)) for pool in rest]
 
@@ -163,7 +188,7 @@ class AuditSearch:
 
     def _each(self, count: int) -> Tensor:
         """(M,) int64, the class of each of `count` inputs a class, or of as many as the budget allows."""
-        return self._every.repeat_interleave(min(count, self._most))
+        return self._every.repeat_interleave(_count(count, len(self._every)))
 
     def _draw(self, classes: Tensor) -> Tensor:
         """Clean inputs (M, ...) that are decided for another class than theirs here."""
@@ -179,12 +204,16 @@ class AuditSearch:
             part = part.detach().requires_grad_()
             margins = class_margins(self._logits(part), labels)
             gradients.append(torch.autograd.grad(margins.sum(), part)[0])
+            self._on_inputs(len(part))
         return torch.cat(gradients).nan_to_num(0, 0, 0)  # of a root at 0, as where a uniform image is standardised
 
     @torch.no_grad()
     def _margins(self, x: Tensor, classes: Tensor) -> Tensor:
-        parts = zip(x.split(self._chunk), classes.split(self._chunk), strict=True)
-        return torch.cat([class_margins(self._logits(part), labels) for part, labels in parts])
+        margins = []
+        for part, labels in zip(x.split(self._chunk), classes.split(self._chunk), strict=True):
+            margins.append(class_margins(self._logits(part), labels))
+            self._on_inputs(len(part) * FORWARD)
+        return torch.cat(margins)
 
     def _logits(self, x: Tensor) -> Tensor:
         with reduced(x.device):

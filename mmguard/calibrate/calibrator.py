@@ -28,7 +28,7 @@ class Round:
         number: from 1 to `rounds`.
         fit_loss, penalty, margin_weight: the terms of the objective and λ.
         agreement: share of D on which both networks decide the same; for MMOM, that is decided as labelled.
-        seconds: since calibration began. remaining: estimated seconds, if every round is run.
+        seconds: since the rounds began. remaining: estimated seconds of the rounds alone, if every one is run.
     """
 
     number: int
@@ -47,6 +47,7 @@ class Round:
 
 
 OnRound = Callable[[Round], None]
+OnInputs = Callable[[float], None]
 
 JUST_WITHIN = 0.999
 """Share of the range over D at which bounds start: those that clip nothing of D would have no gradient from it."""
@@ -100,12 +101,15 @@ class Calibrator:
         )
         self._running: tuple[MarginSearch | None, Progress] | None = None
 
-    def run(self, on_round: OnRound, labels: IntArray | None = None) -> Calibration:
+    def run(
+        self, on_round: OnRound, labels: IntArray | None = None, on_inputs: OnInputs = lambda _: None
+    ) -> Calibration:
         """Alternate margin search, where margins are penalised, and descent, until all rounds are run.
 
         Args:
             on_round: called after every round; `state` is then that of the round.
             labels: (N,) int64, of D; only MMOM uses them.
+            on_inputs: called with the number of inputs of each pass with its gradient.
 
         Raises:
             CleanSetError: MMOM, without labels.
@@ -115,7 +119,10 @@ class Calibrator:
             if labels is None:
                 raise CleanSetError("MMOM learns from labels: give clean inputs in class folders, or an .npz with y")
             self._descent.wanted = torch.from_numpy(labels).to(self._clean.device)
-        search, progress = self._running or (self._started_search(), Progress(settings.margin_weight))
+        self._descent.on_inputs = on_inputs
+        search, progress = self._running or (self._started_search(on_inputs), Progress(settings.margin_weight))
+        if search:
+            search.on_inputs = on_inputs
         start, before = time.perf_counter(), progress.number
         while progress.number < settings.rounds and not progress.converged:
             number = progress.number + 1
@@ -168,10 +175,11 @@ class Calibrator:
         classes = self._original.shape[1]
         return MarginSearch(self._graph, self._clean, self._box, classes, self._settings, self._generator)
 
-    def _started_search(self) -> MarginSearch | None:
+    def _started_search(self, on_inputs: OnInputs) -> MarginSearch | None:
         """The same, after its first steps, on the original network."""
         search = self._search()
         if search:
+            search.on_inputs = on_inputs
             search.ascend(None, self._settings.first_steps)
         return search
 

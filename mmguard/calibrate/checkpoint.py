@@ -40,12 +40,16 @@ class Checkpoint:
     Args:
         path: the file.
         fingerprint: of this calibration.
+
+    Attributes:
+        state: what was kept or loaded last; None before that.
     """
 
     def __init__(self, path: Path, fingerprint: Fingerprint) -> None:
         self.path = path
         self._fingerprint = fingerprint
         self._partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # two calibrations may write at once
+        self.state: State | None = None
         self._pending: State | None = None
         self._due = time.monotonic() + EVERY_SECONDS
 
@@ -64,7 +68,7 @@ class Checkpoint:
         Args:
             state: arrays that nobody writes to any more.
         """
-        self._pending = state
+        self._pending = self.state = state
         if time.monotonic() >= self._due:
             self._flush()
 
@@ -82,6 +86,7 @@ class Checkpoint:
                 f"{self.path} is of another calibration, which differs in: {', '.join(differing)}; calibrate as "
                 "that one was begun, or without --resume, which starts anew and overwrites it"
             )
+        self.state = state
         return state
 
     def remove(self) -> None:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from mmguard.calibrate.calibrator import Calibrator, OnRound, Round
 from mmguard.calibrate.state import State, below, calibration_state, prefixed, restore_calibration
+from mmguard.progress import FORWARD, Schedule
 from mmguard.types import Calibration, IntArray
 
 Keep = Callable[[State], None]
@@ -23,6 +24,7 @@ def cross_fit(
     on_round: OnRound,
     keep: Keep | None = None,
     state: State | None = None,
+    schedule: Schedule | None = None,
 ) -> Calibration:
     """Learn from D, then once more without each part of it.
 
@@ -34,14 +36,16 @@ def cross_fit(
         x: (N, ...) float32, D. labels: (N,) int64 or None.
         folds: parts of D, no more than inputs; 1 for none: clipped logits of D are then by the bounds learned from it.
         seed: of the parts.
-        on_round: called after every round of every run. Its remaining seconds are reckoned from the rounds run here.
+        on_round: called after every round of every run. Its remaining seconds are those of the rounds, by the rounds
+            run here.
         keep: called before that, with all that a later call can go on from.
         state: what such a call was given; None starts from the beginning.
+        schedule: whose next tasks the runs are, and what is told how they get on.
 
     Returns:
         What was learned from all of D, with `held_out_logits` of the parts.
     """
-    start, done = time.perf_counter(), 0
+    start, done, schedule = time.perf_counter(), 0, schedule or Schedule()
     parts = [np.empty(0, np.int64), *parts_of(len(x), folds, seed)]  # what each run leaves out
     first, finished = (0, {}) if state is None else (int(state["run"]), below("finished/", state))
 
@@ -56,20 +60,26 @@ def cross_fit(
             rounds = len(parts) * each.rounds
             remaining = seconds / done * (rounds - number)
             on_round(replace(each, number=number, rounds=rounds, seconds=seconds, remaining=remaining))
+            schedule.tell()
 
         return report
 
     for run, part in list(enumerate(parts))[first:]:
+        schedule.begin()
         calibrator = learner(np.delete(x, part, axis=0) if len(part) else x)
+        schedule.add(2 * FORWARD * (len(x) - len(part)))
         if state is not None and run == first:
             calibrator.restore(below("calibrator/", state))
-        learned = calibrator.run(counted(run, calibrator), None if labels is None else np.delete(labels, part))
+        learned = calibrator.run(
+            *(counted(run, calibrator), None if labels is None else np.delete(labels, part), schedule.add)
+        )
         if run == 0:
             finished = calibration_state(learned)
         else:
             held_out = finished["held_out_logits"].copy()
             held_out[part] = calibrator.clipped_logits(x[part])
             finished = {**finished, "held_out_logits": held_out}
+        schedule.add(FORWARD * (len(x) - len(part)))
     return restore_calibration(finished)
 
 

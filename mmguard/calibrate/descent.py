@@ -1,6 +1,6 @@
 """The descent: passes over D that move the bounds, maximisers held fixed (paper, section 3.1)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 
 import numpy as np
@@ -30,6 +30,7 @@ class Descent:
     Attributes:
         wanted: (N,) int64, the decision that each clean input should get: the original's, or of MMOM its label.
         optimiser: Adam, over the positions of the bounds.
+        on_inputs: called with the number of inputs of each pass.
     """
 
     def __init__(
@@ -44,11 +45,12 @@ class Descent:
     ) -> None:
         self._graph, self._bounds, self._clean, self._original = graph, bounds, clean, original
         self._settings, self._generator, self._chunk = settings, generator, chunk
-        self._batch = max(1, min(settings.batch, len(clean) // settings.steps))
+        self._batch = settings.batch_of(len(clean))
         self._variance = original.var(dim=0).mean()
         self._searches = settings.penalty == "margins"
         self.wanted = original.argmax(1)
         self.optimiser = torch.optim.Adam(bounds.parameters(), lr=settings.learning_rate)
+        self.on_inputs: Callable[[float], None] = lambda _: None
 
     def slow_down(self, number: int) -> None:
         """Lower the learning rate where the last rounds begin."""
@@ -99,6 +101,7 @@ class Descent:
             total_fit += fit.item()
             total_penalty += penalty.item()
             alike += int((clipped.argmax(1) == self.wanted[some_rows]).sum())
+            self.on_inputs(len(logits))
         self.optimiser.step()
         self._bounds.project()
         return total_fit, total_penalty, alike

@@ -6,7 +6,7 @@ a faint global trigger, whose strength is that one perturbation works on every i
 round to round.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +46,9 @@ class MarginSearch:
         classes: K.
         settings: numbers of maximisers and steps, sizes of steps.
         generator: source of all randomness, on the CPU.
+
+    Attributes:
+        on_inputs: called with the number of inputs of each pass with its gradient.
     """
 
     def __init__(
@@ -59,8 +62,9 @@ class MarginSearch:
     ) -> None:
         self._graph, self._clean, self._box, self._settings = graph, clean, box, settings
         self._generator = generator
+        self.on_inputs: Callable[[float], None] = lambda _: None
         self._chunk = inputs_per_pass(graph, clean, 2 * settings.batch)
-        each = max(2, min(settings.maximisers, settings.search_budget // classes))
+        each = settings.maximisers_of(classes)
         alone = int(each * (1 - settings.shared_share))
         every_class = torch.arange(classes, device=clean.device)
         self._alone_classes = every_class.repeat_interleave(alone)
@@ -151,4 +155,5 @@ class MarginSearch:
                 logits = self._graph(part, bounds)
             margins = class_margins(logits.float(), part_classes)
             parts.append(torch.autograd.grad(margins.sum(), part)[0])
+            self.on_inputs(len(part))
         return torch.cat(parts)

@@ -118,6 +118,14 @@ class Settings:
         if not 0 < self.theta <= 1:
             raise OptionError(f"theta must be above 0 and at most 1, got {self.theta}")
 
+    def batch_of(self, n: int) -> int:
+        """Clean inputs of one descent step, where D has n of them."""
+        return max(1, min(self.batch, n // self.steps))
+
+    def maximisers_of(self, classes: int) -> int:
+        """Maximisers of each class, where there are so many classes."""
+        return max(2, min(self.maximisers, self.search_budget // classes))
+
     def as_json(self) -> dict[str, Any]:
         """The constants by name, as JSON gives them back: a tuple is a list."""
         constants: dict[str, Any] = json.loads(json.dumps(asdict(self)))

@@ -8,18 +8,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import betabinom
 
 from mmguard.errors import InferenceError, InputError
 from mmguard.files import Entry, list_files, shown
 from mmguard.guard.guard import Guard
 from mmguard.images import read_images
 from mmguard.inputs import check_form, is_array, match_columns, name_faults, read_array
+from mmguard.stats import most_by_chance
 from mmguard.types import ABSTAIN, Decision, InputSpec, Reason
 
 BATCH = 64
-CHANCE = 0.001
-"""A scan is alarming if clean inputs would be flagged so often with at most this probability."""
 
 Row = dict[str, Any]
 
@@ -196,16 +194,8 @@ def summarise(guard: Guard, rows: list[Row]) -> Summary:
         first_frames=sum("first_frame" in row for row in judged),
         reasons={reason: reasons.count(reason) for reason in sorted(set(reasons))},
         improbable=sum(row["p_value"] is not None and row["p_value"] <= null.theta for row in judged) if null else 0,
-        limit=_limit(len(judged), null.theta, null.n) if null else None,
+        limit=most_by_chance(len(judged), null.theta, null.n) if null else None,
     )
-
-
-def _limit(inputs: int, level: float, n: int) -> int:
-    """Improbable inputs, of which clean ones give more at a probability of 0.1 %.
-
-    The number is beta-binomial, for a level that is known from n samples.
-    """
-    return inputs if level >= 1 else int(betabinom.isf(CHANCE, inputs, level * n, (1 - level) * n))
 
 
 def _row(classes: tuple[str, ...], decision: Decision, i: int, name: str) -> Row:

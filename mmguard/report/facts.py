@@ -41,6 +41,7 @@ def facts(manifest: Manifest, evidence: Evidence) -> Rows:
         ("Preset", manifest.preset),
         ("Objective", TIGHT if settings.get("penalty") == "height" else OBJECTIVES.get(objective, objective)),
         ("Rounds", f"{figures.rounds}, {ended}"),
+        *(() if figures.original_margins else (("Audit", "left out (--no-audit)"),)),
         ("Seed", str(manifest.seed)),
         ("Versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
     )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mmguard.advice import BLIND, JUDGED
+from mmguard.advice import BLIND
 from mmguard.manifest import Manifest
 from mmguard.report.evidence import FalsePositives
 from mmguard.report.margins import Margins
@@ -22,7 +22,7 @@ class Limit:
     text: str
 
 
-def own_limits(manifest: Manifest, margins: Margins, rate: FalsePositives | None) -> tuple[Limit, ...]:
+def own_limits(manifest: Manifest, margins: Margins | None, rate: FalsePositives | None) -> tuple[Limit, ...]:
     """Those that hold because of what is in this bundle."""
     tested = (*_of_null(manifest, rate), *_of_level(rate), *_of_disagreement(manifest)) if rate else (NO_TEST,)
     return (*tested, *_of_clean_set(manifest), *_of_margins(manifest, margins))
@@ -102,27 +102,20 @@ def _of_clean_set(manifest: Manifest) -> Iterator[Limit]:
     if not figures.labelled:
         yield Limit(
             "D is unlabelled",
-            "Accuracies are against the original network's own decisions. They tell how often clipping changes a "
-            "decision, not how often a decision is right.",
+            "No accuracy can be given: this page tells how often clipping keeps the original's decision, not how often "
+            "a decision is right.",
         )
 
 
-def _of_margins(manifest: Manifest, margins: Margins) -> Iterator[Limit]:
-    figures = manifest.calibration
-    before, after = max(figures.original_margins[JUDGED]), max(figures.clipped_margins[JUDGED])
-    if after > BLIND * before:
-        what = "falls only" if after < before else "does not fall: it goes"
+def _of_margins(manifest: Manifest, margins: Margins | None) -> Iterator[Limit]:
+    if margins is not None and margins.after > BLIND * margins.before:
+        what = "falls only" if margins.after < margins.before else "does not fall: it goes"
         yield Limit(
             "Clipping changes little",
-            f"The largest margin of inputs searched one by one {what} from {number(before)} to {number(after)} logits, "
+            f"The largest margin of inputs searched one by one {what} from {number(margins.before)} to "
+            f"{number(margins.after)} logits, "
             "so this guard may catch little. More rounds may help, or some activations are no clip sites (see the "
             "table).",
-        )
-    if margins.verdict.p_value is not None and not margins.verdict.backdoored:
-        yield Limit(
-            "No sign is no acquittal",
-            "The audit looks for one class whose margin stands out. Backdoors with many targets, and weak or "
-            "widespread triggers, do not make one.",
         )
     if manifest.settings.get("tolerance") and not manifest.calibration.converged:
         yield Limit(

@@ -8,15 +8,18 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from mmguard.advice import JUDGED
+from mmguard.audit import LEVEL
 from mmguard.manifest import Manifest
 from mmguard.report import text
 from mmguard.report.evidence import Evidence, false_positives
 from mmguard.report.facts import STATISTICS, facts
 from mmguard.report.limits import general_limits, own_limits
-from mmguard.report.margins import read_margins
+from mmguard.report.margins import read_margins, read_verdict
 from mmguard.report.plots import HEIGHT, WIDTH, histogram, quantile_plot
+from mmguard.report.steps import alerts, next_steps
 
-FILTERS = ("percent", "level", "number", "p_value", "count")
+FILTERS = ("percent", "level", "number", "p_value", "count", "thousands")
 
 
 def render(manifest: Manifest, evidence: Evidence) -> str:
@@ -27,7 +30,8 @@ def render(manifest: Manifest, evidence: Evidence) -> str:
         evidence: what it does not hold.
     """
     style = files("mmguard.report").joinpath("templates/style.css").read_text(encoding="utf-8")
-    null, margins, rate = manifest.null, read_margins(manifest), false_positives(manifest, evidence)
+    null, verdict, rate = manifest.null, read_verdict(manifest), false_positives(manifest, evidence)
+    margins = read_margins(manifest, verdict)
     plots = None
     if rate is not None and evidence.statistic is not None:
         plots = (histogram(evidence.statistic, rate.line), quantile_plot(evidence.statistic, rate.line))
@@ -41,7 +45,12 @@ def render(manifest: Manifest, evidence: Evidence) -> str:
             null=null,
             statistics=STATISTICS,
             facts=facts(manifest, evidence),
+            verdict=verdict,
+            alpha=LEVEL,
+            judged=JUDGED,
             margins=margins,
+            steps=next_steps(manifest, verdict, rate),
+            alerts=alerts(manifest, rate),
             rate=rate,
             plots=plots,
             sites=[(sites[clipped.value], clipped) for clipped in evidence.clipping],

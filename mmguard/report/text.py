@@ -2,7 +2,13 @@
 
 from markupsafe import Markup
 
+from mmguard import words
 from mmguard.visible import visible
+from mmguard.words import number
+
+__all__ = ["count", "level", "number", "p_value", "percent", "shown", "thousands"]
+
+SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def shown(value: object) -> object:
@@ -11,10 +17,8 @@ def shown(value: object) -> object:
 
 
 def percent(share: float) -> str:
-    """A share in [0, 1]: with one decimal, below 10 % with two."""
-    return (
-        f"{share:.1%}".replace("%", "\u00a0%") if share >= 0.1 or share == 0 else f"{share:.2%}".replace("%", "\u00a0%")
-    )
+    """A share in [0, 1] that no line's end parts."""
+    return words.percent(share).replace(" ", "\u00a0")
 
 
 def level(theta: float) -> str:
@@ -22,20 +26,22 @@ def level(theta: float) -> str:
     return f"{100 * theta:.6g}\u00a0%"
 
 
-def number(value: float) -> str:
-    """A margin or a parameter, with a real minus sign."""
-    text = f"{value:.1f}" if abs(value) >= 1 else f"{value:.2g}"
-    return text.replace("-", "−")
-
-
 def p_value(p: float) -> str:
-    """A p-value with two digits."""
+    """A p-value with two digits, small ones by a power of ten."""
     if p < 1e-6:
         return "p\u00a0<\u00a010⁻⁶"
-    return f"p\u00a0=\u00a0{p:.2g}"
+    if p >= 0.001:
+        return f"p\u00a0=\u00a0{p:.2g}"
+    digits, power = f"{p:.1e}".split("e-")
+    return f"p\u00a0=\u00a0{digits}\u00a0×\u00a010⁻{str(int(power)).translate(SUPERSCRIPTS)}"
+
+
+def thousands(n: int) -> str:
+    """A whole number, with thin gaps between thousands."""
+    return f"{n:,}".replace(",", "\u202f")
 
 
 def count(n: int, noun: str) -> str:
-    """A number of things, with thin gaps between thousands."""
+    """A number of things."""
     plural = noun if n == 1 else f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{n:,}\u00a0{plural}".replace(",", "\u202f")
+    return f"{thousands(n)}\u00a0{plural}"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mmguard.calibrate import audit_search, maximum_margins, precision
-from mmguard.calibrate.audit_search import JUDGED, PIXELS, SHARED_STEPS, AuditSearch
+from mmguard.calibrate.audit_search import JUDGED, PIXELS, SHARED_STEPS, AuditSearch, search_inputs
 from mmguard.calibrate.graph import DifferentiableGraph
 from mmguard.calibrate.search import Box
 from mmguard.calibrate.shared import RADIUS, WARP_SHIFT, Change, Cover, Perturbation, Warp, by_pixel, channels_first
@@ -163,3 +163,32 @@ def test_vectors_have_no_warps() -> None:
     found = maximum_margins(graph, x, (np.zeros(4, np.float32), np.ones(4, np.float32)), 3)
     assert list(found) == ["sample", "shared", "pixels"]
     assert by_pixel(torch.from_numpy(x)).shape == x.shape
+
+
+@pytest.mark.parametrize("classes", [3, 40, 1000])
+def test_the_work_that_is_announced_is_the_work_that_is_done(classes: int) -> None:
+    text = f"""<ir_version: 8, opset_import: ["" : 17]>
+    g (float[N, 4] x, float[4, {classes}] w) => (float[N, {classes}] logits) {{ logits = MatMul(x, w) }}"""
+    model, random = ir.from_onnx_text(text), np.random.default_rng(0)
+    weight = model.graph.inputs.pop()
+    weight.const_value = ir.tensor(random.normal(size=(4, classes)).astype(np.float32), name="w")
+    model.graph.register_initializer(weight)
+    x, done = random.random((30, 4), dtype=np.float32), [0.0]
+
+    def add(inputs: float) -> None:
+        done[0] += inputs
+
+    maximum_margins(
+        DifferentiableGraph(model, "logits"),
+        x,
+        (np.zeros(4, np.float32), np.ones(4, np.float32)),
+        classes,
+        on_inputs=add,
+    )
+    assert done[0] == pytest.approx(search_inputs(x, classes))
+
+
+def test_the_work_on_images_is_announced_with_their_warps(graph: DifferentiableGraph) -> None:
+    done: list[float] = []
+    maximum_margins(graph, CLEAN, ENDS, 3, on_inputs=done.append)
+    assert sum(done) == pytest.approx(search_inputs(CLEAN, 3))

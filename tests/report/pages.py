@@ -43,6 +43,13 @@ def with_classes(manifest: Manifest, names: tuple[str, ...], original: FloatArra
     )
 
 
+def with_scales(manifest: Manifest, original: dict[str, FloatArray], clipped: dict[str, FloatArray]) -> Manifest:
+    """The same calibration with these margins (K,) by scale."""
+    margins = [{scale: tuple(each.tolist()) for scale, each in scales.items()} for scales in (original, clipped)]
+    figures = replace(manifest.calibration, original_margins=margins[0], clipped_margins=margins[1])
+    return replace(manifest, calibration=figures)
+
+
 class Reader(HTMLParser):
     """The text of a page as one line, its elements, and whether each is closed where it should be."""
 

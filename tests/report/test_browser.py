@@ -15,7 +15,7 @@ from mmguard import Bundle
 from mmguard.report import render
 from tests.networks import write_class_folders, write_tiny
 from tests.quick import calibrate
-from tests.report.pages import evidence_of, with_classes
+from tests.report.pages import evidence_of, with_classes, with_scales
 
 pytestmark = pytest.mark.heavy
 
@@ -96,7 +96,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     clean = write_class_folders(folder / "clean", ("cat", "dog", "ship"))
     bundle = Bundle.open(calibrate(folder, write_tiny(folder / "tiny.onnx"), clean))
     manifest, rng = bundle.manifest, np.random.default_rng(0)
-    margins = rng.lognormal(3, 0.3, 1000)
+    margins, faint = rng.lognormal(3, 0.3, 1000), np.array([-7.0, -6.5, -1.9])
     many = with_classes(manifest, tuple(f"{LONG}{i}" for i in range(1000)), margins, margins / 4)
     many = replace(
         many, name="m" * 128, sites=tuple(replace(site, value=f"/{LONG}/{site.value}") for site in many.sites)
@@ -104,13 +104,15 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     sources = {
         "crowded": render(many, evidence_of(many, rng.random(many.calibration.n) ** 3)),
         "mmom": render(replace(manifest, null=None), evidence_of(replace(manifest, null=None))),
+        "unaudited": render(with_scales(manifest, {}, {}), evidence_of(manifest)),
+        "faint": render(with_scales(manifest, {"shared": faint}, {"shared": faint + 3}), evidence_of(manifest)),
     }
     for kind, source in sources.items():
         (folder / f"{kind}.html").write_text(source, encoding="utf-8")
     return {"real": bundle.report(), **{kind: folder / f"{kind}.html" for kind in sources}}
 
 
-@pytest.fixture(params=["real", "crowded", "mmom"])
+@pytest.fixture(params=["real", "crowded", "mmom", "unaudited", "faint"])
 def path(request: pytest.FixtureRequest, pages: dict[str, Path]) -> Path:
     return pages[request.param]
 
@@ -135,7 +137,7 @@ def test_the_page_reads_well(page: Page) -> None:
     assert page.evaluate(CUT) == []
     assert page.evaluate(OUTSIDE_OR_OVERLAPPING) == []
     headings = [heading.inner_text() for heading in page.query_selector_all("h1, h2")]
-    assert len(headings) == 8
+    assert len(headings) == 9
     assert all(headings)
     dim = [(ratio, text) for ratio, text in page.evaluate(CONTRAST) if text and ratio < READABLE]
     assert dim == []

@@ -32,7 +32,7 @@ def test_the_page_says_what_was_calibrated_and_what_came_of_it(manifest: Manifes
         manifest.calibration, labelled=True, original_accuracy=0.875, clipped_accuracy=0.8625, agreement=0.98
     )
     page = read(replace(manifest, calibration=figures))
-    for section in (*SECTIONS, "Limits"):
+    for section in (*SECTIONS, "What to do next", "Limits"):
         assert section in page.words
     for said in ("ab" * 32, "3: cat, dog, ship", "200 inputs, labelled", "87.5 % → 86.2 %", "against the labels"):
         assert said in page.text
@@ -92,7 +92,8 @@ def test_an_unlabelled_clean_set_has_no_accuracy_of_its_own(manifest: Manifest) 
     assert not manifest.calibration.labelled
     page = read(manifest)
     assert "D is unlabelled" in page.words
-    assert "against the original's own decisions" in page.text
+    assert "Decisions on D that clipping keeps" in page.words
+    assert "100 % →" not in page.text.replace("\u00a0", " "), "the original agrees with itself"
     labelled = replace(manifest, calibration=replace(manifest.calibration, labelled=True))
     assert "D is unlabelled" not in read(labelled).words
 
@@ -103,6 +104,7 @@ def test_the_audits_verdict_names_the_class(manifest: Manifest) -> None:
     page = read(with_classes(manifest, names, margins, margins / 3))
     assert "Backdoored" in page.words
     assert "target class class 7" in page.text
+    assert "Do not put this model into service as it is" in page.words
     assert page.count("tr", "suspect") == 1
     even = np.linspace(9, 10, 10)
     assert "No sign of a backdoor" in read(with_classes(manifest, names, even, even / 3)).words
@@ -160,5 +162,5 @@ def test_every_plot_and_every_table_says_what_it_is(manifest: Manifest) -> None:
     assert len(plots) == 2 + len(manifest.classes)
     assert all(plot.get("aria-label") or plot.get("aria-labelledby") for plot in plots)
     assert page.count("h1") == 1
-    assert page.count("h2") == len(SECTIONS) + 1
+    assert page.count("h2") == len(SECTIONS) + 2
     assert all("scope" in attributes for tag, attributes in page.elements if tag == "th")
