@@ -1,7 +1,7 @@
 """From a model file and a clean set to a guard bundle: learn, export, verify, write.
 
-This and `mmguard.subject` alone join the rooms. They import the offline ones inside their functions: a serving
-container has neither torch nor onnx, and must be able to import this.
+This, `mmguard.subject` and `mmguard.fitness` alone join the rooms. They import the offline ones inside their functions:
+a serving container has neither torch nor onnx, and must be able to import this.
 """
 
 import logging
@@ -233,8 +233,9 @@ def _export(folder: Path, subject: Subject, learned: Calibration, seed: int) -> 
     write_clipped(classifier, learned.bounds, folder / "clipped.onnx")
     plans, name = write_plans(folder, classifier), classifier.output.logits
     allowed = tolerance(classifier.model)
-    verify_export(folder / plans["original"], x, learned.original_logits, name, allowed)
-    verify_export(folder / plans["clipped"], x, learned.clipped_logits, name, allowed)
+    checked = classifier.complaint is None
+    verify_export(folder / plans["original"], x, learned.original_logits, name, allowed, checked)
+    verify_export(folder / plans["clipped"], x, learned.clipped_logits, name, allowed, checked)
     if "tail" in plans:
         verify_tail(folder / plans["tail"], folder / plans["original"], x, classifier.output, allowed)
     bundle.write_tensors(folder / bundle.BOUNDS, learned.bounds)
