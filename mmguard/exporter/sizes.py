@@ -63,9 +63,9 @@ def require_sizes(model: ir.Model, path: Path, stored: int) -> None:
     """
     walk, allowed = _Walk(model), max(MAX_CONSTANTS, GROWTH * stored)
     for name, kind in walk.types.items():
-        if name not in walk.elements and (size := _bytes(kind) or 0) > MAX_VALUE:
+        if name not in walk.elements and (most := _bytes(kind) or 0) > MAX_VALUE:
             raise ModelError(
-                f"{path}: input {name!r} is declared with {size} bytes for one input; {_remedy(MAX_VALUE)}"
+                f"{path}: input {name!r} is declared with {most} bytes for one input; {_remedy(MAX_VALUE)}"
             )
     total = 0
     for node in model.graph:

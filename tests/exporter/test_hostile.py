@@ -314,8 +314,12 @@ def _scalars(message: Any) -> list[Any]:
     return [each for each in message.DESCRIPTOR.fields if each.message_type is None]
 
 
-def scramble(model: onnx.ModelProto, draw: Callable[[list[Any]], Any]) -> None:
+def scramble(model: onnx.ModelProto, data: st.DataObject) -> None:
     """Give a field anywhere in a model another value."""
+
+    def draw(choices: Any) -> Any:
+        return data.draw(st.sampled_from(choices))
+
     message = draw([each for each in fields(model) if _scalars(each)])
     field = draw(_scalars(message))
     kind = "text" if field.cpp_type == field.CPPTYPE_STRING else "float"
@@ -337,7 +341,7 @@ def scramble(model: onnx.ModelProto, draw: Callable[[list[Any]], Any]) -> None:
 def test_a_model_with_any_field_changed_is_read_or_refused_by_an_error(tmp_path: Path, data: st.DataObject) -> None:
     model = tiny_network().model()
     for _ in range(data.draw(st.integers(1, 2))):
-        scramble(model, lambda choices: data.draw(st.sampled_from(choices)))
+        scramble(model, data)
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
     with suppress(ModelError):
         inspect_model(tmp_path / "model.onnx")  # any other error fails the test
