@@ -68,7 +68,7 @@ def look(model: Path, logits: str | None) -> Network:
 
 def try_on(network: Network, x: npt.NDArray[np.float32]) -> tuple[ModelError, ...]:
     """Run a model that has no obstacle yet on inputs: ONNX Runtime must run it, mmguard's own form of it must be equal,
-    it must answer each input by itself, and the answers must be logits.
+    it must answer each input by itself, the answers must be logits, and what a bundle holds of it must be equal.
 
     Args:
         x: (N, ...) float32 inputs, of which some are tried.
@@ -116,6 +116,9 @@ def _run(network: Network, few: npt.NDArray[np.float32]) -> None:
         calibrate.assert_matches_onnxruntime(graph, path, few, classifier.output.logits, allowed)
         change = exporter.require_rows(path, few, classifier.output, exporter.batch_tolerance(classifier.model))
         logits = exporter.run(path, few, classifier.output.logits)
+    _require_logits(network, logits)
+    if np.isfinite(logits).all():  # else the clean inputs are at fault, and are named later
+        exporter.require_export(classifier, network.found.sites, few, allowed)
     if change > WORTH_A_WORD:
         logger.warning(
             "warning: the model's answers, and so the guard's p-values, depend a little on what else is in the batch: "
@@ -123,13 +126,16 @@ def _run(network: Network, few: npt.NDArray[np.float32]) -> None:
             "(DynamicQuantizeLinear); in batches of one input they do not",
             change,
         )
+
+
+def _require_logits(network: Network, logits: npt.NDArray[np.float32]) -> None:
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise NotClassifierError(
-            f"the model gives logits of shape {logits.shape} for {len(few)} inputs; a classifier gives "
-            f"({len(few)}, K), K at least 2"
+            f"the model gives logits of shape {logits.shape} for {len(logits)} inputs; a classifier gives "
+            f"({len(logits)}, K), K at least 2"
         )
     if not network.named:
-        _refuse_probabilities(logits, classifier.scores.value)
+        _refuse_probabilities(logits, network.classifier.scores.value)
 
 
 def _refuse_probabilities(logits: npt.NDArray[np.float32], name: str) -> None:

@@ -9,6 +9,7 @@ from mmguard.exporter.plans import FORMS, write_plans
 from mmguard.exporter.precision import batch_tolerance, tolerance
 from mmguard.exporter.rows import require_rows
 from mmguard.exporter.sites import Activation, LeftOut, Survey, find_activations, require_sites, survey
+from mmguard.exporter.trial import copy_original, require_export
 from mmguard.exporter.verify import run, verify_export, verify_tail
 
 __all__ = [
@@ -19,9 +20,11 @@ __all__ = [
     "Survey",
     "batch_tolerance",
     "canonical",
+    "copy_original",
     "find_activations",
     "multi_label",
     "read_classifier",
+    "require_export",
     "require_rows",
     "require_sites",
     "run",

@@ -81,7 +81,7 @@ def canonical(path: Path, mend: bool = False) -> ir.Model:
     if branching := sorted({node.op_type for node in model.graph if _has_graphs(node)}):
         raise UnsupportedOperatorError(
             f"{path} has control flow ({', '.join(branching)}), whose branches cannot be clipped; export the model "
-            "anew with the condition decided"
+            "anew without it: conditions decided, loops unrolled"
         )
     if mend:
         mend_shapes(model)

@@ -47,8 +47,8 @@ def verify_export(
     difference = relative_difference(run(path, x, name), logits)
     if not difference <= tolerance:
         raise GraphMismatchError(
-            f"{path.name} differs from the learned network by {difference:.2g} relative on the clean inputs "
-            f"(at most {tolerance} is allowed); no bundle was written"
+            f"{path.name} differs from the network that it should be by {difference:.2g} of the largest logit (at most "
+            f"{tolerance} is allowed), so that no bundle is written; please report the model"
         )
     return difference
 
@@ -71,7 +71,9 @@ def verify_tail(
     made = run_session(new_session(tail), output.derived, logits)
     for name, got, wanted in zip(output.derived, made, expected, strict=True):
         if not _alike(got, wanted, tolerance):
-            raise GraphMismatchError(f"{tail.name} does not give output {name!r} of the logits; no bundle was written")
+            raise GraphMismatchError(
+                f"{tail.name} does not give output {name!r} of the logits, so that no bundle is written; report it"
+            )
 
 
 def _alike(got: Any, wanted: Any, tolerance: float) -> bool:
