@@ -107,6 +107,15 @@ UNFIT: dict[str, tuple[Change, str]] = {
               node("Add", "logits,t", "p"), n=np.array([10**9])),
         "makes 'z' of constants",
     ),
+    "a name that a guard gives": (
+        ended("p", node("Softmax", "logits", "mmguard_cast_out"), node("Identity", "mmguard_cast_out", "p")),
+        "a value is called 'mmguard_cast_out', which a guard needs",
+    ),
+    "a weight's name that a guard gives": (
+        ended("p", node("MatMul", "logits,mmguard_columns", "z"), node("Sigmoid", "z", "p"),
+              mmguard_columns=np.ones((3, 1), np.float32)),
+        "a value is called 'mmguard_columns', which a guard needs",
+    ),
     "noise": (lambda m: m.Clear(), "is not a valid ONNX model"),
 }  # fmt: skip
 

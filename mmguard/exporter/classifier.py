@@ -13,6 +13,8 @@ from mmguard.manifest import OutputSpec
 
 LOGITS = "mmguard_logits"
 """Name under which plans give the logits where no output of the user's is them, float32 (N, K)."""
+OWN_NAMES = frozenset({LOGITS, "mmguard_cast_out", "mmguard_columns", "mmguard_matmul_out"})
+"""Names of the values that plans add."""
 INPUTS = {
     ir.DataType.FLOAT: "float32",
     ir.DataType.FLOAT16: "float16",
@@ -79,10 +81,9 @@ def read_classifier(path: Path, logits: str | None = None) -> Classifier:
         )
     direct = scores.value in names and scores.dtype is ir.DataType.FLOAT and not scores.one_column
     name = scores.value if direct else LOGITS
-    if not direct and any(
-        each.name == LOGITS for node in model.graph for each in (*node.inputs, *node.outputs) if each
-    ):
-        raise NotClassifierError(f"{path}: a value is called {LOGITS!r}, which a guard needs for its own; rename it")
+    every = {*model.graph.initializers, *(str(each.name) for node in model.graph for each in node.outputs)}
+    if taken := sorted(every & OWN_NAMES - ({name} if direct else set())):
+        raise NotClassifierError(f"{path}: a value is called {taken[0]!r}, which a guard needs for its own; rename it")
     derived = tuple(each for each in scores.derived if each != name)
     output = OutputSpec(names, name, derived, scores.tail)
     assert value.dtype is not None, "checked above"
