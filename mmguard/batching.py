@@ -19,6 +19,15 @@ DTYPES = {
 """NumPy's names of the element types that a guarded model may take."""
 
 
+def fixed_size(session: Any) -> int | None:
+    """The one size of a batch that an `onnxruntime.InferenceSession` of one input takes; None where it takes any.
+
+    ONNX Runtime takes a negative length of an axis, as some exporters write it, for any.
+    """
+    size = session.get_inputs()[0].shape[0]
+    return size if isinstance(size, int) and size > 0 else None
+
+
 def run_session(session: Any, names: Sequence[str], x: Array) -> Outputs:
     """Run a session of one input.
 
@@ -31,13 +40,13 @@ def run_session(session: Any, names: Sequence[str], x: Array) -> Outputs:
     """
     (given,) = session.get_inputs()
     x = x.astype(DTYPES[given.type], copy=False)
-    size = given.shape[0]
+    size = fixed_size(session)
 
     def run(part: Array) -> Outputs:
         outputs: Outputs = session.run(list(names), {given.name: part})
         return outputs
 
-    return run_fixed(run, x, size) if isinstance(size, int) and size != len(x) else run(x)
+    return run(x) if size in (None, len(x)) else run_fixed(run, x, size)
 
 
 def run_fixed(run: Callable[[Array], Outputs], x: Array, size: int) -> Outputs:

@@ -16,7 +16,11 @@ class NotOnnxError(ModelError):
 
 
 class NotClassifierError(ModelError):
-    """The graph is not one float input and one (N, K) output with K >= 2."""
+    """The graph is not one float input and one (N, K) output with K >= 2, of which one class is true."""
+
+
+class BatchDependentError(ModelError):
+    """The model's answer to an input depends on what else is in its batch."""
 
 
 class NoActivationError(ModelError):

@@ -5,10 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmguard.errors import NoActivationError, UnsupportedOperatorError
 from mmguard.extras import require_calibrate
+from mmguard.fitness import drawn_inputs, look, try_on
 from mmguard.manifest import OutputSpec
-from mmguard.subject import read
 
 if TYPE_CHECKING:
     from mmguard.exporter import Activation, LeftOut
@@ -44,7 +43,7 @@ class Inspection:
 
 
 def inspect_model(model: str | Path, logits: str | None = None) -> Inspection:
-    """Look at an ONNX file as calibration would.
+    """Look at an ONNX file as calibration would, and run it on random inputs where its input's shape is static.
 
     Args:
         model: the file. logits: ONNX name of the logits; None finds them.
@@ -54,30 +53,21 @@ def inspect_model(model: str | Path, logits: str | None = None) -> Inspection:
         MissingExtraError: mmguard was installed without the extra `calibrate`.
     """
     require_calibrate()
-    from mmguard import calibrate, exporter
-
-    classifier = read(Path(model), logits)
-    graph, obstacles = classifier.model, []
-    found = exporter.Survey((), ())
-    try:
-        found = exporter.survey(graph, classifier.scores.value)
-        exporter.require_sites(graph, found)
-    except NoActivationError as error:
-        obstacles.append(str(error))
-    try:
-        calibrate.DifferentiableGraph(exporter.scored(classifier), classifier.output.logits, widen=True)
-    except UnsupportedOperatorError as error:
-        obstacles.append(str(error))
+    network = look(Path(model), logits)
+    classifier, obstacles = network.classifier, network.obstacles
+    if not obstacles and (x := drawn_inputs(classifier)) is not None:
+        obstacles = try_on(network, x)
+    graph = classifier.model
     return Inspection(
         model=str(model),
-        opset=graph.opset_imports.get("", 0),
+        opset=graph.opset_imports.get("", graph.opset_imports.get("ai.onnx", 0)),
         nodes=len(list(graph.graph)),
         input=classifier.input_name,
         input_dtype=classifier.input_dtype,
         input_shape=classifier.input_shape,
         logits=classifier.scores.value,
         output=classifier.output,
-        sites=found.sites,
-        left_out=found.left_out,
-        obstacles=tuple(obstacles),
+        sites=network.found.sites,
+        left_out=network.found.left_out,
+        obstacles=tuple(map(str, obstacles)),
     )

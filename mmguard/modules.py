@@ -60,7 +60,8 @@ def check_paths(model: object, clean: object) -> None:
         NotOnnxError: no file of the model. CleanSetError: no file or folder of D.
     """
     if isinstance(model, (str, Path)) and not Path(model).is_file():
-        raise NotOnnxError(f"{model}: no such file; the first argument of calibrate is an ONNX file")
+        what = "is a folder" if Path(model).is_dir() else "no such file"
+        raise NotOnnxError(f"{model}: {what}; an ONNX file is needed")
     if isinstance(clean, (str, Path)) and not Path(clean).exists():
         raise CleanSetError(f"{clean}: no such folder or file of clean inputs")
 

@@ -1,12 +1,11 @@
 """From a model file and a clean set to a guard bundle: learn, export, verify, write.
 
-This and `mmguard.subject` alone join the rooms. They import the offline ones inside their functions: a serving
-container has neither torch nor onnx, and must be able to import this.
+This, `mmguard.subject` and `mmguard.fitness` alone join the rooms. They import the offline ones inside their functions:
+a serving container has neither torch nor onnx, and must be able to import this.
 """
 
 import logging
 import re
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -237,18 +236,25 @@ def _looser(settings: "Settings") -> str:
 
 def _export(folder: Path, subject: Subject, learned: Calibration, seed: int, schedule: Schedule) -> dict[str, str]:
     """Write both networks, their plans, the bounds and the probes; every form is checked on D before it is kept."""
-    from mmguard.exporter import FORMS, run, tolerance, verify_export, verify_tail, write_clipped, write_plans
+    from mmguard.exporter import (
+        FORMS,
+        copy_original,
+        run,
+        tolerance,
+        verify_export,
+        verify_tail,
+        write_clipped,
+        write_plans,
+    )
 
     classifier, spec, x = subject.classifier, subject.input, subject.x
-    shutil.copyfile(classifier.path, folder / "original.onnx")
-    for location in classifier.external_files():
-        (folder / location).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(classifier.path.parent / location, folder / location)
+    copy_original(classifier, folder)
     write_clipped(classifier, learned.bounds, folder / "clipped.onnx")
     plans, name = write_plans(folder, classifier), classifier.output.logits
     allowed = tolerance(classifier.model)
+    checked = classifier.complaint is None
     for form, logits in (("original", learned.original_logits), ("clipped", learned.clipped_logits)):
-        verify_export(folder / plans[form], x, logits, name, allowed)
+        verify_export(folder / plans[form], x, logits, name, allowed, checked)
         schedule.add(FORWARD * len(x))
     if "tail" in plans:
         verify_tail(folder / plans["tail"], folder / plans["original"], x, classifier.output, allowed)

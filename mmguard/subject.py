@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mmguard.advice import warn_of_doubtful_labels
-from mmguard.errors import NotClassifierError, OptionError, ProviderError, UnsupportedOperatorError
+from mmguard.errors import ModelError, NotClassifierError, OptionError, ProviderError
+from mmguard.fitness import look, try_on
 from mmguard.stats import check_level, check_null_samples
 from mmguard.types import FloatArray, InputSpec, IntArray, Preprocessing
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from mmguard.exporter import Activation, Classifier
 
 logger = logging.getLogger(__name__)
-
-COMPARED, COMPARED_NUMBERS = 32, 2**22
-"""Clean inputs, and numbers in them, on which the differentiable graph must equal ONNX Runtime, at most."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +75,10 @@ def prepare(
     from mmguard import calibrate, exporter
 
     _check_run(seed, device)
-    classifier = read(model, logits)
-    graph = calibrate.DifferentiableGraph(exporter.scored(classifier), classifier.output.logits, widen=True)
+    network = look(model, logits)
+    _require(network.obstacles)
+    classifier, graph = network.classifier, network.graph
+    assert graph is not None, "that is an obstacle"
     activations = exporter.find_activations(classifier.model, classifier.scores.value, sites)
     spec = calibrate.declared_input(
         classifier.input_name, classifier.input_shape, preprocessing, clean.is_dir(), classifier.input_dtype
@@ -88,7 +88,7 @@ def prepare(
         check_null_samples(len(data.x))
         if settings.null == "empirical":
             check_level(settings.theta, len(data.x))
-    _check_forms(classifier, graph, data.x)
+    _require(try_on(network, data.x))
     spec = replace(calibrate.with_box(spec, data.x), columns=data.columns)
     axes = {activation.value: activation.axis for activation in activations}
 
@@ -96,7 +96,7 @@ def prepare(
         return calibrate.Calibrator(graph, axes, x, (spec.low, spec.high), settings, seed, device)
 
     x, original = data.x, learner(data.x).original_logits
-    _check_scores(original, len(x), classifier.scores.value)
+    _check_scores(original, classifier.scores.value)
     labels, names = calibrate.assign_classes(data, original.shape[1], classes)
     if labels is not None:
         calibrate.check_accuracy(original, labels, named=bool(data.named))
@@ -125,36 +125,9 @@ def prepare(
     return Subject(classifier, activations, graph, spec, x, labels, tuple(names), learner, margins)
 
 
-def read(model: Path, logits: str | None) -> "Classifier":
-    """`exporter.read_classifier`, but where no classifier is found, operators that no guard can take are the reason.
-
-    Raises:
-        ModelError: as there.
-    """
-    from mmguard import calibrate, exporter
-
-    try:
-        return exporter.read_classifier(model, logits)
-    except NotClassifierError as error:
-        if not (reasons := calibrate.refusals(exporter.canonical(model))):
-            raise
-        raise UnsupportedOperatorError(f"{model} cannot be guarded: {'; '.join(reasons)}") from error
-
-
-def _check_forms(classifier: "Classifier", graph: "DifferentiableGraph", x: npt.NDArray[np.float32]) -> None:
-    """The network as mmguard runs it is the user's, and answers each input by itself."""
-    from mmguard import calibrate, exporter
-
-    few = x[: max(1, min(COMPARED, COMPARED_NUMBERS // x[0].size))]
-    with exporter.scored_file(classifier) as path:
-        allowed = exporter.tolerance(classifier.model)
-        calibrate.assert_matches_onnxruntime(graph, path, few, classifier.output.logits, allowed)
-        exporter.require_rows(path, few, classifier.output)
-    if any(node.op_type == "DynamicQuantizeLinear" for node in classifier.model.graph):
-        logger.warning(
-            "warning: the model quantises by the range of each batch (DynamicQuantizeLinear), so that its answers, and "
-            "the guard's p-values, depend a little on what else is in the batch"
-        )
+def _require(obstacles: Sequence[ModelError]) -> None:
+    for obstacle in obstacles:
+        raise obstacle
 
 
 def _check_run(seed: int, device: str) -> None:
@@ -168,15 +141,11 @@ def _check_run(seed: int, device: str) -> None:
         raise ProviderError("device cuda was asked for, but this PyTorch finds no CUDA GPU; calibrate on the CPU")
 
 
-def _check_scores(logits: npt.NDArray[np.float32], n: int, name: str) -> None:
-    if logits.ndim != 2 or len(logits) != n or logits.shape[1] < 2:
-        raise NotClassifierError(
-            f"the model gives logits of shape {logits.shape} for {n} inputs; a classifier gives ({n}, K), K at least 2"
-        )
+def _check_scores(logits: npt.NDArray[np.float32], name: str) -> None:
     if not (finite := np.isfinite(logits).all(axis=1)).all():
         raise NotClassifierError(
-            f"the model gives logits that are NaN or infinite for {int((~finite).sum())} of the {n} clean inputs, the "
-            f"first of them number {int(finite.argmin())}; mend the model or leave these inputs out"
+            f"the model gives logits that are NaN or infinite for {int((~finite).sum())} of the {len(logits)} clean "
+            f"inputs, the first of them number {int(finite.argmin())}; mend the model or leave these inputs out"
         )
     if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
         logger.warning(

@@ -110,8 +110,8 @@ def test_a_batch_that_is_baked_into_the_model_is_refused(tmp_path: Path) -> None
 
 
 def test_scores_of_another_number_of_rows_are_refused(tmp_path: Path) -> None:
-    model = write_reshaped(tmp_path / "split.onnx", -1, 1)
-    with pytest.raises(NotClassifierError, match=r"has shape \(6, 1\) for 2 inputs; a guard needs a row for each"):
+    model = write_reshaped(tmp_path / "split.onnx", -1, 6)
+    with pytest.raises(NotClassifierError, match=r"has shape \(1, 6\) for 2 inputs; a guard needs a row for each"):
         calibrate(tmp_path, model)
 
 

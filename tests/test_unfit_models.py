@@ -172,7 +172,7 @@ UNFIT: dict[str, tuple[Write, str]] = {
     ),
     "sequence model": (
         text(SEQUENCE),
-        "'tokens' is FLOAT of shape .*--logits NAME",
+        "'tokens' is FLOAT of shape .*looks like a detector, a segmentation or a sequence model",
     ),
     "regression": (
         replaced(

@@ -1,6 +1,7 @@
 """The clean set D: a folder per class, a flat folder, an `.npz` with `x` and perhaps `y`, an `.npy`, or a `.csv`."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,8 @@ def read_clean(path: Path, spec: InputSpec, skip_bad: bool = False) -> CleanSet:
     want = spec.shape[1:]
     more = inputs.columns and want and isinstance(want[0], int) and len(inputs.columns) == want[0] + 1
     hint = "; a column of labels must be called label" if more else ""
+    if inputs.x.ndim == 2 and None not in want and inputs.x.shape[1] == math.prod(size or 0 for size in want):
+        hint = f"; these are as many numbers: save them as .npz with x.reshape(-1, {', '.join(map(str, want))})"
     if not len(inputs.x) or not shape_fits(inputs.x.shape[1:], want):
         came = f"x has shape {inputs.x.shape}, the model takes (N, {', '.join(map(str, want))})"
         raise CleanSetError(f"{path}: {came}{hint}")
@@ -118,13 +121,18 @@ def assign_classes(clean: CleanSet, outputs: int, names: Sequence[str] | None) -
     if clean.y is None or not found:
         if clean.y is not None and not (clean.y.min() >= 0 and clean.y.max() < outputs):
             raise CleanSetError(
-                f"labels run from {clean.y.min()} to {clean.y.max()}, the model has outputs 0 to {outputs - 1}"
+                f"labels run from {clean.y.min()} to {clean.y.max()}, the model has outputs 0 to {outputs - 1}; "
+                "number each label by its output"
             )
         return clean.y, list(names or map(str, range(outputs)))
     if names is None and all(name.isdecimal() for name in found):
         order, names = [int(name) for name in found], [str(index) for index in range(outputs)]
         if max(order) >= outputs:
-            raise CleanSetError(f"class {max(order)} has no output: the model has 0 to {outputs - 1}")
+            raise CleanSetError(
+                f"class {max(order)} has no output: the model has 0 to {outputs - 1}, and classes that are numbers are "
+                "taken for these; where they are names, give --classes FILE with one name a line, in the order of the "
+                "outputs"
+            )
     elif names is None:
         if len(found) != outputs:
             raise CleanSetError(

@@ -14,7 +14,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state
 
 from mmguard.batching import run_session
 from mmguard.calibrate.graph import DifferentiableGraph
-from mmguard.errors import GraphMismatchError, ModelError
+from mmguard.errors import GraphMismatchError, ModelError, UnsupportedOperatorError
 from mmguard.runtime import new_session
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -44,7 +44,7 @@ def assert_matches_onnxruntime(
 
     Raises:
         GraphMismatchError: where they differ, naming the first node in the graph's order whose output does.
-        ModelError: ONNX Runtime cannot load the model, or cannot run it on x.
+        ModelError: ONNX Runtime cannot load the model, or cannot run it on x; or PyTorch cannot, where it can.
     """
     try:
         expected = _onnxruntime_values(Path(model_path), x, [output_name])[output_name]
@@ -57,7 +57,14 @@ def assert_matches_onnxruntime(
                 "made for"
             )
         raise ModelError(f"ONNX Runtime cannot run the model on inputs of shape {x.shape}; {cause}: {error}") from error
-    actual = _pytorch_values(graph, x, [graph.output])[graph.output]
+    try:
+        actual = _pytorch_values(graph, x, [graph.output])[graph.output]
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        where = "; ".join(getattr(error, "__notes__", []))
+        raise UnsupportedOperatorError(
+            f"ONNX Runtime runs the model on inputs of shape {x.shape}, and PyTorch cannot {where}: {error}. Please "
+            "report the operator; until it is mended, export the model again so that it uses another one"
+        ) from error
     if not (difference := _excess(actual, expected, tolerance)):
         return
     recorded = _pytorch_values(graph, x, graph.values)

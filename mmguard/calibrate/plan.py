@@ -15,7 +15,7 @@ from mmguard.calibrate.operators.registry import REMEDY, Value
 from mmguard.calibrate.operators.tensors import DTYPES, to_torch, widened
 from mmguard.calibrate.step import Step
 from mmguard.calibrate.straight_through import let_gradients_through
-from mmguard.errors import ModelError, UnsupportedOperatorError
+from mmguard.errors import MmguardError, ModelError, UnsupportedOperatorError
 
 
 @dataclass(frozen=True)
@@ -159,10 +159,22 @@ def _fold_constants(steps: Sequence[Step], constants: dict[str, Tensor]) -> tupl
     rest = []
     for step in steps:
         if not step.operator.sequence and all(name in values for name in step.inputs):
-            values.update(replace(step, node=replace(step.node, constant=True)).run(values))
+            values.update(_computed(step, values))
         else:
             rest.append(step)
     return rest, {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def _computed(step: Step, values: Mapping[str, Value | None]) -> Iterable[tuple[str, Value]]:
+    """What a step gives of constants."""
+    try:
+        return replace(step, node=replace(step.node, constant=True)).run(values)
+    except MmguardError:
+        raise
+    except Exception as error:  # PyTorch raises what it likes where a model's constants do not fit together
+        raise UnsupportedOperatorError(
+            f"operator {step.node.operator} (node {step.node.name!r}) cannot be computed of its constants: {error}"
+        ) from error
 
 
 def _dropping(steps: Sequence[Step], keep: Iterable[str]) -> list[Step]:

@@ -2,12 +2,15 @@
 
 from mmguard.exporter.classifier import Classifier, read_classifier
 from mmguard.exporter.clip import write_clipped
+from mmguard.exporter.labels import multi_label
 from mmguard.exporter.load import canonical
 from mmguard.exporter.logits import scored, scored_file
 from mmguard.exporter.plans import FORMS, write_plans
-from mmguard.exporter.precision import tolerance
+from mmguard.exporter.precision import batch_tolerance, tolerance
+from mmguard.exporter.rows import require_rows
 from mmguard.exporter.sites import Activation, LeftOut, Survey, find_activations, require_sites, survey
-from mmguard.exporter.verify import require_rows, run, verify_export, verify_tail
+from mmguard.exporter.trial import copy_original, require_export
+from mmguard.exporter.verify import run, verify_export, verify_tail
 
 __all__ = [
     "FORMS",
@@ -15,9 +18,13 @@ __all__ = [
     "Classifier",
     "LeftOut",
     "Survey",
+    "batch_tolerance",
     "canonical",
+    "copy_original",
     "find_activations",
+    "multi_label",
     "read_classifier",
+    "require_export",
     "require_rows",
     "require_sites",
     "run",

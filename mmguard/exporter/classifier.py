@@ -7,12 +7,14 @@ import onnx_ir as ir
 
 from mmguard.errors import NotClassifierError
 from mmguard.exporter.files import read
-from mmguard.exporter.load import canonical, external_tensors, load
+from mmguard.exporter.load import external_tensors, load, require_runtime
 from mmguard.exporter.scores import Scores, find_scores
 from mmguard.manifest import OutputSpec
 
 LOGITS = "mmguard_logits"
 """Name under which plans give the logits where no output of the user's is them, float32 (N, K)."""
+OWN_NAMES = frozenset({LOGITS, "mmguard_cast_out", "mmguard_columns", "mmguard_matmul_out"})
+"""Names of the values that plans add."""
 INPUTS = {
     ir.DataType.FLOAT: "float32",
     ir.DataType.FLOAT16: "float16",
@@ -32,6 +34,7 @@ class Classifier:
         input_name, input_dtype: the one input. input_shape: None for each dynamic axis.
         scores: where the logits are in that graph.
         output: the user's outputs, and the logits as the plans give them.
+        complaint: of ONNX's checker, about a file that ONNX Runtime runs all the same; None where it has none.
     """
 
     path: Path
@@ -41,6 +44,7 @@ class Classifier:
     input_shape: tuple[int | None, ...]
     scores: Scores
     output: OutputSpec
+    complaint: str | None = None
 
     def external_files(self) -> list[Path]:
         """Locations, relative to the model's folder, of the files that hold its external weights."""
@@ -54,29 +58,36 @@ def read_classifier(path: Path, logits: str | None = None) -> Classifier:
         path: the file. logits: ONNX name of the logits, None to find them.
 
     Raises:
-        NotOnnxError: no such file, not ONNX, ONNX's checker refuses it, or external weights that a bundle cannot hold.
+        NotOnnxError: no such file, not ONNX, ONNX Runtime refuses it, or external weights that a bundle cannot hold.
+        ModelError: it is too large, or makes values that are.
         NotClassifierError: not one input of numbers, or no scores (N, K) that its outputs come from.
         UnsupportedOperatorError: an opset in which Min cannot clip it, and that ONNX cannot convert.
         OptionError: `logits` names no value that could be logits.
     """
-    load(path)
-    model = canonical(path)
+    loaded = load(path)
+    model = loaded.model
     value, shape = _single_input(path, model.graph)
+    if loaded.complaint is not None:
+        require_runtime(path, loaded.complaint)
     try:
         scores = find_scores(model, logits)
     except NotClassifierError as error:
         raise NotClassifierError(f"{path}: {error}") from error
     names = tuple(str(output.name) for output in model.graph.outputs)
+    if len(set(names)) < len(names):
+        raise NotClassifierError(
+            f"{path}: two outputs of the model have one name ({', '.join(names)}), by which a guard tells them apart; "
+            "export the model with each output once"
+        )
     direct = scores.value in names and scores.dtype is ir.DataType.FLOAT and not scores.one_column
     name = scores.value if direct else LOGITS
-    if not direct and any(
-        each.name == LOGITS for node in model.graph for each in (*node.inputs, *node.outputs) if each
-    ):
-        raise NotClassifierError(f"{path}: a value is called {LOGITS!r}, which a guard needs for its own; rename it")
+    every = {*model.graph.initializers, *(str(each.name) for node in model.graph for each in node.outputs)}
+    if taken := sorted(every & OWN_NAMES - ({name} if direct else set())):
+        raise NotClassifierError(f"{path}: a value is called {taken[0]!r}, which a guard needs for its own; rename it")
     derived = tuple(each for each in scores.derived if each != name)
     output = OutputSpec(names, name, derived, scores.tail)
     assert value.dtype is not None, "checked above"
-    return Classifier(path, model, str(value.name), INPUTS[value.dtype], shape, scores, output)
+    return Classifier(path, model, str(value.name), INPUTS[value.dtype], shape, scores, output, loaded.complaint)
 
 
 def _single_input(path: Path, graph: ir.Graph) -> tuple[ir.Value, tuple[int | None, ...]]:
@@ -92,7 +103,15 @@ def _single_input(path: Path, graph: ir.Graph) -> tuple[ir.Value, tuple[int | No
         )
     shape = _static_shape(value)
     if shape is None or len(shape) < 2:
-        raise NotClassifierError(f"{path}: input {value.name!r} needs a declared shape (N, ...), it has {value.shape}")
+        raise NotClassifierError(
+            f"{path}: input {value.name!r} needs a declared shape (N, ...), it has {value.shape}; export the model "
+            "with the shape of its input, the batch first"
+        )
+    if 0 in shape:
+        raise NotClassifierError(
+            f"{path}: input {value.name!r} is declared with shape {value.shape}, and no input has an axis of length 0; "
+            "export the model with a dynamic axis there (a name, or -1)"
+        )
     return value, shape
 
 

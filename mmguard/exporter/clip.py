@@ -26,7 +26,7 @@ def write_clipped(classifier: Classifier, bounds: Mapping[str, npt.NDArray[np.fl
         bounds: by name of the activation's value, float32, one number a channel, broadcastable against the value.
         path: ONNX file to write. External weights keep their locations, relative to it.
     """
-    model = canonical(classifier.path)
+    model = canonical(classifier.path, classifier.complaint is not None)
     types = infer_values(model)
     for node in list(model.graph):
         name = str(node.outputs[0].name)

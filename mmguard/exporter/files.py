@@ -15,16 +15,36 @@ MAX_INSIDE = 2**30
 
 
 def read(path: Path) -> ir.Model:
-    """The graph of a file; weights in other files are mapped when they are read."""
-    if not (maps := _maps(path)):
-        return ir.load(path)
-    proto = onnx.load(path, load_external_data=False)
-    for output in proto.graph.output:
-        if output.name in maps:
-            output.ClearField("type")
-    model = ir.from_proto(proto)
-    external_data.set_base_dir(model.graph, path.parent)
+    """The graph of a file, as ONNX Runtime takes it: in any order of nodes, a negative length of an axis for any.
+
+    Weights in other files are mapped when they are read.
+    """
+    if maps := _maps(path):
+        proto = onnx.load(path, load_external_data=False)
+        for output in proto.graph.output:
+            if output.name in maps:
+                output.ClearField("type")
+        model = ir.from_proto(proto)
+        external_data.set_base_dir(model.graph, path.parent)
+    else:
+        model = ir.load(path)
+    if not _in_order(model.graph):
+        model.graph.sort()
+    for value in (*model.graph.inputs, *(output for node in model.graph for output in node.outputs)):
+        if value.shape is not None and any(isinstance(size, int) and size < 0 for size in value.shape):
+            value.shape = ir.Shape([None if isinstance(size, int) and size < 0 else size for size in value.shape])
     return model
+
+
+def _in_order(graph: ir.Graph) -> bool:
+    """Whether each node comes after those that it reads from."""
+    done: set[ir.Node] = set()
+    for node in graph:
+        makers = {value.producer() for value in node.inputs if value is not None} - {None}
+        if not makers <= done:
+            return False
+        done.add(node)
+    return True
 
 
 def write(model: ir.Model, path: Path, source: Path) -> None:

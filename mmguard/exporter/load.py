@@ -2,17 +2,20 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
+from onnx_ir import external_data
 from onnx_ir.passes.common import InlinePass
 
-from mmguard.bundle import BOUNDS, MANIFEST, PROBES, PROVENANCE, REPORT
-from mmguard.errors import NotOnnxError, UnsupportedOperatorError
+from mmguard.errors import MmguardError, NotOnnxError, UnsupportedOperatorError
 from mmguard.exporter.files import read
-from mmguard.manifest import bundle_path
+from mmguard.exporter.sizes import require_sizes
+from mmguard.exporter.stored import parse
+from mmguard.exporter.values import mend_shapes
+from mmguard.runtime import new_session
 
 logger = logging.getLogger(__name__)
 
@@ -21,33 +24,49 @@ MIN_OPSET = 8
 MIN_OPSET_BFLOAT16 = 13
 """Below opset 13 Min does not take bfloat16."""
 
-RESERVED = frozenset({"original.onnx", "clipped.onnx", "plans", MANIFEST, PROVENANCE, BOUNDS, PROBES, REPORT})
-"""What a bundle holds beside the external weights, which keep their names in it."""
+
+@dataclass(frozen=True)
+class Loaded:
+    """A file that can be worked on.
+
+    Attributes:
+        model: its canonical form. complaint: of ONNX's checker about the file; None where it has none.
+    """
+
+    model: ir.Model
+    complaint: str | None
 
 
-def load(path: Path) -> ir.Model:
-    """Load an ONNX file that ONNX's checker passes and whose external weights are there.
+def load(path: Path) -> Loaded:
+    """Load an ONNX file, of which sizes are checked before anything is computed.
 
     Raises:
-        NotOnnxError: no such file, not ONNX, refused by the checker, or external weights that a bundle cannot hold.
-        UnsupportedOperatorError: sparse weights.
+        NotOnnxError: no such file, not ONNX, or external weights that a bundle cannot hold.
+        UnsupportedOperatorError: sparse weights, and what `canonical` refuses.
+        ModelError: it is too large, or makes values that are.
     """
-    if not path.is_file():
-        raise NotOnnxError(f"{path}: no such file; the first argument of calibrate is an ONNX file")
+    parse(path)
+    complaint = _complaint(path)
     try:
-        onnx.checker.check_model(str(path))
-        model = read(path)
-    except (onnx.checker.ValidationError, DecodeError, ValueError, OSError, RuntimeError) as error:
-        raise NotOnnxError(f"{path} is not a valid ONNX model: {error}") from error
-    if onnx.load(path, load_external_data=False).graph.sparse_initializer:
-        raise UnsupportedOperatorError(f"{path} has sparse weights, which cannot be guarded; save it with dense ones")
-    for tensor in external_tensors(model):
-        _check_external(path, tensor)
-    return model
+        model = canonical(path)
+        external = {str(tensor.location) for tensor in external_tensors(model)}
+        require_sizes(model, path, sum(file.stat().st_size for file in (path, *map(path.parent.joinpath, external))))
+        complaint = complaint or _complaint(path, full=True)
+        if complaint is not None:
+            mend_shapes(model)
+    except MmguardError:
+        raise
+    except Exception as error:  # the libraries that read a file raise what they like on one that is malformed
+        said = complaint or " ".join(map(str, _causes(error)))
+        raise NotOnnxError(f"{path} is not a valid ONNX model: {said}") from error
+    return Loaded(model, complaint)
 
 
-def canonical(path: Path) -> ir.Model:
+def canonical(path: Path, mend: bool = False) -> ir.Model:
     """The model of a file that `load` passes, with functions inlined and of an opset whose Min can clip it.
+
+    Args:
+        path: the file. mend: put right the shapes that it declares, where there is a complaint.
 
     Raises:
         UnsupportedOperatorError: it cannot be converted to that opset, or has control flow.
@@ -62,8 +81,10 @@ def canonical(path: Path) -> ir.Model:
     if branching := sorted({node.op_type for node in model.graph if _has_graphs(node)}):
         raise UnsupportedOperatorError(
             f"{path} has control flow ({', '.join(branching)}), whose branches cannot be clipped; export the model "
-            "anew with the condition decided"
+            "anew without it: conditions decided, loops unrolled"
         )
+    if mend:
+        mend_shapes(model)
     return model
 
 
@@ -77,6 +98,37 @@ def external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
     for weight in weights:
         if isinstance(weight, ir.ExternalTensor):
             yield weight
+
+
+def _complaint(path: Path, full: bool = False) -> str | None:
+    """What ONNX's checker says against a file; with `full` also of shapes that do not fit together."""
+    try:
+        onnx.checker.check_model(str(path), full_check=full)
+    except Exception as error:  # its checks, written in C++, raise what they like
+        return str(error).strip()
+    return None
+
+
+def require_runtime(path: Path, complaint: str) -> None:
+    """Where ONNX's checker has a complaint, ONNX Runtime decides, which the checker is stricter than.
+
+    Raises:
+        NotOnnxError: ONNX Runtime does not load the file either.
+    """
+    try:
+        new_session(path)  # where constants are folded: after their sizes are checked
+    except Exception as error:  # ONNX Runtime's errors share no base
+        raise NotOnnxError(
+            f"{path} is not a valid ONNX model: ONNX Runtime says: {error}; ONNX's checker says: {complaint}"
+        ) from error
+    logger.warning("warning: ONNX Runtime runs %s, but ONNX's checker says of it: %s", path, complaint)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
 
 
 def _has_graphs(node: ir.Node) -> bool:
@@ -93,24 +145,10 @@ def _needed_opset(model: ir.Model) -> int:
 
 def _converted(path: Path, opset: int) -> ir.Model:
     try:
-        return ir.from_proto(onnx.version_converter.convert_version(onnx.load(path), opset))
+        model = read(path)
+        external_data.load_to_model(model)
+        return ir.from_proto(onnx.version_converter.convert_version(ir.to_proto(model), opset))
     except (RuntimeError, ValueError) as error:  # what onnx's converter, written in C++, raises
         raise UnsupportedOperatorError(
             f"{path} needs at least opset {opset}, and ONNX cannot convert it; export it again: {error}"
         ) from error
-
-
-def _check_external(path: Path, tensor: ir.ExternalTensor) -> None:
-    location = str(tensor.location)
-    remedy = "save the model again with another location, such as weights.data"
-    try:
-        bundle_path(location)
-    except ValueError as error:
-        raise NotOnnxError(f"{path} keeps weights in {location!r}, which no bundle can hold; {remedy}") from error
-    if location.split("/")[0] in RESERVED:
-        raise NotOnnxError(f"{path} keeps weights in {location!r}, where a bundle keeps a file of its own; {remedy}")
-    size, end = Path(tensor.path).stat().st_size, (tensor.offset or 0) + (tensor.length or tensor.nbytes)
-    if size < end:
-        raise NotOnnxError(
-            f"{path} keeps weights up to byte {end} of {location!r}, which has {size}; copy that file again"
-        )

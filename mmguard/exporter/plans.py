@@ -39,7 +39,7 @@ def write_plans(folder: Path, classifier: Classifier) -> dict[str, str]:
     if not direct:
         for form in FORMS:
             source = folder / plans[form]
-            model = add_logits(canonical(source), classifier.scores)
+            model = add_logits(canonical(source, classifier.complaint is not None), classifier.scores)
             plans[form] = f"plans/{form}.onnx"
             write_alone(model, folder / plans[form], source)
     if output.derived:
@@ -50,7 +50,7 @@ def write_plans(folder: Path, classifier: Classifier) -> dict[str, str]:
 
 def _tail(classifier: Classifier) -> ir.Model:
     """The part of the user's graph after the logits: takes them, float32 (N, K), and gives the derived outputs."""
-    model, output = canonical(classifier.path), classifier.output
+    model, output = canonical(classifier.path, classifier.complaint is not None), classifier.output
     graph = model.graph
     given = _replace_scores(graph, classifier)
     graph.inputs[:] = [given]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from mmguard.errors import NotClassifierError, OptionError
+from mmguard.exporter.labels import complaint, require_single_label
 from mmguard.exporter.sites.layers import LAYERS
 from mmguard.exporter.values import annotated
 
@@ -18,6 +19,8 @@ OVER_CLASSES = {"Softmax": (-1, 1), "LogSoftmax": (-1, 1), "Hardmax": (-1, 1), "
 OVER_EACH = frozenset({"Sigmoid"})
 DECISIONS = frozenset({*OVER_CLASSES, *OVER_EACH})
 RESHAPES = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+MAX_CANDIDATES = 100
+"""Values at the end of a graph that are tried as logits. Classifiers have a few."""
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 
 
@@ -52,22 +55,26 @@ def find_scores(model: ir.Model, name: str | None = None) -> Scores:
         name: the value to take, where the user names it.
 
     Raises:
-        NotClassifierError: no value, or more than one, could be the logits.
+        NotClassifierError: no value, or more than one, could be the logits; or the model is multi-label.
         OptionError: the named value is not there or cannot be logits.
     """
     graph = annotated(model).graph
     values = {str(value.name): value for value in _values(graph)}
     if name is not None:
         return _scores(graph, _named(values, name))
-    decided = _decided(graph)
-    candidates = [*decided, *(value for value in graph.outputs if value not in decided and _is_scores(value))]
+    end = _end(graph)
+    decided = [value for value in _decided(graph) if value in end]
+    candidates = [*decided, *(v for v in dict.fromkeys(graph.outputs) if v not in decided and _is_scores(v))]
+    if len(candidates) > MAX_CANDIDATES:
+        raise NotClassifierError(f"{len(candidates)} values could be the logits; choose one by --logits NAME")
     reached = {str(value.name): _reached(graph, value) for value in candidates}
-    outputs = {str(value.name) for value in graph.outputs}
     found = [value for value in candidates if _explains(graph, value, reached[str(value.name)])]
     first = [v for v in found if not any(v is not other and v.name in reached[str(other.name)] for other in found)]
     first = [value for value in first if value in decided] or first
     if len(first) != 1:
-        raise NotClassifierError(_complaint(graph, [str(value.name) for value in first], outputs))
+        choices = [str(value.name) for value in first]
+        raise NotClassifierError(_several(choices) if choices else complaint(graph, end))
+    require_single_label(graph, first[0], reached[str(first[0].name)])
     return _scores(graph, first[0])
 
 
@@ -130,6 +137,19 @@ def _is_scores(value: ir.Value) -> bool:
     return value.dtype in FLOATS and _is_matrix(value) and _columns(value) != 1 and value.producer() is not None
 
 
+def _end(graph: ir.Graph) -> list[ir.Value]:
+    """Values that outputs may be decided from: those after which no layer comes, on a way to an output."""
+    computed: set[str | None] = {value.name for value in graph.inputs}
+    for node in graph:
+        if any(value is not None and value.name in computed for value in node.inputs):
+            computed |= {value.name for value in node.outputs}
+    found = dict.fromkeys(value for value in graph.outputs if value.name in computed)
+    for node in reversed(graph):
+        if any(value in found for value in node.outputs) and not _is_layer(node, computed):
+            found |= dict.fromkeys(v for v in node.inputs if v is not None and v.name in computed)
+    return [value for value in found if value.producer() is not None]
+
+
 def _reached(graph: ir.Graph, source: ir.Value) -> set[str]:
     """Names of the values that depend on the input through one value alone and without a layer, itself included."""
     reached, computed = {str(source.name)}, {value.name for value in graph.inputs}
@@ -181,11 +201,5 @@ def _ancestors(graph: ir.Graph, names: Sequence[str]) -> set[str]:
     return needed
 
 
-def _complaint(graph: ir.Graph, names: Sequence[str], outputs: set[str]) -> str:
-    if names:
-        return f"{' and '.join(map(repr, names))} could each be the logits of a classifier; choose one by --logits NAME"
-    described = ", ".join(f"{value.name!r} is {value.dtype} of shape {value.shape}" for value in graph.outputs)
-    return (
-        f"the model is no classifier that mmguard can find the logits of: its output {described}; a classifier gives "
-        "float scores of shape (N, K), at least two classes, or what is decided from such; name them by --logits NAME"
-    )
+def _several(names: Sequence[str]) -> str:
+    return f"{' and '.join(map(repr, names))} could each be the logits of a classifier; choose one by --logits NAME"

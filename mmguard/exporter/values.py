@@ -1,10 +1,13 @@
 """What shape inference knows of a graph's values."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
+
+logging.getLogger("onnx_ir.passes.common.shape_inference").setLevel(logging.CRITICAL)  # what is not inferred is None
 
 Shape = tuple[int | str | None, ...]
 """One length an axis: a number, the name of a dynamic one, or None where nothing is known."""
@@ -53,6 +56,27 @@ def annotated(model: ir.Model) -> ir.Model:
             if value.shape is None and found.shape is not None:
                 value.shape = ir.Shape(found.shape)
     return copy
+
+
+def mend_shapes(model: ir.Model) -> None:
+    """Put right declared shapes that inference from the input and weights contradicts, and give outputs theirs."""
+    bare = model.clone()
+    for node in bare.graph:
+        for value in node.outputs:
+            value.shape = None
+    known = infer_values(bare)
+    for node in model.graph:
+        for value in node.outputs:
+            found, declared = known[str(value.name)], _shape(value)
+            if found.dtype is None or found.shape is None:
+                continue
+            if _contradicts(declared, found.shape) if declared is not None else value.is_graph_output():
+                value.shape, value.dtype = ir.Shape(found.shape), value.dtype or found.dtype
+
+
+def _contradicts(declared: Shape, found: Shape) -> bool:
+    pairs = zip(declared, found, strict=False)
+    return len(declared) != len(found) or any(isinstance(b, int) and isinstance(a, int) and a != b for a, b in pairs)
 
 
 def infer_values(model: ir.Model) -> Mapping[str, ValueType]:

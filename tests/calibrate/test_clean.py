@@ -112,6 +112,30 @@ def test_arrays_that_the_model_does_not_take_are_refused(tmp_path: Path, shape: 
         read_clean(path, image_spec())
 
 
+def test_a_table_that_only_needs_another_shape_is_told_which(tmp_path: Path) -> None:
+    path, spec = tmp_path / "clean.csv", image_spec()
+    rows = np.arange(2 * 48, dtype=np.float32).reshape(2, 48)
+    lines = [",".join(f"c{i}" for i in range(48)), *(",".join(map(str, row)) for row in rows)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(CleanSetError, match=r"save them as .npz with x.reshape\(-1, 3, 4, 4\)"):
+        read_clean(path, spec)
+    assert read_clean(save_arrays(tmp_path / "clean.npz", x=rows.reshape(-1, 3, 4, 4)), spec).x.shape == (2, 3, 4, 4)
+    path = save_arrays(tmp_path / "clean.npy", x=np.zeros((2, 4, 4, 3), np.float32))
+    with pytest.raises(CleanSetError, match=r"the model takes \(N, 3, 4, 4\)$"):  # a reshape would mix its numbers up
+        read_clean(path, spec)
+
+
+def test_numbers_that_are_names_are_told_of_the_option(tmp_path: Path) -> None:
+    angles = ("0", "90", "180", "270")
+    clean = read_clean(save_classes(tmp_path, angles), image_spec())
+    with pytest.raises(CleanSetError, match=r"class 270 has no output: the model has 0 to 3.* give --classes FILE"):
+        assign_classes(clean, 4, None)
+    labels, names = assign_classes(clean, 4, angles)
+    assert names == list(angles)
+    assert labels is not None
+    assert set(labels.tolist()) == {0, 1, 2, 3}
+
+
 @pytest.mark.parametrize(("name", "message"), [("none", "no such folder or file"), ("clean.txt", "expected a folder")])
 def test_what_is_no_clean_set_is_named(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "clean.txt").write_text("1,2", encoding="utf-8")

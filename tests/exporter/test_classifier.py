@@ -57,14 +57,11 @@ def test_a_softmax_over_the_batch_is_no_tail(tmp_path: Path) -> None:
     assert read_classifier(write_text(tmp_path, body)).output == OutputSpec(("logits",), "logits")
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [(b"", "is not a valid ONNX model"), (b"\xff" * 300, "Unable to parse"), (b"PK\x03\x04 zipped", "Unable to parse")],
-)
-def test_what_is_not_onnx_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+@pytest.mark.parametrize("content", [b"", b"\xff" * 300, b"PK\x03\x04 zipped"])
+def test_what_is_not_onnx_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
-    with pytest.raises(NotOnnxError, match=message):
+    with pytest.raises(NotOnnxError, match="is not a valid ONNX model"):
         read_classifier(path)
 
 
@@ -77,9 +74,9 @@ def test_a_truncated_model_is_refused(tmp_path: Path, share: float) -> None:
         read_classifier(path)
 
 
-@pytest.mark.parametrize("name", ["none.onnx", "."])
-def test_no_file_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(NotOnnxError, match="no such file"):
+@pytest.mark.parametrize(("name", "what"), [("none.onnx", "no such file"), (".", "is a folder")])
+def test_no_file_is_refused(tmp_path: Path, name: str, what: str) -> None:
+    with pytest.raises(NotOnnxError, match=f"{what}; an ONNX file is needed"):
         read_classifier(tmp_path / name)
 
 
@@ -117,13 +114,14 @@ def test_other_dtypes_and_a_fixed_batch_are_read(tmp_path: Path, given: str, dty
     assert (classifier.input_dtype, classifier.input_shape) == (dtype, (batch, 4))
 
 
-@pytest.mark.parametrize("end", ["input", "output"])
-def test_an_undeclared_shape_is_refused(tmp_path: Path, end: str) -> None:
-    def forget(model: onnx.ModelProto) -> None:
-        getattr(model.graph, end)[0].type.tensor_type.ClearField("shape")
+def forget_shape(value: onnx.ValueInfoProto) -> None:
+    value.type.tensor_type.ClearField("shape")
 
-    with pytest.raises(NotOnnxError, match="'shape' of 'type' is required but missing"):
-        read_classifier(write_changed(tmp_path, forget))
+
+def test_an_input_without_a_declared_shape_is_refused(tmp_path: Path) -> None:
+    path = write_changed(tmp_path, lambda model: forget_shape(model.graph.input[0]))
+    with pytest.raises(NotClassifierError, match=r"needs a declared shape \(N, ...\), it has None; export the model"):
+        read_classifier(path)
 
 
 def test_an_initialiser_that_is_an_input_too_is_no_second_input(tmp_path: Path) -> None:

@@ -41,7 +41,6 @@ DECIDED = "p = Softmax(raw) label = ArgMax<axis = -1, keepdims = 0>(p)"
 ENDS = [
     ("float[n,3] raw", "", 3, ("raw",), ()),
     ("float[n,3] p", "p = Softmax(raw)", 3, ("p",), ("Softmax",)),
-    ("float[n,3] p", "p = Sigmoid(raw)", 3, ("p",), ("Sigmoid",)),
     ("float[n,3] raw, float[n,3] p", "p = Softmax(raw)", 3, ("raw", "p"), ("Softmax",)),
     ("int64[n] label", "label = ArgMax<axis = 1, keepdims = 0>(raw)", 3, ("label",), ("ArgMax",)),
     ("float[n,3] p, int64[n] label", DECIDED, 3, ("p", "label"), ("Softmax", "ArgMax")),
@@ -168,6 +167,90 @@ def test_outputs_beside_the_logits_stay_the_original_s(tmp_path: Path) -> None:
 def test_what_could_be_several_or_is_none_is_refused(outputs: str, end: str, message: str) -> None:
     with pytest.raises(NotClassifierError, match=message):
         scores_of(outputs, end, 1 if "n,1] raw" in outputs else 3)
+
+
+MULTI_LABEL = {
+    "sigmoids": ("float[n,3] p", "p = Sigmoid(raw)"),
+    "two of them": ("float[n,2] p", "p = Sigmoid(raw)"),
+    "behind the logits": ("float[n,3] raw, float[n,3] p", "p = Sigmoid(raw)"),
+    "in half precision": ("float16[n,3] p", "s = Sigmoid(raw) p = Cast<to = 10>(s)"),
+    "logarithms": ("float[n,3] p", "s = Sigmoid(raw) p = Log(s)"),
+    "thresholds": ("bool[n,3] p", "h = Constant<value = float {0.5}>() s = Sigmoid(raw) p = Greater(s, h)"),
+    "hard labels": (
+        "int64[n,3] p",
+        "h = Constant<value = float {0.5}>() s = Sigmoid(raw) b = GreaterOrEqual(s, h) p = Cast<to = 7>(b)",
+    ),
+    "what is not": ("float[n,3] p", "o = Constant<value = float {1.0}>() s = Sigmoid(raw) p = Sub(o, s)"),
+}
+
+
+@pytest.mark.parametrize(("outputs", "end"), MULTI_LABEL.values(), ids=list(MULTI_LABEL))
+def test_a_multi_label_model_is_refused_by_name(outputs: str, end: str) -> None:
+    columns = 2 if "n,2" in outputs else 3
+    with pytest.raises(NotClassifierError, match=r"is multi-label: its output 'p' .* say so by --logits raw"):
+        scores_of(outputs, end, columns)
+    assert "p" in scores_of(outputs, end, columns, name="raw").derived, "the way out that the message names"
+
+
+def test_thresholds_without_sigmoids_are_refused_as_multi_label() -> None:
+    end = "h = Constant<value = float {0.0}>() b = Greater(raw, h) p = Cast<to = 7>(b)"
+    with pytest.raises(
+        NotClassifierError, match="looks like a multi-label model, of which several classes may be true"
+    ):
+        scores_of("int64[n,3] p", end)
+
+
+SINGLE_LABEL = {
+    "the largest": ("int64[n] label", "p = Sigmoid(raw) label = ArgMax<axis = 1, keepdims = 0>(p)"),
+    "both": ("float[n,3] p, int64[n] label", "p = Sigmoid(raw) label = ArgMax<axis = 1, keepdims = 0>(p)"),
+    "one against the rest": (
+        "float[n,3] q",
+        "p = Sigmoid(raw) a = Constant<value_ints = [1]>() t = ReduceSum(p, a) q = Div(p, t)",
+    ),
+    "an activation": ("float[n,3] out", "s = Sigmoid(raw) out = Mul(raw, s)"),
+}
+
+
+@pytest.mark.parametrize(("outputs", "end"), SINGLE_LABEL.values(), ids=list(SINGLE_LABEL))
+def test_sigmoids_of_which_one_is_chosen_are_no_labels_apart(outputs: str, end: str) -> None:
+    assert scores_of(outputs, end).value == "raw"
+
+
+def test_many_values_that_could_be_logits_are_refused_at_once() -> None:
+    chain = " ".join(f"s{i + 1} = Sigmoid(s{i})" for i in range(200))
+    with pytest.raises(NotClassifierError, match=r"20[01] values could be the logits; choose one by --logits NAME"):
+        scores_of("float[n,3] s200", f"s0 = Identity(raw) {chain}")
+
+
+ADVICE = {
+    "a regression": ("float[n,1] raw", "", 1, "one number is what a regression gives.* say so by --logits raw"),
+    "boxes": (
+        "float[n,3,1] out",
+        "t = Transpose<perm = [1, 0]>(raw) a = Constant<value_ints = [2]>() u = Transpose<perm = [1, 0]>(t)"
+        " out = Unsqueeze(u, a)",
+        3,
+        "name its scores by --logits: ",
+    ),
+}
+
+
+@pytest.mark.parametrize(("outputs", "end", "columns", "advice"), ADVICE.values(), ids=list(ADVICE))
+def test_advice_is_given_where_it_helps(outputs: str, end: str, columns: int, advice: str) -> None:
+    with pytest.raises(NotClassifierError, match=advice) as refused:
+        scores_of(outputs, end, columns)
+    name = str(refused.value).rpartition("--logits")[2].strip(": ").split(",")[0]
+    assert scores_of(outputs, end, columns, name=name).value == name
+
+
+def test_a_detector_is_told_that_it_is_one() -> None:
+    body = f"""{HEADER}
+    net (float[n,2,4,4] x) => (float[n,3,4,4] maps) <float[3,2,1,1] w = {{1, 2, 3, 4, 5, 6}}>
+    {{ hidden = Relu(x) maps = Conv(hidden, w) }}"""
+    with pytest.raises(
+        NotClassifierError, match="looks like a detector, a segmentation or a sequence model"
+    ) as refused:
+        find_scores(ir.from_onnx_text(body))
+    assert "--logits" not in str(refused.value), "no name would help"
 
 
 def test_the_user_chooses(tmp_path: Path) -> None:

@@ -38,14 +38,14 @@ def test_equal_logits_pass_with_their_difference(path: Path, logits: Array) -> N
 def test_one_wrong_logit_is_refused(path: Path, logits: Array, row: int) -> None:
     wrong = logits.copy()
     wrong[row, 1] += 1e-3 * np.abs(logits).max()
-    with pytest.raises(GraphMismatchError, match=r"clipped.onnx differs from the learned network by 0.001"):
+    with pytest.raises(GraphMismatchError, match=r"clipped.onnx differs from the network that it should be by 0.001"):
         verify_export(path, X, wrong, "logits")
 
 
 def test_a_logit_that_is_no_number_is_refused(path: Path, logits: Array) -> None:
     wrong = logits.copy()
     wrong[3, 0] = np.nan
-    with pytest.raises(GraphMismatchError, match="no bundle was written"):
+    with pytest.raises(GraphMismatchError, match="no bundle is written"):
         verify_export(path, X, wrong, "logits")
 
 
