@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
 from mmguard.cli import FAILED, main
+from mmguard.progress import AT_THE_START
 from tests.networks import HEADER, PLAIN
 
 Write = Callable[[Path], None]
@@ -263,6 +264,6 @@ def test_an_unfit_model_is_refused(
     said = " ".join(capsys.readouterr().err.split())
     assert exit_.value.code == FAILED
     assert "Traceback" not in said
-    assert said.startswith("mmguard: ")
+    assert said.removeprefix(f"{AT_THE_START.task} ").startswith("mmguard: ")
     assert re.search(message, said), said
     assert sorted(path.name for path in tmp_path.iterdir()) == before
