@@ -199,6 +199,24 @@ def test_a_bundle_that_was_replaced_since_is_refused_in_the_child_and_a_closed_g
     assert len(answered["p"]) == len(X)
 
 
+def test_networks_are_opened_again_before_the_first_batch_is_timed(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Guard(tiny_bundle, registry=None, threads=1) as guard:
+        sessions, start = guard.networks._sessions, guard.networks.lanes.start
+        for session in sessions.values():
+            session.begin_anew()
+        opened = list[bool]()
+
+        def record(job: Callable[[], Any]) -> Any:
+            opened.extend(session._session is not None for session in sessions.values())
+            return start(job)
+
+        monkeypatch.setattr(guard.networks.lanes, "start", record)
+        guard(X)
+    assert opened == [True, True]
+
+
 @pytest.mark.parametrize("do", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_a_guard_is_not_copied_and_says_what_to_do(tiny_bundle: Path, do: Callable[[Any], Any]) -> None:
     with Guard(tiny_bundle, registry=None, threads=1) as guard:

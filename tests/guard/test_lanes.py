@@ -170,6 +170,43 @@ def test_a_hang_is_found_for_all_that_wait_and_once_it_ends_batches_are_answered
     assert lanes.result(lanes.start(answered(5)), 60.0, 0.0) == 5
 
 
+def hang(lanes: Lanes) -> list[Job]:
+    """Let a batch be late in every lane, and others, of which the originals are not done, take their place."""
+    hung, others = [Job(), Job()], [Job(), Job()]
+    for job in hung:
+        with pytest.raises(LateError):
+            lanes.result(lanes.start(job), SHORT, 0.0)
+    for job in others:
+        lanes.start(job)
+    return hung + others
+
+
+def test_where_a_batch_hung_in_every_lane_who_waits_in_line_does_not_wait_long(
+    lanes: Lanes, callers: ThreadPoolExecutor
+) -> None:
+    jobs = hang(lanes)
+    waiting = callers.submit(lanes.result, lanes.start(answered(5)), SHORT, 0.0)
+    try:
+        with pytest.raises(LateError):
+            waiting.result(DEADLINE / 2)
+    finally:
+        for job in jobs:
+            job.let.set()
+
+
+def test_one_batch_that_ends_shows_that_the_network_does_not_hang(lanes: Lanes, callers: ThreadPoolExecutor) -> None:
+    jobs = hang(lanes)
+    jobs[0].let.set()
+    wait_until(lambda: len(lanes._late) == 1)
+    lanes._share = 0.0
+    waiting = callers.submit(lanes.result, lanes.start(answered(5)), SHORT, 0.0)
+    Event().wait(5 * SHORT)
+    assert not waiting.done()
+    for job in jobs:
+        job.let.set()
+    assert waiting.result(DEADLINE) == 5
+
+
 def test_a_full_guard_lets_in_as_soon_as_there_is_room(
     lanes: Lanes, callers: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

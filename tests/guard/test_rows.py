@@ -338,6 +338,18 @@ def test_without_the_original_there_is_no_answer_and_its_own_error_is_raised_and
         assert not np.isnan(guard(X).p_values).any()
 
 
+def test_a_predictor_that_fails_leaves_no_batch_in_line(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    let = Event()
+    with guard_of(tiny_bundle) as guard:
+        lanes = guard.networks.lanes
+        monkeypatch.setattr(lanes, "_lanes", 1)
+        lanes.start(lambda: let.wait(DEADLINE))
+        with pytest.raises(ConnectionError):
+            guard.infer(X, raiser(ConnectionError("gone")))
+        assert not lanes._line
+        let.set()
+
+
 def test_a_session_s_error_of_any_kind_is_an_inference_error(tiny_bundle: Path) -> None:
     class Session:
         def get_inputs(self) -> Any:
