@@ -122,7 +122,7 @@ def _run(network: Network, few: npt.NDArray[np.float32]) -> None:
     if change > WORTH_A_WORD:
         logger.warning(
             "warning: the model's answers, and so the guard's p-values, depend a little on what else is in the batch: "
-            "by up to %.2g of the largest logit, as where it quantises by the range of each batch "
+            "by up to %.2g times the largest logit, as where it quantises by the range of each batch "
             "(DynamicQuantizeLinear); in batches of one input they do not",
             change,
         )

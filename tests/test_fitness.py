@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mmguard import Bundle, Guard
+from mmguard.batching import run_session
 from mmguard.errors import ModelError
-from mmguard.exporter.load import canonical
 from mmguard.inspection import inspect_model
 from tests.bundles import Array, clean_inputs, run_model, tiny_network
 from tests.networks import write_clean
@@ -184,11 +185,23 @@ def test_what_onnx_runtime_runs_is_guarded(
     assert opened.manifest.input.shape[0] is None
 
 
-def test_wide_batches_of_a_dynamic_axis_stay_whole(tmp_path: Path) -> None:
-    """Seven inputs are one batch of seven, not seven of one."""
-    path = write(tmp_path / "model.onnx", batch(-1))
-    assert canonical(path).graph.inputs[0].shape is not None
-    assert inspect_model(path).input_shape == (None, 3, 8, 8)
+def test_a_negative_batch_axis_is_inspected_as_a_dynamic_one(tmp_path: Path) -> None:
+    assert inspect_model(write(tmp_path / "model.onnx", batch(-1))).input_shape == (None, 3, 8, 8)
+
+
+@pytest.mark.parametrize("declared", [None, "N", -1, 0])
+def test_a_session_of_a_dynamic_batch_gets_whole_batches(declared: object) -> None:
+    """However it declares that: ONNX Runtime's own Python interface gives None for -1, others' as it stands."""
+    sizes: list[int] = []
+
+    def run(names: list[str], feed: dict[str, Array]) -> list[Array]:
+        sizes.append(len(feed["x"]))
+        return [feed["x"]]
+
+    given = SimpleNamespace(name="x", type="tensor(float)", shape=[declared, 2])
+    session = SimpleNamespace(get_inputs=lambda: [given], run=run)
+    np.testing.assert_array_equal(run_session(session, ["y"], np.ones((7, 2), np.float32))[0], np.ones((7, 2)))
+    assert sizes == [7]
 
 
 def test_weights_of_a_hub_s_cache_are_refused_with_what_to_do(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def _require_equal(name: str, rows: Sequence[Sequence[Row]], logits: str, tolera
     largest = max(np.abs(each[np.isfinite(each)]).max(initial=0.0) for each in numbers) or 1.0
     worst = max(map(_change, numbers)) / largest
     if worst > tolerance:
-        raise BatchDependentError(_refusal(name, f"changes by {worst:.2g} of its largest number"))
+        raise BatchDependentError(_refusal(name, f"changes by {worst:.2g} times its largest number"))
     return worst
 
 
