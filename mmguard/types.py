@@ -142,6 +142,7 @@ class InputSpec:
         low, high: bounds of a feasible input, float32, broadcastable against one input (no batch axis).
         preprocessing: how image files are read; None where D came as arrays.
         dtype: that the model takes, one of `INPUT_DTYPES`.
+        columns: names of a table's feature columns, in order; None where D did not come as a table.
     """
 
     name: str
@@ -150,6 +151,7 @@ class InputSpec:
     high: npt.NDArray[np.float32]
     preprocessing: Preprocessing | None = None
     dtype: str = "float32"
+    columns: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from google.protobuf.message import DecodeError
 from onnx_ir.passes.common import InlinePass
 
 from mmguard.bundle import BOUNDS, MANIFEST, PROBES, PROVENANCE, REPORT
+from mmguard.consistency import bundle_path
 from mmguard.errors import NotOnnxError, UnsupportedOperatorError
 from mmguard.exporter.files import read
-from mmguard.manifest import bundle_path
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def _check_external(path: Path, tensor: ir.ExternalTensor) -> None:
         bundle_path(location)
     except ValueError as error:
         raise NotOnnxError(f"{path} keeps weights in {location!r}, which no bundle can hold; {remedy}") from error
-    if location.split("/")[0] in RESERVED:
+    if location.split("/")[0].casefold() in RESERVED:
         raise NotOnnxError(f"{path} keeps weights in {location!r}, where a bundle keeps a file of its own; {remedy}")
     size, end = Path(tensor.path).stat().st_size, (tensor.offset or 0) + (tensor.length or tensor.nbytes)
     if size < end:
