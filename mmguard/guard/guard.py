@@ -15,8 +15,9 @@ from mmguard.errors import InferenceError, InputError, OptionError
 from mmguard.guard.answer import Logits, guarded_outputs
 from mmguard.guard.decide import corrected_model, decide, untested
 from mmguard.guard.metrics import Metrics
+from mmguard.guard.opening import open_networks
 from mmguard.guard.policy import Policy
-from mmguard.guard.sessions import PROVIDERS, NetworkOutput, NetworkPair
+from mmguard.guard.sessions import PROVIDERS, NetworkOutput
 from mmguard.inputs import check_batch
 from mmguard.types import Decision
 
@@ -55,7 +56,8 @@ class Guard:
         threads: intra-op threads of each session; None is half of the cores.
 
     Raises:
-        BundleError: no bundle there, a schema that is unknown, or a file that was changed.
+        BundleError: no bundle there, a schema that is unknown, a file that was changed, or networks that are not of the
+            manifest's names, dtypes and widths.
         ProviderError: the provider cannot be had.
         OptionError: the policy is none.
     """
@@ -69,11 +71,10 @@ class Guard:
         registry: CollectorRegistry | None = REGISTRY,
         threads: int | None = None,
     ) -> None:
-        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self.policy = policy or Policy()
         if not isinstance(self.policy, Policy):
             raise OptionError(f"policy must be a mmguard.Policy, such as Policy(on_flag='abstain'), got {policy!r}")
-        self.networks = NetworkPair(self.bundle, providers or PROVIDERS["cpu"], threads)
+        self.bundle, self.networks = open_networks(bundle, providers or PROVIDERS["cpu"], threads)
         null = self.bundle.manifest.null
         self._test = null.test() if null else None
         self._metrics = Metrics(registry or CollectorRegistry(), self.bundle)

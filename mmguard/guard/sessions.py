@@ -19,6 +19,7 @@ from mmguard.batching import run_session
 from mmguard.bundle import Bundle
 from mmguard.errors import InferenceError, ModelError, OptionError, ProviderError
 from mmguard.guard.answer import Tail
+from mmguard.guard.interface import check_logits, check_network, check_tail
 from mmguard.manifest import OutputSpec
 from mmguard.runtime import new_session
 
@@ -115,19 +116,19 @@ def _refuse_two_runtimes() -> None:
 class Network:
     """One session that gives the user's own outputs and the logits."""
 
-    def __init__(self, session: ort.InferenceSession, output: OutputSpec) -> None:
+    def __init__(self, session: ort.InferenceSession, output: OutputSpec, classes: int) -> None:
         self.session = session
-        self._output = output
+        self._output, self._classes = output, classes
 
     def __call__(self, x: Array) -> NetworkOutput:
         """Run a batch (N, ...), of the dtype that the model takes.
 
         Raises:
-            InferenceError: the run failed, or a logit is not finite.
+            InferenceError: the run failed, or the logits are not (N, K) finite numbers.
         """
         names = list(dict.fromkeys((*self._output.names, self._output.logits)))
         found = dict(zip(names, run(self.session, names, x), strict=True))
-        logits = check_finite(found[self._output.logits])
+        logits = check_finite(check_logits(found[self._output.logits], len(x), self._classes))
         return NetworkOutput({name: found[name] for name in self._output.names}, logits)
 
 
@@ -159,7 +160,7 @@ def _open_tail(bundle: Bundle) -> Tail | None:
     manifest = bundle.manifest
     if not manifest.output.derived:
         return None
-    session = open_session(bundle.plan("tail"), PROVIDERS["cpu"], 1)
+    session = check_tail(open_session(bundle.plan("tail"), PROVIDERS["cpu"], 1), manifest)
     return lambda logits: run(session, manifest.output.derived, logits)
 
 
@@ -177,7 +178,10 @@ class NetworkPair:
         manifest = bundle.manifest
         self.providers = tuple(providers)
         self.original, self.clipped = (
-            Network(open_session(bundle.plan(form), providers, threads), manifest.output)
+            Network(
+                check_network(open_session(bundle.plan(form), providers, threads), manifest, form),
+                *(manifest.output, len(manifest.classes)),
+            )
             for form in ("original", "clipped")
         )
         self.tail = _open_tail(bundle)
