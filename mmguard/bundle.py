@@ -40,7 +40,7 @@ __all__ = [
 
 MAX_MANIFEST_BYTES = 32 * 2**20
 MAX_PROVENANCE_BYTES = 2**20
-ATTEMPTS = 5
+ATTEMPTS = 20
 """How often a bundle is opened that another process replaces meanwhile."""
 
 
