@@ -69,6 +69,8 @@ def _check_input(session: Any, name: str, dtype: str, shape: Shape, form: str) -
     kind, found = given[name]
     if DTYPES.get(kind) != dtype:
         raise _mismatch(form, f"an input {name!r} of {kind}, not of {dtype}")
+    if not found:
+        raise _mismatch(form, f"an input {name!r} whose axes are not declared")
     _check_shape(form, name, found, (None, *shape[1:]))  # batches of a fixed size are made of any
 
 

@@ -86,6 +86,8 @@ def open_session(path: Path, providers: Sequence[str], threads: int) -> ort.Infe
     options.log_severity_level = 3
     try:
         session = new_session(path, options, [(name, PROVIDER_OPTIONS.get(name, {})) for name in providers])
+    except UnicodeDecodeError as error:  # a damaged file's text in ONNX Runtime's own message
+        raise ModelError(f"ONNX Runtime cannot load {path}, and says why in no readable text") from error
     except ValueError as error:
         raise ProviderError(f"{error}; this onnxruntime has {ort.get_available_providers()}") from error
     except ORT_ERRORS as error:
