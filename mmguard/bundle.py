@@ -223,12 +223,15 @@ def write(folder: Path, manifest: Manifest, provenance: dict[str, Any]) -> None:
 
 
 def _folder(path: Path) -> tuple[int, ...]:
-    """What tells a folder from another at the same path; nothing where there is none."""
+    """What tells a folder from another at the same path; nothing where there is none.
+
+    Numbers of folders are used again, and times of modification are copied with files; those of change are not.
+    """
     try:
         found = path.stat()
     except OSError:
         return ()
-    return found.st_dev, found.st_ino, found.st_mtime_ns
+    return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
 def _read_bounded(path: Path) -> bytes:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MAX_NUMBERS = 2**32
 """Numbers in one input, and channels of one site, at most."""
 MAX_AXIS = 15
-MAX_FILES, MAX_PATH, MAX_DEPTH = 10_000, 500, 16
+MAX_PATH, MAX_DEPTH = 500, 16
 IMAGE_AXES = 4
 
 
@@ -109,8 +109,6 @@ def _check_output(output: "OutputSpec") -> None:
 
 def _check_files(manifest: "Manifest") -> None:
     """Paths stay in the folder, and are different files on systems that do not tell capitals from small letters."""
-    if len(manifest.files) > MAX_FILES:
-        raise ValueError(f"files must be {MAX_FILES} at most, found {len(manifest.files)}")
     for name in (*manifest.files, *manifest.plans.values()):
         bundle_path(name)
     _require_unique("files", map(_folded, (*UNLISTED, *manifest.files)))

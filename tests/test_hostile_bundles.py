@@ -1,5 +1,7 @@
 """Whatever lies in a bundle's folder: mmguard's own errors, within a second and 200 MiB."""
 
+import copy
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,14 +15,16 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
 from mmguard.audit import audit
-from mmguard.bundle import Bundle
+from mmguard.bundle import BOUNDS, MAX_MANIFEST_BYTES, PROBES, Bundle
+from mmguard.decoding import MAX_CONTAINERS, MAX_VALUES
 from mmguard.errors import MmguardError
 from mmguard.guard import Guard
 from mmguard.guard.sessions import PROVIDERS
 from mmguard.guard.verify import verify_bundle
+from mmguard.tensors import MAX_HEADER
 from mmguard.terminal import describe_audit, describe_bundle
 from tests.bundles import Tail, add_trigger, clean_inputs, write_tiny_bundle
-from tests.hostile import Victim, changes
+from tests.hostile import Change, Victim, changes
 
 SECONDS, MEMORY = 1.0, 200 * 2**20
 X = np.concatenate([clean_inputs(3), add_trigger(clean_inputs(3))])
@@ -90,6 +94,85 @@ def test_a_hostile_bundle_gives_mmguard_s_own_errors_alone(victim: Victim, data:
 def test_a_hostile_bundle_takes_a_second_and_200_mib_at_most(victim: Victim, data: st.DataObject) -> None:
     with bounded():
         once(victim, data)
+
+
+FILLERS = {"lists": "[]", "numbers": "0", "empty texts": '""', "texts": f'"{"a" * 28}"', "objects": "{}"}
+PLACES = ["settings", "classes", "input.low", "calibration.original_margins.sample", "null.clean_scores", "sites"]
+
+
+def stuffed(victim: Victim, place: str, stuffing: str) -> bytes:
+    """The manifest with another value in one place."""
+    raw = copy.deepcopy(victim.raw)
+    *outer, last = place.split(".")
+    inside = raw
+    for key in outer:
+        inside = inside[key]
+    inside[last] = "STUFFING"
+    return json.dumps(raw).replace('"STUFFING"', stuffing).encode()
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("filler", FILLERS)
+def test_the_largest_manifests_that_are_read_take_a_second_and_200_mib_at_most(
+    victim: Victim, place: str, filler: str
+) -> None:
+    values = MAX_CONTAINERS - 500 if filler in ("lists", "objects") else MAX_VALUES - 1000
+    text = stuffed(victim, place, f"[{','.join([FILLERS[filler]] * values)}]")
+    assert len(text) <= MAX_MANIFEST_BYTES
+    read(victim, Change(manifest=text))
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[" * MAX_MANIFEST_BYTES,
+        b'{"a":' * MAX_VALUES,
+        b'"' + b"a" * (MAX_MANIFEST_BYTES - 2) + b'"',
+        b"9" * MAX_MANIFEST_BYTES,
+        b'{"schema_version": 4' + b"0" * 4000 + b"}",
+        b" " * MAX_MANIFEST_BYTES,
+        b'"' + rb"\u0000" * (MAX_MANIFEST_BYTES // 6 - 1) + b'"',
+    ],
+    ids=["deep lists", "deep objects", "a text", "a number", "a version", "spaces", "escapes"],
+)
+def test_the_largest_texts_that_are_no_manifest_take_a_second_and_200_mib_at_most(victim: Victim, text: bytes) -> None:
+    read(victim, Change(manifest=text))
+
+
+@pytest.mark.heavy
+def test_the_most_files_and_versions_that_are_read_take_a_second_and_200_mib_at_most(victim: Victim) -> None:
+    files = {f"{i}": {"size": 1, "sha256": "0" * 64} for i in range(130_000)}
+    read(victim, Change(manifest=stuffed(victim, "files", json.dumps(files))))
+    paths = {"/".join(["x" * 30] * 15 + [str(i)]): {"size": 1, "sha256": "0" * 64} for i in range(9_900)}
+    read(victim, Change(manifest=stuffed(victim, "files", json.dumps(victim.raw["files"] | paths))))
+    versions = {f"{i}": "1" for i in range(MAX_VALUES - 1000)}
+    text = stuffed(victim, "versions", json.dumps(versions))
+    victim.apply(Change(manifest=text))
+    with bounded():
+        assert len(Bundle.open(victim.folder).manifest.versions) == len(versions)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", [BOUNDS, PROBES])
+def test_the_largest_headers_of_tensors_that_are_read_take_a_second_and_200_mib_at_most(
+    victim: Victim, name: str
+) -> None:
+    entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    header = json.dumps({f"{i:05}": entry for i in range(60_000)}).encode()
+    assert len(header) <= MAX_HEADER
+    read(victim, Change({name: len(header).to_bytes(8, "little") + header}))
+
+
+def read(victim: Victim, change: Change) -> None:
+    """Open a changed bundle, which is refused, within the bounds."""
+    try:
+        victim.apply(change)
+        with bounded(), pytest.raises(MmguardError):
+            Bundle.open(victim.folder)
+    finally:
+        victim.mend(change)
 
 
 @contextmanager
