@@ -78,6 +78,15 @@ def test_preprocessing_survives_json(bundle: Path, resized: tuple[tuple[int, int
     assert read.low.dtype == np.float32
 
 
+@pytest.mark.parametrize(("shape", "names"), [((None, 3), 3), ((None, 1, 3), 3), ((None, None), 5)])
+def test_columns_of_a_table_survive_json(bundle: Path, shape: tuple[int | None, ...], names: int) -> None:
+    low = np.zeros((1,) * (len(shape) - 1), np.float32)
+    columns = tuple(f"feature {i}" for i in range(names))
+    spec = InputSpec("x", shape, low, low + 1, columns=columns)
+    text = Manifest(**vars(Bundle.open(bundle).manifest) | {"input": spec}).to_json()
+    assert Manifest.from_json(text).input.columns == columns
+
+
 @pytest.mark.parametrize("name", LISTED)
 def test_a_missing_file_is_named(bundle: Path, name: str) -> None:
     (bundle / name).unlink()
