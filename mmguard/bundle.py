@@ -1,14 +1,12 @@
 """The guard bundle: a folder with a manifest, the two networks, the bounds and probes. See docs/bundle.md.
 
-It is all that passes from calibration to the guard. It is written to a temporary folder and renamed, and every file's
-size and hash is checked before any is used.
+It is all that passes from calibration to the guard. It is written aside and put in place, and every file's size and
+hash is checked before any is used.
 """
 
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,18 +15,33 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
-from mmguard.errors import BundleError, SchemaError, TamperedBundleError
+from mmguard.contents import BOUNDS, MANIFEST, PROBES, PROVENANCE, REPORT, check_contents, sha256
+from mmguard.decoding import read_json, shortened
+from mmguard.errors import BundleError, ReplacedBundleError, SchemaError
 from mmguard.manifest import FileEntry, Manifest
+from mmguard.staging import NEW, OLD, beside, put_in_place, sweep
+from mmguard.tensors import Floats, read_tensors, write_tensors
 
-MANIFEST = "manifest.json"
-PROVENANCE = "provenance.json"
-BOUNDS = "bounds.safetensors"
-PROBES = "probes.safetensors"
-REPORT = "report.html"
-MAX_MANIFEST_BYTES = 64 * 2**20
+__all__ = [
+    "BOUNDS",
+    "MANIFEST",
+    "PROBES",
+    "PROVENANCE",
+    "REPORT",
+    "Bundle",
+    "Probes",
+    "check_destination",
+    "sha256",
+    "staged",
+    "write",
+    "write_tensors",
+]
+
+MAX_MANIFEST_BYTES = 32 * 2**20
+MAX_PROVENANCE_BYTES = 2**20
+ATTEMPTS = 20
+"""How often a bundle is opened that another process replaces meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -49,43 +62,66 @@ class Probes:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on disk whose files all have the size and hash that its manifest says."""
+    """A bundle on disk whose files all have the size and hash that its manifest says.
+
+    Attributes:
+        sha256: of the manifest. folder: what tells that another folder has taken the place of the one that was opened.
+    """
 
     path: Path
     manifest: Manifest
+    sha256: str
+    folder: tuple[int, ...]
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
         """Read the manifest and check every file against it.
 
+        While a calibration replaces the bundle, this opens the older one or the newer one, and no mixture.
+
         Raises:
             BundleError: not a bundle.
             SchemaError: a manifest that this version does not read, or of another number of classes than the model's.
-            TamperedBundleError: a file is missing, or its size or hash differs, or the probes are none.
+            TamperedBundleError: a file is missing, or its size or hash differs, or it is not listed, or the tensors are
+                not those of the manifest.
         """
         path = Path(path)
-        manifest_path = path / MANIFEST
-        if not manifest_path.is_file():
-            raise BundleError(f"{path} is not a guard bundle (no {MANIFEST}); `mmguard calibrate` writes one")
-        if manifest_path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise SchemaError(f"{manifest_path} is larger than {MAX_MANIFEST_BYTES} bytes")
-        try:
-            manifest = Manifest.from_json(manifest_path.read_text(encoding="utf-8"))
-        except UnicodeDecodeError as error:
-            raise SchemaError(f"{manifest_path} is not UTF-8: {error}") from error
-        for name, entry in manifest.files.items():
-            _check_file(path, name, entry)
-        for name in (*manifest.plans.values(), BOUNDS, PROBES):
-            if name not in manifest.files:
-                raise SchemaError(f"{manifest_path} does not list {name}")
-        bundle = cls(path, manifest)
-        if (logits := bundle.probes().original.shape[-1]) != len(manifest.classes):
-            raise SchemaError(f"{manifest_path} names {len(manifest.classes)} classes, the model has {logits} logits")
+        for _ in range(ATTEMPTS):
+            folder = _folder(path)
+            try:
+                bundle = cls._read(path, folder)
+            except BundleError:
+                if _folder(path) == folder:
+                    raise
+            else:
+                if bundle.in_place:
+                    return bundle
+        raise ReplacedBundleError(f"{path} is replaced again and again while it is opened; try again later")
+
+    @classmethod
+    def _read(cls, path: Path, folder: tuple[int, ...]) -> Self:
+        text = _read_bounded(path)
+        bundle = cls(path, Manifest.from_json(text), hashlib.sha256(text).hexdigest(), folder)
+        check_contents(path, bundle.manifest)
         return bundle
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the folder at the path is still the one that was opened."""
+        return _folder(self.path) == self.folder
+
+    def require_in_place(self) -> None:
+        """Refuse to go on with files that were read after another folder took the place of the one that was opened.
+
+        Raises:
+            ReplacedBundleError: it did.
+        """
+        if not self.in_place:
+            raise ReplacedBundleError(f"{self.path} was replaced or changed while it was read; open it again")
 
     def digest(self) -> str:
         """SHA-256 of the manifest, which holds those of all other files: compare it to know a bundle again."""
-        return sha256(self.path / MANIFEST)
+        return self.sha256
 
     def plan(self, form: str) -> Path:
         """Path of the ONNX file that the guard runs for the form `original` or `clipped`."""
@@ -101,38 +137,46 @@ class Bundle:
             raise BundleError(f"{self.path} has no {REPORT}: an older mmguard wrote it; calibrate again")
         return self.path / REPORT
 
-    def bounds(self) -> dict[str, npt.NDArray[np.float32]]:
-        """Bounds by value name, float32, one number a channel, broadcastable against the value."""
-        return _load_tensors(self.path / BOUNDS)
+    def bounds(self) -> dict[str, Floats]:
+        """Bounds by value name, float32, one number a channel, broadcastable against the value.
+
+        Raises:
+            TamperedBundleError: one is NaN or infinite.
+        """
+        return read_tensors(self.path / BOUNDS)
 
     def probes(self) -> Probes:
         """The stored probes.
 
         Raises:
-            TamperedBundleError: they are not the three tensors expected.
+            TamperedBundleError: a number is NaN or infinite.
         """
-        tensors = _load_tensors(self.path / PROBES)
-        if set(tensors) != {"x", "original", "clipped"}:
-            raise TamperedBundleError(f"{self.path / PROBES} holds {sorted(tensors)}, not x, original and clipped")
-        return Probes(**tensors)
+        return Probes(**read_tensors(self.path / PROBES))
 
     def provenance(self) -> dict[str, Any]:
         """Times, durations and hardware of the calibration: what may differ between two equal runs.
 
         Raises:
-            BundleError: the file is missing or not JSON; it has no hash, since nothing depends on it.
+            BundleError: the file is missing or not a JSON object; it has no hash, since nothing depends on it.
         """
         path = self.path / PROVENANCE
         try:
-            result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            with path.open("rb") as file:
+                text = file.read(MAX_PROVENANCE_BYTES + 1)
+            if len(text) > MAX_PROVENANCE_BYTES:
+                raise ValueError(f"it is larger than {MAX_PROVENANCE_BYTES} bytes")
+            if not isinstance(result := read_json(text), dict):
+                raise ValueError("it is no JSON object")
         except (OSError, ValueError) as error:
-            raise BundleError(f"{path} cannot be read: {error}") from error
+            raise BundleError(f"{path} cannot be read: {shortened(error)}") from error
         return result
 
 
 @contextmanager
 def staged(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that becomes `out` on a clean exit and vanishes on any other.
+    """A folder beside `out` that becomes `out` on a clean exit and vanishes on any other.
+
+    What earlier calibrations of `out` left when they were killed is removed.
 
     Raises:
         BundleError: `out` exists and is not a guard bundle, or its parent folder or a file in it cannot be written.
@@ -140,22 +184,14 @@ def staged(out: Path) -> Iterator[Path]:
     check_destination(out)
     out = out.resolve()
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise BundleError(f"{out.parent} cannot be written: {error}") from error
-    old = folder.with_name(f"{folder.name}.old")
-    try:
-        folder.chmod(0o755)
-        yield folder
-        Bundle.open(folder)  # what cannot be read must not take the place of an older bundle
-        _replace(out, folder, old)
+        sweep(out)
+        with beside(out) as folder:
+            (folder / NEW).mkdir()
+            yield folder / NEW
+            Bundle.open(folder / NEW)  # what cannot be read must not take the place of an older bundle
+            put_in_place(folder / NEW, out, folder / OLD)
     except OSError as error:
         raise BundleError(f"{out} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if out.exists():
-            shutil.rmtree(old, ignore_errors=True)
 
 
 def check_destination(out: Path) -> None:
@@ -186,47 +222,27 @@ def write(folder: Path, manifest: Manifest, provenance: dict[str, Any]) -> None:
     (folder / MANIFEST).write_text(replace(manifest, files=files).to_json(), encoding="utf-8")
 
 
-def write_tensors(path: Path, tensors: dict[str, npt.NDArray[np.float32]]) -> None:
-    """Write float32 arrays as safetensors."""
-    path.write_bytes(save({name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}))
+def _folder(path: Path) -> tuple[int, ...]:
+    """What tells a folder from another at the same path; nothing where there is none.
 
-
-def _load_tensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
-    try:
-        tensors: dict[str, npt.NDArray[np.float32]] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise TamperedBundleError(f"{path} is not a readable safetensors file: {error}") from error
-    return tensors
-
-
-def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
-    path = folder / name
-    if not path.is_file():
-        raise TamperedBundleError(f"{folder}: {name} is missing; copy the whole bundle folder again")
-    size = path.stat().st_size
-    if size != entry.size:
-        raise TamperedBundleError(f"{folder}: {name} has {size} bytes, the manifest says {entry.size}; do not use it")
-    if sha256(path) != entry.sha256:
-        raise TamperedBundleError(f"{folder}: {name} does not have the hash that the manifest says; do not use it")
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _replace(out: Path, folder: Path, old: Path) -> None:
-    """Rename `folder` to `out`. An older bundle there is moved to `old` first, since a folder cannot be overwritten.
-
-    It is put back where anything, an interruption too, comes in between.
+    Numbers of folders are used again, and times of modification are copied with files; those of change are not.
     """
     try:
-        if out.exists():
-            out.rename(old)
-        folder.rename(out)
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_ctime_ns
+
+
+def _read_bounded(path: Path) -> bytes:
+    """The manifest's text."""
+    if not (path / MANIFEST).is_file():
+        raise BundleError(f"{path} is not a guard bundle (no {MANIFEST}); `mmguard calibrate` writes one")
+    try:
+        with (path / MANIFEST).open("rb") as file:
+            text = file.read(MAX_MANIFEST_BYTES + 1)
     except OSError as error:
-        raise BundleError(f"{out} cannot be replaced: {error}; is another calibration writing it?") from error
-    finally:
-        if old.exists() and not out.exists():
-            old.rename(out)
+        raise BundleError(f"{path / MANIFEST} cannot be read: {error}") from error
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise SchemaError(f"{path / MANIFEST} is larger than {MAX_MANIFEST_BYTES} bytes")
+    return text

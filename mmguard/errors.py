@@ -76,7 +76,11 @@ class SchemaError(BundleError):
 
 
 class TamperedBundleError(BundleError):
-    """A file of the bundle is missing, or its size or hash is not the manifest's."""
+    """A file of the bundle is missing, is not listed, or is not what the manifest says of it."""
+
+
+class ReplacedBundleError(BundleError):
+    """Another bundle took the place of this one while it was read."""
 
 
 class ProviderError(MmguardError):

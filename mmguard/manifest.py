@@ -1,31 +1,45 @@
 """The manifest of a guard bundle: what is in it, field by field, and its JSON. See docs/bundle.md."""
 
 import json
-import math
 import re
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Self, get_args, get_type_hints
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, Self
 
 import numpy as np
+from msgspec import Meta
 
+from mmguard.consistency import check
+from mmguard.decoding import decode, read_json, shortened
 from mmguard.errors import SchemaError
 from mmguard.mmdf import STATISTICS, Criterion, MmdfTest, NullKind
 from mmguard.stats import GaussianNull
-from mmguard.types import INPUT_DTYPES, ClipSite, FloatArray, InputSpec, Preprocessing
+from mmguard.types import ClipSite, FloatArray, InputSpec
 
-SCHEMA_VERSION = 3
-SCALARS: dict[type, tuple[type, ...]] = {int: (int,), float: (float, int), str: (str,), bool: (bool,)}
-"""What JSON may give for a field, by its type."""
+SCHEMA_VERSION = 4
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """Names of bundles: they become metric labels and paths in a URL."""
+LONGEST = 1000
+"""Characters of a class name, and of what else people read."""
+
+Name = Annotated[str, Meta(pattern=rf"^{NAME_PATTERN.pattern}\Z")]
+Text = Annotated[str, Meta(min_length=1, max_length=LONGEST)]
+Value = Annotated[str, Meta(min_length=1)]
+"""An ONNX name."""
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Size = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Number = Annotated[float, Meta(ge=-1e30, le=1e30)]
+"""So far from the ends of float64 that no arithmetic of the test reaches them."""
+Positive = Annotated[float, Meta(ge=1e-30, le=1e30)]
+Count = Annotated[int, Meta(ge=1, lt=2**53)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
 class FileEntry:
     """Size in bytes and SHA-256 (hexadecimal) of one file of the bundle."""
 
-    size: int
-    sha256: str
+    size: Size
+    sha256: Sha256
 
 
 @dataclass(frozen=True)
@@ -40,8 +54,8 @@ class OutputSpec:
         tail: ONNX operators between the logits and these outputs.
     """
 
-    names: tuple[str, ...]
-    logits: str
+    names: tuple[Value, ...]
+    logits: Value
     derived: tuple[str, ...] = ()
     tail: tuple[str, ...] = ()
 
@@ -66,13 +80,13 @@ class CriterionSpec:
     """
 
     statistic: str
-    intercepts: tuple[float, ...]
-    slope: float
-    power: float
-    scale: float
-    mean: float
-    std: float
-    n: int
+    intercepts: tuple[Number, ...]
+    slope: Number
+    power: Annotated[float, Meta(ge=0, le=2)]
+    scale: Positive
+    mean: Number
+    std: Positive
+    n: Count
 
     @classmethod
     def of(cls, statistic: str, criterion: Criterion) -> Self:
@@ -96,9 +110,9 @@ class NullSpec:
     """
 
     kind: NullKind
-    n: int
-    theta: float
-    disagreement_theta: float
+    n: Count
+    theta: Annotated[float, Meta(gt=0, le=1)]
+    disagreement_theta: Share
     criteria: tuple[CriterionSpec, ...]
     clean_scores: tuple[float, ...]
 
@@ -126,15 +140,15 @@ class CalibrationFigures:
         rounds, converged: rounds run, and whether they ended because the objective no longer changed.
     """
 
-    n: int
+    n: Count
     labelled: bool
-    original_accuracy: float
-    clipped_accuracy: float
-    agreement: float
-    flagged_share: float
-    original_margins: dict[str, tuple[float, ...]]
-    clipped_margins: dict[str, tuple[float, ...]]
-    rounds: int
+    original_accuracy: Share
+    clipped_accuracy: Share
+    agreement: Share
+    flagged_share: Share
+    original_margins: dict[Text, tuple[Number, ...]]
+    clipped_margins: dict[Text, tuple[Number, ...]]
+    rounds: Size
     converged: bool
 
     def margins(self) -> dict[str, FloatArray]:
@@ -149,14 +163,14 @@ class Manifest:
     Without a null there is no test: the clipped network is a corrected model, and answers (MMOM).
     """
 
-    name: str
-    versions: dict[str, str]
-    seed: int
-    preset: str
+    name: Name
+    versions: dict[Text, Text]
+    seed: Size
+    preset: Text
     settings: dict[str, Any]
     input: InputSpec
     output: OutputSpec
-    classes: tuple[str, ...]
+    classes: tuple[Text, ...]
     plans: dict[str, str]
     sites: tuple[ClipSite, ...]
     null: NullSpec | None
@@ -169,26 +183,29 @@ class Manifest:
         return json.dumps(asdict(self), indent=2, default=_encode, allow_nan=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str | bytes) -> Self:
         """Parse a manifest.
 
         Raises:
-            SchemaError: not JSON, another schema version, or a field missing, unknown or malformed.
+            SchemaError: not JSON, another schema version, or a field missing, unknown, malformed or at odds
+                with another.
         """
         try:
-            raw = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise SchemaError(f"manifest.json is not JSON: {error}") from error
+            raw = read_json(text.encode() if isinstance(text, str) else text)
+        except ValueError as error:
+            raise SchemaError(f"manifest.json is not JSON: {shortened(error)}") from error
         version = raw.get("schema_version") if isinstance(raw, dict) else None
-        if version != SCHEMA_VERSION:
+        if version != SCHEMA_VERSION or type(version) is not int:
             raise SchemaError(
-                f"manifest.json has schema version {version!r}, this mmguard reads {SCHEMA_VERSION}; "
+                f"manifest.json has schema version {shortened(repr(version))}, this mmguard reads {SCHEMA_VERSION}; "
                 "calibrate again, or use the version of mmguard that wrote it"
             )
         try:
-            return cls(**_decode(cls, raw))
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise SchemaError(f"manifest.json is malformed: {error}") from error
+            manifest = decode(raw, cls)
+            check(manifest)
+        except ValueError as error:
+            raise SchemaError(f"manifest.json is malformed: {shortened(error)}") from error
+        return manifest
 
 
 def _encode(value: object) -> object:
@@ -197,145 +214,16 @@ def _encode(value: object) -> object:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def _known(kind: type, raw: dict[str, Any]) -> dict[str, Any]:
-    """The raw fields of a dataclass, refused if any is missing or unknown, or a scalar is of another type."""
-    names = {field.name for field in fields(kind)}
-    if set(raw) != names:
-        raise ValueError(f"{kind.__name__} has fields {sorted(names)}, found {sorted(raw)}")
-    for name, expected in get_type_hints(kind).items():
-        if expected in SCALARS and type(raw[name]) not in SCALARS[expected]:
-            raise ValueError(f"{kind.__name__}: {name} must be {expected.__name__}, found {raw[name]!r}")
-    return raw
-
-
-def _decode(kind: type[Manifest], raw: dict[str, Any]) -> dict[str, Any]:
-    _known(kind, raw)
-    if not NAME_PATTERN.fullmatch(raw["name"]):
-        raise ValueError(f"name {raw['name']!r} is not of the form {NAME_PATTERN.pattern}")
-    return raw | {
-        "input": _decode_input(raw["input"]),
-        "output": _decode_output(raw["output"]),
-        "classes": tuple(class_name(name) for name in raw["classes"]),
-        "sites": tuple(ClipSite(**_known(ClipSite, site)) for site in raw["sites"]),
-        "null": _decode_null(raw["null"], len(raw["classes"])),
-        "calibration": _decode_figures(raw["calibration"], len(raw["classes"])),
-        "files": {bundle_path(name): FileEntry(**_known(FileEntry, entry)) for name, entry in raw["files"].items()},
-        "plans": _decode_plans(raw["plans"], bool(raw["output"]["derived"])),
-    }
-
-
-def _decode_output(raw: dict[str, Any]) -> OutputSpec:
-    keys = ("names", "derived", "tail")
-    if not all(isinstance(raw[key], list) for key in keys):
-        raise ValueError(f"output: {', '.join(keys)} must be lists")
-    lists = {key: tuple(map(str, raw[key])) for key in keys}
-    output = OutputSpec(**_known(OutputSpec, raw) | lists)
-    if not output.names or not set(output.derived) <= set(output.names) - {output.logits}:
-        raise ValueError("output: there must be names, and derived must be some of them other than the logits")
-    return output
-
-
-def _decode_plans(raw: dict[str, Any], derived: bool) -> dict[str, str]:
-    forms = {"original", "clipped", *(["tail"] if derived else [])}
-    if set(raw) != forms:
-        raise ValueError(f"plans must be {sorted(forms)}, found {sorted(raw)}")
-    return {form: bundle_path(name) for form, name in raw.items()}
-
-
-def _decode_input(raw: dict[str, Any]) -> InputSpec:
-    preprocessing = raw["preprocessing"]
-    spec = InputSpec(
-        **_known(InputSpec, raw)
-        | {
-            "shape": tuple(raw["shape"]),
-            "low": np.asarray(raw["low"], dtype=np.float32),
-            "high": np.asarray(raw["high"], dtype=np.float32),
-            "preprocessing": None if preprocessing is None else _decode_preprocessing(preprocessing),
-            "columns": None if raw["columns"] is None else tuple(map(str, raw["columns"])),
-        }
-    )
-    if spec.dtype not in INPUT_DTYPES:
-        raise ValueError(f"input dtype {spec.dtype!r} is unknown; this version knows {', '.join(INPUT_DTYPES)}")
-    return spec
-
-
-def _decode_preprocessing(raw: dict[str, Any]) -> Preprocessing:
-    _known(Preprocessing, raw)
-    lists = {key: None if raw[key] is None else tuple(raw[key]) for key in ("size", "crop", "mean", "std")}
-    preprocessing = Preprocessing(**raw | lists)
-    if preprocessing.layout == "auto":
-        raise ValueError("preprocessing: the layout must be NCHW or NHWC")
-    return preprocessing
-
-
-def _decode_figures(raw: dict[str, Any], classes: int) -> CalibrationFigures:
-    keys = ("original_margins", "clipped_margins")
-    if not all(isinstance(raw[key], dict) for key in keys):
-        raise ValueError(f"calibration: {' and '.join(keys)} must be numbers a class by scale")
-    margins = {key: {scale: _one_a_class(scale, raw[key], classes) for scale in raw[key]} for key in keys}
-    if set(margins[keys[0]]) != set(margins[keys[1]]):
-        raise ValueError("original_margins and clipped_margins must be of the same scales")
-    figures = CalibrationFigures(**_known(CalibrationFigures, raw) | margins)
-    shares = (figures.original_accuracy, figures.clipped_accuracy, figures.agreement, figures.flagged_share)
-    if figures.n < 1 or not all(0 <= share <= 1 for share in shares):
-        raise ValueError("calibration: n must be positive, and accuracies, agreement and flagged_share in [0, 1]")
-    return figures
-
-
-def _one_a_class(key: str, raw: dict[str, Any], classes: int) -> tuple[float, ...]:
-    numbers = tuple(map(float, raw[key]))
-    if len(numbers) != classes or not all(map(math.isfinite, numbers)):
-        raise ValueError(f"{key} must be {classes} finite numbers, one a class")
-    return numbers
-
-
-def _decode_null(raw: dict[str, Any] | None, classes: int) -> NullSpec | None:
-    if raw is None:
-        return None
-    criteria = tuple(_decode_criterion(criterion, classes) for criterion in raw["criteria"])
-    scores = tuple(map(float, raw["clean_scores"]))
-    null = NullSpec(**_known(NullSpec, raw) | {"criteria": criteria, "clean_scores": scores})
-    if null.kind not in get_args(NullKind):
-        raise ValueError(f"null {null.kind!r} is unknown; this version knows {', '.join(get_args(NullKind))}")
-    if null.n < 1:
-        raise ValueError("null: n must be positive")
-    if not (criteria and 0 < null.theta <= 1 and 0 <= null.disagreement_theta <= 1):
-        raise ValueError("null: theta must be in (0, 1], disagreement_theta in [0, 1], and there must be a criterion")
-    if len(scores) != (0 if null.kind == "gaussian" else null.n) or not all(map(math.isfinite, scores)):
-        raise ValueError("null: clean_scores must be n finite numbers, or none where it is gaussian")
-    if null.kind == "bounded" and scores[-1] <= 0:
-        raise ValueError("null: the largest of clean_scores must be positive where it is bounded")
-    if list(scores) != sorted(scores):
-        raise ValueError("null: clean_scores must ascend")
-    return null
-
-
-def _decode_criterion(raw: dict[str, Any], classes: int) -> CriterionSpec:
-    criterion = CriterionSpec(**_known(CriterionSpec, raw) | {"intercepts": _one_a_class("intercepts", raw, classes)})
-    if criterion.statistic not in STATISTICS:
-        raise ValueError(f"statistic {criterion.statistic!r} is unknown; this version knows {', '.join(STATISTICS)}")
-    finite = all(map(math.isfinite, (criterion.mean, criterion.std, criterion.scale, criterion.slope)))
-    if not (finite and criterion.std > 0 and criterion.scale > 0 and 0 <= criterion.power <= 2):
-        raise ValueError("criterion: mean, slope, positive std and scale must be finite, power in [0, 2]")
-    return criterion
-
-
-def bundle_path(name: str) -> str:
-    """A relative path inside the bundle, with forward slashes; external weights keep the names that the user gave.
-
-    Raises:
-        ValueError: the path could leave the folder.
-    """
-    if re.search(r"[\\:\x00]", name) or any(part in ("", ".", "..") for part in name.split("/")):
-        raise ValueError(f"file name {name!r} could leave the bundle")
-    return name
-
-
 def class_name(name: str) -> str:
     """A class name as a metric's label can carry it.
 
     Raises:
-        ValueError: it is no UTF-8 text.
+        ValueError: it is no UTF-8 text, empty, or longer than 1000 characters.
     """
-    name.encode()
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("it is not UTF-8") from error
+    if not 1 <= len(name) <= LONGEST:
+        raise ValueError(f"it must have 1 to {LONGEST} characters")
     return name

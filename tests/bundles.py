@@ -15,7 +15,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from mmguard.bundle import BOUNDS, PROBES, staged, write, write_tensors
+from mmguard.bundle import BOUNDS, MANIFEST, PROBES, PROVENANCE, staged, write, write_tensors
 from mmguard.manifest import CalibrationFigures, CriterionSpec, Manifest, NullSpec, OutputSpec
 from mmguard.mmdf import Criterion
 from mmguard.types import ClipSite, InputSpec
@@ -190,6 +190,14 @@ def write_tiny_bundle(
         null = NullSpec("gaussian", len(x), theta, disagreement_theta, (criterion,), ())
         write(folder, _manifest(name, seed, tail, plans, null, logits), {"started": "2000-01-01T00:00:00+00:00"})
     return out
+
+
+def hash_anew(bundle: Path) -> None:
+    """Have the manifest list what lies in the folder."""
+    manifest = Manifest.from_json((bundle / MANIFEST).read_bytes())
+    (bundle / PROVENANCE).unlink()
+    (bundle / MANIFEST).unlink()
+    write(bundle, manifest, {})
 
 
 def _with_logits(network: TinyNetwork, bounds: Mapping[str, Array]) -> dict[str, onnx.ModelProto]:

@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, fields
@@ -8,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
-from mmguard.bundle import BOUNDS, MANIFEST, PROBES, PROVENANCE, Bundle, check_destination, staged, write, write_tensors
+from mmguard.bundle import BOUNDS, MANIFEST, PROBES, PROVENANCE, Bundle, check_destination, staged, write_tensors
 from mmguard.errors import BundleError, SchemaError, TamperedBundleError
 from mmguard.guard import Guard
 from mmguard.manifest import SCHEMA_VERSION, Manifest, OutputSpec
 from mmguard.types import InputSpec, Preprocessing
-from tests.bundles import CLASSES, SITES, Tail, run_model, tiny_bounds, tiny_network, write_tiny_bundle
+from tests.bundles import CLASSES, SITES, Tail, hash_anew, run_model, tiny_bounds, tiny_network, write_tiny_bundle
 
 LISTED = ("original.onnx", "clipped.onnx", BOUNDS, PROBES)
 
@@ -74,6 +76,15 @@ def test_preprocessing_survives_json(bundle: Path, resized: tuple[tuple[int, int
     assert (read.shape, read.preprocessing, read.dtype) == (spec.shape, preprocessing, "float16")
     np.testing.assert_array_equal(read.low, low)
     assert read.low.dtype == np.float32
+
+
+@pytest.mark.parametrize(("shape", "names"), [((None, 3), 3), ((None, 1, 3), 3), ((None, None), 5)])
+def test_columns_of_a_table_survive_json(bundle: Path, shape: tuple[int | None, ...], names: int) -> None:
+    low = np.zeros((1,) * (len(shape) - 1), np.float32)
+    columns = tuple(f"feature {i}" for i in range(names))
+    spec = InputSpec("x", shape, low, low + 1, columns=columns)
+    text = Manifest(**vars(Bundle.open(bundle).manifest) | {"input": spec}).to_json()
+    assert Manifest.from_json(text).input.columns == columns
 
 
 @pytest.mark.parametrize("name", LISTED)
@@ -139,7 +150,8 @@ def test_a_file_name_that_could_leave_the_bundle_is_refused(bundle: Path, name: 
     change_manifest(bundle, lambda raw: raw["plans"].update(clipped=name))
     with pytest.raises(SchemaError, match="could leave the bundle"):
         Bundle.open(bundle)
-    change_manifest(bundle, lambda raw: (raw["plans"].update(clipped="clipped.onnx"), raw["files"].update({name: {}})))
+    change_manifest(bundle, lambda raw: raw["plans"].update(clipped="clipped.onnx"))
+    change_manifest(bundle, lambda raw: raw["files"].update({name: raw["files"]["clipped.onnx"]}))
     with pytest.raises(SchemaError, match="could leave the bundle"):
         Bundle.open(bundle)
 
@@ -157,7 +169,7 @@ def test_an_unknown_or_missing_field_is_named(bundle: Path, section: str | None)
         return raw if section is None else raw[section]
 
     change_manifest(bundle, lambda raw: part(raw).update(colour="red"))
-    with pytest.raises(SchemaError, match=r"found .*'colour'"):
+    with pytest.raises(SchemaError, match="found unknown 'colour'"):
         Bundle.open(bundle)
     change_manifest(bundle, lambda raw: part(raw).pop("colour"))
     Bundle.open(bundle)
@@ -184,6 +196,7 @@ def test_an_unknown_or_missing_field_is_named(bundle: Path, section: str | None)
         lambda raw: raw["null"].update(n=0),
         lambda raw: raw["null"].update(n=-5),
         lambda raw: raw["null"].update(n="x"),
+        lambda raw: raw["null"].update(kind="empirical", n=3, clean_scores=[0.0, 1.0, 2.0]),
         lambda raw: raw["null"].update(kind="empirical", n=3.0, clean_scores=[0.0, 1.0, 2.0]),
         lambda raw: raw["null"].update(theta=True),
         lambda raw: raw["null"].update(theta=0),
@@ -201,6 +214,38 @@ def test_an_unknown_or_missing_field_is_named(bundle: Path, section: str | None)
         lambda raw: raw["calibration"].update(clipped_accuracy=1.5),
         lambda raw: raw["calibration"].update(agreement=float("nan")),
         lambda raw: raw["calibration"].update(rounds=2.5),
+        lambda raw: raw["calibration"].update(n=2**70),
+        lambda raw: raw["calibration"]["original_margins"]["sample"].__setitem__(0, 1e300),
+        lambda raw: raw["sites"][0].update(channels=0),
+        lambda raw: raw["sites"][0].update(axis=-2),
+        lambda raw: raw["sites"].append(raw["sites"][0]),
+        lambda raw: raw["sites"].__setitem__(0, None),
+        lambda raw: raw["files"]["original.onnx"].update(sha256="0" * 63),
+        lambda raw: raw["files"]["original.onnx"].update(sha256="0" * 64 + "\n"),
+        lambda raw: raw["files"]["original.onnx"].update(size=-1),
+        lambda raw: raw["files"].update({"Original.ONNX": raw["files"]["original.onnx"]}),
+        lambda raw: raw["files"].update({"Manifest.json": raw["files"]["original.onnx"]}),
+        lambda raw: raw["files"].update({"a/" * 16 + "b": raw["files"]["original.onnx"]}),
+        lambda raw: raw["classes"].__setitem__(0, ""),
+        lambda raw: raw["classes"].__setitem__(0, "x" * 1001),
+        lambda raw: raw["settings"].update(rounds={"a": [[]]}),
+        lambda raw: raw["settings"].update(rounds=[[1]]),
+        lambda raw: raw["versions"].update(mmguard=1),
+        lambda raw: raw.update(seed=-1),
+        lambda raw: raw.update(seed=True),
+        lambda raw: raw["output"].update(names=["logits", "logits"]),
+        lambda raw: raw["input"].update(shape=[None]),
+        lambda raw: raw["input"].update(shape=[None, 3, 0, 8]),
+        lambda raw: raw["input"].update(shape=[None, 2**40, 2**40, 8]),
+        lambda raw: raw["input"].update(shape=[None, 3, 8.0, 8]),
+        lambda raw: raw["input"].update(shape="N388"),
+        lambda raw: raw["input"].update(low=[[["0"]]]),
+        lambda raw: raw["input"].update(low=[[[0.0]], [[0.0]], [[1e300]]]),
+        lambda raw: raw["input"].update(low=[[[2.0]], [[0.0]], [[0.0]]]),
+        lambda raw: raw["input"].update(low=[[[0.0]], [[0.0]]], high=[[[1.0]], [[1.0]]]),
+        lambda raw: raw["input"].update(low=[[[[0.0]]]], high=[[[[1.0]]]]),
+        lambda raw: raw["input"].update(columns=["age"]),
+        lambda raw: raw["input"].update(columns=[""] * 192),
         lambda raw: raw["sites"][0].update(channels="4"),
         lambda raw: raw["files"]["original.onnx"].update(size="1"),
         lambda raw: raw["output"].update(tail="Sigmoid"),
@@ -241,22 +286,124 @@ def test_a_file_that_the_guard_needs_must_be_listed(bundle: Path) -> None:
 
 
 def test_tensors_that_are_none_are_refused_even_where_the_hash_fits(bundle: Path) -> None:
-    manifest = Bundle.open(bundle).manifest
-    (bundle / BOUNDS).write_bytes(b"not safetensors")
-    rewrite(bundle, manifest)
-    with pytest.raises(TamperedBundleError, match="not a readable safetensors"):
-        Bundle.open(bundle).bounds()
-    write_tensors(bundle / PROBES, {"x": np.zeros((1, 3, 8, 8), np.float32)})
-    rewrite(bundle, manifest)
-    with pytest.raises(TamperedBundleError, match="not x, original and clipped"):
+    for content in (b"", b"not safetensors", b"\x02\0\0\0\0\0\0\0{}", b"\xff" * 64):
+        (bundle / BOUNDS).write_bytes(content)
+        hash_anew(bundle)
+        with pytest.raises(TamperedBundleError, match=r"not a readable safetensors|one tensor for each"):
+            Bundle.open(bundle)
+
+
+BOUND = np.ones((4, 1, 1), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "refusal"),
+    [
+        ({}, "one tensor for each"),
+        ({"relu1": BOUND}, "one tensor for each"),
+        ({"relu1": BOUND, "relu2": np.ones((6, 1, 1), np.float32), "relu3": BOUND}, "one tensor for each"),
+        ({"relu1": BOUND, "relu2": np.ones((5, 1, 1), np.float32)}, r"\(5, 1, 1\) is not one number for each of 6"),
+        ({"relu1": BOUND, "relu2": np.ones((6, 1, 6), np.float32)}, r"\(6, 1, 6\) is not one number for each of 6"),
+        ({"relu1": BOUND, "relu2": np.float32(1)}, r"\(\) is not one number for each of 6"),
+        ({"relu1": BOUND, "relu2": np.ones((6, 1, 1), np.float64)}, r"must be F32 .* is F64"),
+        ({"relu1": BOUND, "relu2": np.ones((6,) + (1,) * 16, np.float32)}, r"must be F32 of at most 16 axes"),
+    ],
+)
+def test_bounds_are_one_number_a_channel(bundle: Path, tensors: dict[str, Any], refusal: str) -> None:
+    (bundle / BOUNDS).write_bytes(save({name: np.asarray(tensor) for name, tensor in tensors.items()}))
+    hash_anew(bundle)
+    with pytest.raises(TamperedBundleError, match=refusal):
         Bundle.open(bundle)
 
 
-def rewrite(bundle: Path, manifest: Manifest) -> None:
-    """Hash the files anew."""
-    (bundle / PROVENANCE).unlink()
-    (bundle / MANIFEST).unlink()
-    write(bundle, manifest, {})
+X, LOGITS = np.zeros((2, 3, 8, 8), np.float32), np.zeros((2, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "refusal"),
+    [
+        ({"x": X}, "does not hold x, original and clipped"),
+        ({"x": X[:, :2], "original": LOGITS, "clipped": LOGITS}, "x of shape .* is not of the input's"),
+        ({"x": X[0], "original": LOGITS, "clipped": LOGITS}, "x of shape .* is not of the input's"),
+        ({"x": X[:0], "original": LOGITS[:0], "clipped": LOGITS[:0]}, "x of shape .* is not of the input's"),
+        ({"x": X, "original": LOGITS[:1], "clipped": LOGITS}, "original .* is not a row of logits for each"),
+        ({"x": X, "original": LOGITS, "clipped": LOGITS[0]}, "clipped .* is not a row of logits for each"),
+    ],
+)
+def test_probes_are_inputs_with_a_row_of_logits_each(bundle: Path, tensors: dict[str, Any], refusal: str) -> None:
+    write_tensors(bundle / PROBES, tensors)
+    hash_anew(bundle)
+    with pytest.raises(TamperedBundleError, match=refusal):
+        Bundle.open(bundle)
+
+
+def test_numbers_that_are_not_finite_are_refused_when_they_are_read(bundle: Path) -> None:
+    write_tensors(bundle / PROBES, {"x": X, "original": LOGITS, "clipped": LOGITS * np.nan})
+    write_tensors(bundle / BOUNDS, {"relu1": BOUND, "relu2": np.full((6, 1, 1), np.inf, np.float32)})
+    hash_anew(bundle)
+    opened = Bundle.open(bundle)
+    for read in (opened.probes, opened.bounds):
+        with pytest.raises(TamperedBundleError, match="NaN or infinite"):
+            read()
+
+
+@pytest.mark.parametrize("name", ["weights.data", ".DS_Store", "plans/tail.onnx", "manifest.json~", "clipped.ONNX"])
+def test_a_file_that_is_not_listed_is_refused_and_named(bundle: Path, name: str) -> None:
+    (bundle / name).parent.mkdir(exist_ok=True)
+    (bundle / name).write_bytes(b"")
+    with pytest.raises(TamperedBundleError, match=rf"does not list: '{name.split('/')[0]}'; remove that"):
+        Bundle.open(bundle)
+
+
+def test_a_folder_that_holds_nothing_listed_is_refused_unread(bundle: Path) -> None:
+    for i in range(20):
+        (bundle / ".git" / str(i)).mkdir(parents=True)
+    with pytest.raises(TamperedBundleError, match=r"does not list: '\.git'; remove that"):
+        Bundle.open(bundle)
+
+
+def test_a_file_beside_a_listed_one_in_a_folder_of_the_bundle_is_refused(tmp_path: Path) -> None:
+    bundle = write_tiny_bundle(tmp_path / "tiny.mmguard", tail=Tail.SOFTMAX)
+    Bundle.open(bundle)
+    (bundle / "plans" / "weights.data").write_bytes(b"")
+    with pytest.raises(TamperedBundleError, match=r"does not list: 'plans/weights\.data'"):
+        Bundle.open(bundle)
+
+
+def test_a_listed_file_that_nothing_uses_is_fine(bundle: Path) -> None:
+    (bundle / "notes").mkdir()
+    (bundle / "notes" / "why.txt").write_text("asked for", encoding="utf-8")
+    hash_anew(bundle)
+    assert "notes/why.txt" in Bundle.open(bundle).manifest.files
+
+
+@pytest.mark.parametrize("name", [*LISTED, MANIFEST, PROVENANCE])
+def test_a_link_in_a_bundle_is_refused(bundle: Path, tmp_path: Path, name: str) -> None:
+    (bundle / name).rename(tmp_path / "elsewhere")
+    (bundle / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(TamperedBundleError, match=f"{name} is a link"):
+        Bundle.open(bundle)
+
+
+def test_a_folder_of_a_bundle_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    bundle = write_tiny_bundle(tmp_path / "tiny.mmguard", tail=Tail.SOFTMAX)
+    (bundle / "plans").rename(tmp_path / "elsewhere")
+    (bundle / "plans").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(TamperedBundleError, match="plans is a link"):
+        Bundle.open(bundle)
+
+
+def test_a_link_to_a_bundle_opens_it(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "current").symlink_to(bundle)
+    assert Bundle.open(tmp_path / "current").manifest.name == "tiny"
+
+
+def test_a_pipe_in_a_bundle_is_not_read(bundle: Path) -> None:
+    for name in (PROVENANCE, BOUNDS, MANIFEST):
+        (bundle / name).unlink()
+        os.mkfifo(bundle / name)
+        with pytest.raises(BundleError, match=r"is no file|is missing|not a guard bundle"):
+            Bundle.open(bundle)
 
 
 def test_classes_are_as_many_as_logits(bundle: Path) -> None:
@@ -284,9 +431,10 @@ def test_a_full_disk_is_said_with_the_bundle_s_name(tmp_path: Path) -> None:
 
 def test_provenance_that_cannot_be_read_is_said(bundle: Path) -> None:
     opened = Bundle.open(bundle)
-    (bundle / PROVENANCE).write_text("{", encoding="utf-8")
-    with pytest.raises(BundleError, match="provenance"):
-        opened.provenance()
+    for content in (b"", b"{", b"[]", b"1", b"[" * 100_000, b"\xff", b" " * 2**21 + b"{}", b'{"seconds": NaN}'):
+        (bundle / PROVENANCE).write_bytes(content)
+        with pytest.raises(BundleError, match="provenance"):
+            opened.provenance()
     (bundle / PROVENANCE).unlink()
     with pytest.raises(BundleError, match="provenance"):
         opened.provenance()

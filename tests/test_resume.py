@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 import pytest
 
+from mmguard import staging
 from mmguard.bundle import PROVENANCE
 from mmguard.calibrate import Round, checkpoint
 from mmguard.calibrate.settings import PRESETS
@@ -148,6 +149,7 @@ def test_an_interruption_between_the_two_renames_leaves_the_older_bundle(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", interrupted)
+        patch.setattr(staging, "exchange", lambda *_: False)
         with pytest.raises(KeyboardInterrupt):
             calibrate(tmp_path, model, seed=1)
     assert content(tmp_path / "out.mmguard") == before

@@ -5,11 +5,9 @@ calibration as JSON, and the `sha256` of that and of the tensors. It holds input
 owner may read it.
 """
 
-import glob
 import json
 import logging
 import math
-import os
 import time
 from pathlib import Path
 from types import TracebackType
@@ -22,11 +20,13 @@ from safetensors.numpy import save_file
 from mmguard.calibrate.fingerprint import Fingerprint, differences, digest
 from mmguard.calibrate.state import State
 from mmguard.errors import CheckpointError, MmguardError
+from mmguard.staging import beside, sweep
 
 logger = logging.getLogger(__name__)
 
 EVERY_SECONDS = 10.0
 """Seconds between two writes, at least."""
+STATE = "state.safetensors"
 SHARE = 0.005
 """Share of the time that writing may take: where a write is slow, the next one waits for longer."""
 
@@ -48,12 +48,12 @@ class Checkpoint:
     def __init__(self, path: Path, fingerprint: Fingerprint) -> None:
         self.path = path
         self._fingerprint = fingerprint
-        self._partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # two calibrations may write at once
         self.state: State | None = None
         self._pending: State | None = None
         self._due = time.monotonic() + EVERY_SECONDS
 
     def __enter__(self) -> Self:
+        sweep(self.path)
         return self
 
     def __exit__(
@@ -92,9 +92,7 @@ class Checkpoint:
     def remove(self) -> None:
         """Forget the calibration, which is finished."""
         self._pending = None
-        halves = self.path.parent.glob(f"{glob.escape(self.path.name)}.*.partial")  # killed ones left theirs
-        for path in (self.path, *halves):
-            path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
     def _read(self) -> tuple[State, Fingerprint]:
         try:
@@ -120,8 +118,6 @@ class Checkpoint:
             self._write(self._pending)
             self._pending = None
             self._due = time.monotonic() + max(EVERY_SECONDS, (time.monotonic() - start) / SHARE)
-        except FileNotFoundError:
-            pass  # another calibration to the same bundle has finished and swept; the next round is written again
         except (OSError, SafetensorError) as error:
             self._due = math.inf
             logger.warning("warning: the checkpoint %s cannot be written: %s", self.path, error)
@@ -129,10 +125,8 @@ class Checkpoint:
     def _write(self, state: State) -> None:
         text = json.dumps(self._fingerprint)
         state = {name: np.asarray(array, order="C") for name, array in state.items()}  # safetensors forgets strides
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._partial.touch(mode=0o600)
-            save_file(state, self._partial, {"fingerprint": text, "sha256": digest(state, text)})
-            self._partial.replace(self.path)
-        finally:
-            self._partial.unlink(missing_ok=True)
+        with beside(self.path) as folder:
+            half = folder / STATE
+            half.touch(mode=0o600)
+            save_file(state, half, {"fingerprint": text, "sha256": digest(state, text)})
+            half.replace(self.path)

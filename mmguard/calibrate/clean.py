@@ -115,8 +115,8 @@ def assign_classes(clean: CleanSet, outputs: int, names: Sequence[str] | None) -
     for name in (*(names or ()), *clean.named):
         try:
             class_name(name)
-        except UnicodeEncodeError as error:
-            raise CleanSetError(f"the class name {name!r} is not UTF-8; rename it") from error
+        except ValueError as error:
+            raise CleanSetError(f"the class name {name!r} cannot be used: {error}; rename it") from error
     found = clean.named
     if clean.y is None or not found:
         if clean.y is not None and not (clean.y.min() >= 0 and clean.y.max() < outputs):

@@ -10,8 +10,8 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from mmguard.bundle import BOUNDS, MANIFEST, PROBES, PROVENANCE, REPORT
+from mmguard.consistency import bundle_path
 from mmguard.errors import ModelError, NotOnnxError, UnsupportedOperatorError
-from mmguard.manifest import bundle_path
 
 MAX_FILE = 2**31
 """Bytes: protobuf reads no more. Larger models keep their weights in other files."""
@@ -154,7 +154,7 @@ def _check_external(path: Path, tensor: onnx.TensorProto, needed: int) -> None:
         bundle_path(location)
     except ValueError as error:
         raise NotOnnxError(f"{path} keeps weights in {location!r}, which no bundle can hold; {remedy}") from error
-    if location.split("/")[0] in RESERVED:
+    if location.split("/")[0].casefold() in RESERVED:
         raise NotOnnxError(f"{path} keeps weights in {location!r}, where a bundle keeps a file of its own; {remedy}")
     size = _size(path, location)
     try:

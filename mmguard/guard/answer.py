@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mmguard.errors import InferenceError
 from mmguard.manifest import OutputSpec
 from mmguard.stats import exclude_class
 from mmguard.types import ABSTAIN, BoolArray, Decision
@@ -77,13 +78,24 @@ def _of_logits(spec: OutputSpec) -> list[str]:
 
 
 def _with_rows(output: Any, rows: BoolArray, values: Any) -> Any:
-    """A copy with other values in some rows."""
+    """A copy with other values in some rows.
+
+    Raises:
+        InferenceError: the values are not of the output's form: the tail is not the model's.
+    """
+    if (form := _form(values)) != (rows.sum(), *_form(output)[1:]):
+        raise InferenceError(f"plans.tail gives {form} for {rows.sum()} rows of an output of {_form(output)}")
     if isinstance(output, list):
         fresh = iter(values)
         return [next(fresh) if changed else row for row, changed in zip(output, rows, strict=True)]
     result = output.copy()
     result[rows] = values
     return result
+
+
+def _form(output: Any) -> tuple[object, ...]:
+    """The shape of an array, or the length of a list."""
+    return (len(output), "maps") if isinstance(output, list) else np.shape(output)
 
 
 def _without_rows(output: Any, rows: BoolArray) -> Any:

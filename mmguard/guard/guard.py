@@ -20,8 +20,9 @@ from mmguard.guard.forks import COUNTING
 from mmguard.guard.judge import Judge
 from mmguard.guard.lanes import Run
 from mmguard.guard.metrics import Metrics
+from mmguard.guard.opening import open_networks
 from mmguard.guard.policy import Policy
-from mmguard.guard.sessions import PROVIDERS, NetworkOutput, NetworkPair
+from mmguard.guard.sessions import PROVIDERS, NetworkOutput
 from mmguard.inputs import check_batch, check_form, rows_not_finite
 from mmguard.types import BoolArray, Decision
 
@@ -60,7 +61,8 @@ class Guard:
         threads: intra-op threads of each session; None is half of the cores.
 
     Raises:
-        BundleError: no bundle there, a schema that is unknown, or a file that was changed.
+        BundleError: no bundle there, a schema that is unknown, a file that was changed, or networks that are not of the
+            manifest's names, dtypes and widths.
         ProviderError: the provider cannot be had.
         OptionError: the policy is none.
     """
@@ -74,11 +76,10 @@ class Guard:
         registry: CollectorRegistry | None = REGISTRY,
         threads: int | None = None,
     ) -> None:
-        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self.policy = policy or Policy()
         if not isinstance(self.policy, Policy):
             raise OptionError(f"policy must be a mmguard.Policy, such as Policy(on_flag='abstain'), got {policy!r}")
-        self.networks = NetworkPair(self.bundle, providers or PROVIDERS["cpu"], threads)
+        self.bundle, self.networks = open_networks(bundle, providers or PROVIDERS["cpu"], threads)
         with COUNTING:
             self._metrics = Metrics(registry or CollectorRegistry(), self.bundle)
         self._judge = Judge(self.bundle.manifest, self.policy, self._metrics, self.networks.tail)

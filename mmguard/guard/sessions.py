@@ -19,6 +19,7 @@ from mmguard.bundle import Bundle
 from mmguard.errors import InferenceError, ModelError, OptionError, ProviderError, TamperedBundleError
 from mmguard.guard.answer import Tail
 from mmguard.guard.forks import abandon, watch
+from mmguard.guard.interface import check_logits, check_session
 from mmguard.guard.lanes import Lanes
 from mmguard.manifest import OutputSpec
 from mmguard.runtime import new_session
@@ -88,6 +89,8 @@ def open_session(path: Path, providers: Sequence[str], threads: int) -> ort.Infe
     options.log_severity_level = 3
     try:
         session = new_session(path, options, [(name, PROVIDER_OPTIONS.get(name, {})) for name in providers])
+    except UnicodeDecodeError as error:  # a damaged file's text in ONNX Runtime's own message
+        raise ModelError(f"ONNX Runtime cannot load {path}, and says why in no readable text") from error
     except ValueError as error:
         raise ProviderError(f"{error}; this onnxruntime has {ort.get_available_providers()}") from error
     except ORT_ERRORS as error:
@@ -149,10 +152,11 @@ class PlanSession:
         self._session, self._opening = None, threading.Lock()
 
     def _open(self) -> ort.InferenceSession:
-        return open_session(self._bundle.plan(self._form), self._providers, self._threads)
+        session = open_session(self._bundle.plan(self._form), self._providers, self._threads)
+        return check_session(session, self._bundle.manifest, self._form)
 
     def _open_again(self) -> ort.InferenceSession:
-        if Bundle.open(self._bundle.path).manifest.files != self._bundle.manifest.files:
+        if Bundle.open(self._bundle.path).sha256 != self._bundle.sha256:
             raise TamperedBundleError(
                 f"{self._bundle.path} was replaced after the parent of this process opened it; start the parent again, "
                 "or open the guard in this process"
@@ -169,9 +173,9 @@ class PlanSession:
 class Network:
     """One session that gives the user's own outputs and the logits."""
 
-    def __init__(self, session: PlanSession, output: OutputSpec) -> None:
+    def __init__(self, session: PlanSession, output: OutputSpec, classes: int) -> None:
         self._session = session
-        self._output = output
+        self._output, self._classes = output, classes
 
     @property
     def session(self) -> ort.InferenceSession:
@@ -182,11 +186,12 @@ class Network:
         """Run a batch (N, ...), of the dtype that the model takes.
 
         Raises:
-            InferenceError: the run failed.
+            InferenceError: the run failed, or the logits are not (N, K) float32.
         """
         names = list(dict.fromkeys((*self._output.names, self._output.logits)))
         found = dict(zip(names, run(self.session, names, x), strict=True))
-        return NetworkOutput({name: found[name] for name in self._output.names}, found[self._output.logits])
+        logits = check_logits(found[self._output.logits], len(x), self._classes)
+        return NetworkOutput({name: found[name] for name in self._output.names}, logits)
 
 
 def run(session: ort.InferenceSession, names: Sequence[str], x: Array) -> list[Any]:
@@ -215,7 +220,9 @@ class NetworkPair:
         manifest = bundle.manifest
         self.providers = tuple(providers)
         self._sessions = {form: PlanSession(bundle, form, providers, threads) for form in ("original", "clipped")}
-        self.original, self.clipped = (Network(session, manifest.output) for session in self._sessions.values())
+        self.original, self.clipped = (
+            Network(session, manifest.output, len(manifest.classes)) for session in self._sessions.values()
+        )
         self.tail: Tail | None = None
         if manifest.output.derived:  # of a few rows: always on one thread of the CPU
             session = self._sessions["tail"] = PlanSession(bundle, "tail", PROVIDERS["cpu"], 1)

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -124,35 +127,55 @@ def test_a_write_that_fails_leaves_the_older_one_and_the_calibration_goes_on(
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-def test_it_is_removed_with_what_a_kill_left_half_written(path: Path) -> None:
-    path.with_name(f"{path.name}.123.partial").write_bytes(b"half")
-    Checkpoint(path, OWN).remove()
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from mmguard.calibrate import checkpoint
+from tests.calibrate.test_checkpoint import OWN, STATE
+
+def killed(state, half, texts):
+    half.write_bytes(b"half")
+    print("half", flush=True)
+    sys.stdin.read() if sys.argv[2] == "waits" else os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoint.EVERY_SECONDS, checkpoint.save_file = 0.0, killed
+checkpoint.Checkpoint(Path(sys.argv[1]), OWN).keep(STATE)
+"""
+
+
+def writer(path: Path, how: str) -> "subprocess.Popen[str]":
+    """A process that is amid a write of the checkpoint."""
+    arguments = [sys.executable, "-c", KILLED, str(path), how]
+    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "half\n"
+    return process
+
+
+def test_what_a_kill_left_half_written_is_removed_by_the_next_calibration(path: Path) -> None:
+    with writer(path, "dies") as process:
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert len(list(path.parent.iterdir())) == 2
+    with Checkpoint(path, OWN) as kept:
+        assert list(path.parent.iterdir()) == [path]
+        kept.remove()
     assert list(path.parent.iterdir()) == []
+
+
+def test_what_a_living_calibration_writes_is_not_removed_by_another(path: Path) -> None:
+    with writer(path, "waits") as process:
+        with Checkpoint(path, OWN) as kept:
+            (half,) = set(path.parent.iterdir()) - {path}
+            assert half.stat().st_mode & 0o077 == 0, "it holds inputs like the user's own"
+            kept.remove()
+        assert half.exists()
+        process.communicate()
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_fingerprint_is_json(path: Path) -> None:
     assert json.loads(json.dumps(OWN)) == OWN
-
-
-def test_a_write_that_another_calibration_swept_away_is_made_again(
-    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(checkpoint, "EVERY_SECONDS", 0.0)
-    Checkpoint(path, OWN).remove()
-    kept, swept = Checkpoint(path, OWN), list[bool]()
-
-    def sweep(state: State, half: Path, texts: dict[str, str]) -> None:
-        save_file(state, half, texts)
-        if not swept:
-            swept.append(True)
-            Checkpoint(path, OWN).remove()
-
-    monkeypatch.setattr(checkpoint, "save_file", sweep)
-    kept.keep(STATE)
-    assert not path.exists()
-    kept.keep(STATE)
-    assert path.exists()
-    assert not caplog.text
 
 
 @pytest.mark.parametrize("fingerprint", ["[" * 100_000, "{"])

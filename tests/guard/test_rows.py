@@ -24,6 +24,7 @@ from tests.bundles import (
     Tail,
     add_trigger,
     clean_inputs,
+    hash_anew,
     run_model,
     tiny_bounds,
     tiny_network,
@@ -219,10 +220,10 @@ def test_a_batch_filled_up_with_a_bad_last_row_answers_the_others(tmp_path: Path
         model = NETWORK.model(bounds)
         model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 3
         onnx.save(model, bundle / f"{form}.onnx")
-    manifest = Bundle.open(tiny_bundle).manifest
+    hash_anew(bundle)
     x = X.copy()
     x[-1] = np.nan
-    with guard_of(Bundle(bundle, manifest), on_error="open") as guard:
+    with guard_of(bundle, on_error="open") as guard:
         decision = guard(x)
     with guard_of(tiny_bundle) as other:
         expected = other(X[:-1])
@@ -236,7 +237,7 @@ def test_a_corrected_model_answers_by_its_policy_what_it_cannot_correct(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, on_error: Any
 ) -> None:
     tested = Bundle.open(tiny_bundle)
-    with guard_of(Bundle(tiny_bundle, replace(tested.manifest, null=None)), on_error=on_error) as guard:
+    with guard_of(replace(tested, manifest=replace(tested.manifest, null=None)), on_error=on_error) as guard:
         spoil(guard, monkeypatch, "clipped")
         result = guard.infer(X)
     own, clipped = run_model(NETWORK.model(), X), run_model(NETWORK.model(tiny_bounds(NETWORK)), X)

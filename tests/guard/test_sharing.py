@@ -134,7 +134,7 @@ def test_a_batch_that_was_late_is_answered_without_it_whatever_becomes_of_its_ar
 def decisions(folder: Path, monkeypatch: pytest.MonkeyPatch, tested: bool, policy: Policy, late: bool) -> Any:
     bundle = Bundle.open(write_tiny_bundle(folder / "b", tail=Tail.SOFTMAX))
     manifest = bundle.manifest if tested else replace(bundle.manifest, null=None)
-    with Guard(Bundle(bundle.path, manifest), policy=policy, registry=None, threads=1) as guard:
+    with Guard(replace(bundle, manifest=manifest), policy=policy, registry=None, threads=1) as guard:
         if late:
             monkeypatch.setattr(guard.networks, "clipped", lambda x: 1 / 0)
         return guard.infer(X)
