@@ -22,6 +22,10 @@ CHANCE = 0.001
 """Probability at which a number of improbable inputs is too large for chance."""
 
 
+RANK_ROUNDING = 1e-9
+"""What the product of a level and a number of ranks may lack of a whole number by rounding."""
+
+
 def margin(logits: npt.NDArray[np.floating], labels: IntArray) -> FloatArray:
     """The logit of a class minus the best other logit.
 
@@ -212,6 +216,16 @@ def ranked_tail(scores: FloatArray, clean: FloatArray) -> FloatArray:
     largest = clean[-1]
     p_values: FloatArray = empirical_p_values(scores, clean) * (largest / np.maximum(scores, largest)) ** TAIL_POWER
     return p_values
+
+
+def ranked_score(theta: float, clean: FloatArray) -> float:
+    """The least score beyond which `ranked_tail` is at most theta.
+
+    Args:
+        clean: (n,) float64, ascending, the largest of them positive.
+    """
+    places = int(theta * (1 + len(clean)) + RANK_ROUNDING)
+    return float(clean[-places] if places else clean[-1] / (theta * (1 + len(clean))) ** (1 / TAIL_POWER))
 
 
 def yeo_johnson(x: FloatArray, power: float) -> FloatArray:

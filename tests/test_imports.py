@@ -6,7 +6,7 @@ import pytest
 MODULES = "mmguard, mmguard.guard, mmguard.cli"
 EXTRAS = {
     "calibrate": ("torch", "onnx", "onnx_ir", "jinja2"),
-    "serve": ("anyio", "msgspec", "starlette", "uvicorn"),
+    "serve": ("anyio", "starlette", "uvicorn"),
     "demo": ("onnxscript", "sklearn", "tritonclient"),
 }
 HIDE = """

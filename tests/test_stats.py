@@ -11,6 +11,7 @@ from mmguard.stats import (
     exclude_class,
     margin,
     margin_gap,
+    ranked_score,
     ranked_tail,
     yeo_johnson,
 )
@@ -193,3 +194,13 @@ def test_a_level_that_so_few_inputs_cannot_reach_is_refused() -> None:
     check_level(0.005, 199)
     with pytest.raises(OptionError, match=r"theta 0.005 is below 0.005, .* 198 clean inputs .* give 199"):
         check_level(0.005, 198)
+
+
+@pytest.mark.parametrize("theta", [0.001, 0.01, 0.05, 0.2])
+@pytest.mark.parametrize("n", [20, 99, 199])
+def test_a_ranked_score_is_where_a_ranked_tail_reaches_the_level(theta: float, n: int) -> None:
+    clean = np.sort(np.random.default_rng(n).normal(size=n))
+    score = ranked_score(theta, clean)
+    below, above = ranked_tail(score * (1 + np.array([-1e-9, 1e-9])), clean)
+    assert above <= theta * (1 + 1e-6)
+    assert below > theta * (1 - 1e-6)

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from mmguard.manifest import Manifest
+from mmguard.stats import ranked_score
 from mmguard.types import FloatArray, SiteClipping
 
 LIMIT = 40.0
@@ -47,7 +48,7 @@ class FalsePositives:
         count: of D's n inputs, or of the n + 1 places among them where `ranked`.
         low, high: 95 % interval of the share; Clopper and Pearson's, or of that beta distribution.
         held_out: whether each input was tested by bounds that were learned without it.
-        ranked: whether p-values are ranks.
+        ranked: whether p-values are ranks, not of a curve that ranks may bound.
         line: the score, by the fitted null, beyond which inputs are flagged.
     """
 
@@ -85,6 +86,9 @@ def false_positives(manifest: Manifest, evidence: Evidence) -> FalsePositives | 
         low, high = beta.ppf((0.025, 0.975), count, n + 1 - count).tolist()
         return FalsePositives(count, n, low, high, theta, held_out, True, float(np.sort(evidence.statistic)[-count]))
     line = threshold(theta)
+    if manifest.null.kind == "bounded":
+        by_rank = ranked_score(theta, np.asarray(manifest.null.clean_scores))
+        line = max(line, float(scores(manifest.null.fitted().p_values(np.array([by_rank])))[0]))
     count = int((evidence.statistic >= line).sum())
     interval = binomtest(count, n).proportion_ci(method="exact")
     return FalsePositives(count, n, float(interval.low), float(interval.high), theta, held_out, False, line)

@@ -23,6 +23,7 @@ STATISTICS = {
     "gap": "how far the margin of the original's decision falls",
     "excess_gap": "how much further it falls than that of clean inputs of the same decision and margin",
     "shift": "how far the logits move, beyond what is expected of a clean input's",
+    "centred_shift": "how far the logits less their mean move, beyond what is expected of a clean input's",
 }
 
 

@@ -24,7 +24,9 @@ class Limit:
 
 def own_limits(manifest: Manifest, margins: Margins | None, rate: FalsePositives | None) -> tuple[Limit, ...]:
     """Those that hold because of what is in this bundle."""
-    tested = (*_of_null(manifest, rate), *_of_level(rate), *_of_disagreement(manifest)) if rate else (NO_TEST,)
+    tested = (
+        (*_of_null(manifest, rate), *_of_level(manifest, rate), *_of_disagreement(manifest)) if rate else (NO_TEST,)
+    )
     return (*tested, *_of_clean_set(manifest), *_of_margins(manifest, margins))
 
 
@@ -33,13 +35,22 @@ def general_limits(manifest: Manifest) -> tuple[Limit, ...]:
     return (*(GENERAL_TEST if manifest.null is not None else ()), *GENERAL)
 
 
+def _of_test(manifest: Manifest, rate: FalsePositives | None) -> Iterator[Limit]:
+    if rate is None:
+        yield NO_TEST
+        return
+    yield from _of_null(manifest, rate)
+    yield from _of_level(manifest, rate)
+    yield from _of_disagreement(manifest)
+
+
 def _of_null(manifest: Manifest, rate: FalsePositives) -> Iterator[Limit]:
     yield HELD_OUT if rate.held_out else IN_SAMPLE
     if manifest.settings.get("null_power") == 1:
         yield PLAIN_NORMAL
 
 
-def _of_level(rate: FalsePositives) -> Iterator[Limit]:
+def _of_level(manifest: Manifest, rate: FalsePositives) -> Iterator[Limit]:
     theta, floor = rate.theta, 1 / (rate.n + 1)
     if rate.ranked:
         yield Limit(
@@ -49,10 +60,17 @@ def _of_level(rate: FalsePositives) -> Iterator[Limit]:
         )
         return
     if theta < floor:
+        bounded = manifest.null is not None and manifest.null.kind == "bounded"
+        rests = (
+            f"lets an input be flagged only well above all of them: of at most {percent(floor)} of clean inputs, "
+            "however they are distributed, and of fewer where large scores grow rare as fast as usual."
+            if bounded
+            else "rests on the fitted normal distribution alone."
+        )
         yield Limit(
             "θ lies beyond the sample",
             f"With {count(rate.n, 'input')} no share below 1/{rate.n + 1} = {percent(floor)} can be counted. "
-            f"θ = {level(theta)} rests on the fitted normal distribution alone.",
+            f"θ = {level(theta)} {rests}",
         )
     yield Limit(
         "Small p-values are extrapolated",

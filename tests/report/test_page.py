@@ -80,6 +80,18 @@ def test_ranks_are_not_counted_among_themselves(manifest: Manifest) -> None:
     assert page.count("circle", "flagged") == 4
 
 
+def test_a_bounded_null_is_flagged_from_where_ranks_allow_it(manifest: Manifest) -> None:
+    assert manifest.null is not None
+    clean = tuple(np.sort(np.random.default_rng(0).normal(size=99)).tolist())
+    bounded = replace(manifest, null=replace(manifest.null, kind="bounded", n=99, clean_scores=clean))
+    p_values = bounded.null.fitted().p_values(np.array(clean)) if bounded.null else np.array([])
+    page = read(bounded, evidence_of(bounded, p_values))
+    assert "0 of 99 clean inputs have p ≤ θ" in page.text
+    assert "never less than the score's rank among those of the clean set" in page.text
+    assert "θ = 0.5 % lets an input be flagged only well above all of them" in page.text
+    assert page.count("circle", "flagged") == 0
+
+
 def test_a_bundle_without_a_test_says_so(manifest: Manifest) -> None:
     page = read(replace(manifest, null=None, settings={"objective": "mmom"}))
     assert "No test" in page.words

@@ -16,7 +16,7 @@ from mmguard.exporter import read_classifier, run, write_clipped, write_plans
 from mmguard.guard.wrapping.face import Face
 from mmguard.manifest import CriterionSpec, NullSpec
 from mmguard.mmdf import Criterion
-from mmguard.types import InputSpec
+from mmguard.types import ClipSite, InputSpec
 from tests.bundles import Array, clean_inputs, tiny_bounds, tiny_network, write_tiny_bundle
 
 FLOAT, HALF, LABEL, TEXT = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.STRING
@@ -148,6 +148,7 @@ def write_bundle(
             input=InputSpec(classifier.input_name, (None, *x.shape[1:]), x.min(axis=0), x.max(axis=0)),
             output=classifier.output,
             plans=plans,
+            sites=tuple(ClipSite(value, "Relu", 1, bound.size) for value, bound in bounds.items()),
             classes=tuple(f"class{k}" for k in range(original.shape[1])),
             null=NullSpec("gaussian", len(x), 0.005, 0.05, criteria, ()) if criteria else None,
             calibration=replace(manifest.calibration, original_margins=margins, clipped_margins=margins),
