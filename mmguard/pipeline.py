@@ -85,7 +85,7 @@ def calibrate_model(
             inputs, and need 1 / theta of them, `bounded` for a Gaussian whose p-values are never below those of ranks,
             or `auto`: the last with fewer than 2 / theta inputs, else the first, or ranks where that does not hold.
         logits: ONNX name of the logits (N, K), or of the one number before a sigmoid; None finds them.
-        sites: activations that are clipped: `all`; `last`, those of the last stage; or patterns as of a shell on names
+        sites: activations that are clipped: `all`; `last`, those of the last stage; or shell-style patterns on names
             of values or operators, separated by commas. `inspect_model` lists them.
         classes: class names in the order of the outputs.
         preprocessing: how image files become inputs, and with it the input box. None scales pixels to [0, 1], and

@@ -16,7 +16,7 @@ def select(activations: Sequence[Activation], sites: str) -> list[Activation]:
     """The activations that an option names, in their order.
 
     Args:
-        sites: `all`; `last` for the last stage; or patterns as of a shell, separated by commas, on names of values or
+        sites: `all`; `last` for the last stage; or shell-style patterns, separated by commas, on names of values or
             operators, such as `*layer4*` or `Relu,Gelu`.
 
     Raises:

@@ -83,8 +83,8 @@ def wrap(predictor: Any, bundle: str | Path | Bundle, *, on_decision: OnDecision
     |---|---|
     | `onnxruntime.InferenceSession` | `run`, `run_with_ort_values`, `run_async` |
     | `torch.nn.Module` in evaluation mode | a call with a tensor |
-    | a classifier as of scikit-learn | `predict_proba`, `predict`, `predict_log_proba`, `decision_function` |
-    | a model as of Keras | `predict`, `predict_on_batch`, a call |
+    | a scikit-learn-like classifier | `predict_proba`, `predict`, `predict_log_proba`, `decision_function` |
+    | a Keras-like model | `predict`, `predict_on_batch`, a call |
     | a callable | a call with an array (N, ...), which returns an array (N, ...) |
 
     A session answers all outputs of the bundle's model. Any other predictor answers one array: the model's one output,

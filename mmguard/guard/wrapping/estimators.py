@@ -1,4 +1,4 @@
-"""A classifier as of scikit-learn with a guard in front."""
+"""A scikit-learn-like classifier with a guard in front."""
 
 import warnings
 from functools import partial
@@ -25,7 +25,7 @@ DRAWN = 64
 
 
 class GuardedClassifier(Face):
-    """A fitted classifier as of scikit-learn with a guard in front; it is no estimator itself.
+    """A fitted scikit-learn-like classifier with a guard in front; it is no estimator itself.
 
     `predict_proba` and `predict` are guarded, and `predict_log_proba` and `decision_function` where the classifier has
     them. Each takes what the classifier takes, a table or an array (N, ...). A label is that of the greatest

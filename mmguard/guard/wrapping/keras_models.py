@@ -1,4 +1,4 @@
-"""A model as of Keras with a guard in front. Imports no Keras."""
+"""A Keras-like model with a guard in front. Imports no Keras."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from mmguard.guard.wrapping.tensors import as_batch, like, to_array
 
 
 class GuardedModel(Face):
-    """A model as of Keras with a guard in front; it is no Keras model itself.
+    """A Keras-like model with a guard in front; it is no Keras model itself.
 
     `predict` and `predict_on_batch` give arrays, and a call gives a tensor, as the model's own do. What tells of the
     model is handed through; all that changes it or leads to its parts is refused.
