@@ -211,3 +211,9 @@ def test_a_decision_is_distrusted_where_it_lost_more_confidence_than_expected() 
     np.testing.assert_array_equal(verdicts.flagged, [True, True])
     np.testing.assert_array_equal(verdicts.distrusted, [True, False])
     assert MmdfTest((shift,), 0.005, 0)(original, clipped).distrusted.all(), "nothing speaks for the decision"
+
+
+def test_a_decision_is_distrusted_only_where_every_gap_is_above_its_mean() -> None:
+    original, clipped = np.array([[4.0, 0.0]] * 3), np.array([[2.0, 0.0], [3.0, 0.0], [1.0, 0.0]])
+    gaps = tuple(Criterion(Gap((0.0, 0.0), 0.0), GaussianNull(mean, 1, 100)) for mean in (1.0, 2.0))
+    np.testing.assert_array_equal(MmdfTest(gaps, 0.005, 0)(original, clipped).distrusted, [False, False, True])
