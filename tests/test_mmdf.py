@@ -214,6 +214,6 @@ def test_a_decision_is_distrusted_where_it_lost_more_confidence_than_expected() 
 
 
 def test_a_decision_is_distrusted_only_where_every_gap_is_above_its_mean() -> None:
-    original, clipped = np.array([[4.0, 0.0]] * 3), np.array([[2.0, 0.0], [3.0, 0.0], [1.0, 0.0]])
-    gaps = tuple(Criterion(Gap((0.0, 0.0), 0.0), GaussianNull(mean, 1, 100)) for mean in (1.0, 2.0))
+    original, clipped = np.array([[4.0, 0.0]] * 3), np.array([[4.0, 0.0], [5.0, 0.0], [3.0, 0.0]])
+    gaps = tuple(Criterion(Gap((0.0, 0.0), 0.0), GaussianNull(mean, 1, 100)) for mean in (-2.0, 0.0))
     np.testing.assert_array_equal(MmdfTest(gaps, 0.005, 0)(original, clipped).distrusted, [False, False, True])
