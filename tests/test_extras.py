@@ -29,7 +29,6 @@ sys.meta_path.insert(0, Hidden())
             "calibration needs jinja2: pip install 'mmguard[calibrate]'",
         ),
         ("uvicorn", "['serve', 'a.mmguard']", "serving needs uvicorn: pip install 'mmguard[serve]'"),
-        ("msgspec", "['serve', 'a.mmguard']", "serving needs msgspec: pip install 'mmguard[serve]'"),
         ("sklearn", "['demo']", "the demo needs sklearn: pip install 'mmguard[demo]'"),
     ],
 )
