@@ -39,7 +39,7 @@ def create_app(
     Args:
         guards: by the name in the URL. They stay the caller's to close.
         max_request_bytes: largest body, also after decompression; a larger one is answered 413.
-        max_json_bytes: of which JSON. While it is read over, up to 2 ms a MiB, the server answers nothing else.
+        max_json_bytes: of which JSON.
 
     Raises:
         OptionError: a limit below 1.
