@@ -99,6 +99,10 @@ class InferenceError(RowsError):
     """The networks could not answer: a failed or late run, or outputs that are not finite."""
 
 
+class LogitsError(InferenceError):
+    """The original network itself gives NaN or infinity for some inputs, which no test can judge."""
+
+
 class LateError(InferenceError):
     """The clipped network was not done in time, and not for want of room to run in."""
 

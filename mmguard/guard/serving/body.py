@@ -4,6 +4,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from mmguard.errors import InputError, RequestTooLargeError
+from mmguard.guard.serving.room import Hold
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -17,11 +18,15 @@ STEP, PIECE = 2**14, 2**18
 """Bytes that are decompressed at once, and that are made of them at once. No other thread runs while they are kept."""
 
 
-async def read_body(request: "Request", limit: int) -> bytearray:
+async def read_body(request: "Request", limit: int, hold: Hold) -> bytearray:
     """Read a request's body.
+
+    Args:
+        hold: is told of all the bytes that came so far.
 
     Raises:
         RequestTooLargeError: it is longer than `limit` bytes; then no more than that is kept.
+        OverloadError: other requests hold too much.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > limit:
@@ -30,6 +35,7 @@ async def read_body(request: "Request", limit: int) -> bytearray:
     async for chunk in request.stream():
         if len(body) + len(chunk) > limit:
             raise too_large(limit)
+        hold(len(body) + len(chunk))
         body += chunk
     return body
 
