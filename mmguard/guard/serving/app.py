@@ -24,7 +24,7 @@ from mmguard.guard.serving.body import MAX_JSON_BYTES, MAX_REQUEST_BYTES, decomp
 from mmguard.guard.serving.drain import DrainMiddleware
 from mmguard.guard.serving.protocol import VERSION, encode_response, model_metadata, output_names, served_outputs
 from mmguard.guard.serving.request import InferenceRequest, parse_request
-from mmguard.guard.serving.room import MAX_HELD_BYTES, Hold, Room
+from mmguard.guard.serving.room import CLASS_BYTES, MAX_HELD_BYTES, ROW_BYTES, Hold, Room
 from mmguard.guard.serving.tensors import HEADER_LENGTH
 
 LARGE = 2**20
@@ -46,7 +46,8 @@ def create_app(
         guards: by the name in the URL. They stay the caller's to close.
         max_request_bytes: largest body, also after decompression; a larger one is answered 413.
         max_json_bytes: of which JSON.
-        max_held_bytes: of all bodies and inputs together; where there is no room for a request, it is answered 503.
+        max_held_bytes: of all bodies, inputs and answers together. A request for which there is no room now is
+            answered 503, one for which there never is 413.
 
     Raises:
         OptionError: a limit below 1.
@@ -121,7 +122,7 @@ class _Models:
         with self._room.place() as hold:
             with _counted(guard):
                 asked = await self._read(request, guard, hold)
-                hold(asked.x.nbytes)
+                hold(_size(asked, guard))
                 await self._wait_for_turn()
             name = request.path_params["name"]
             try:
@@ -174,6 +175,12 @@ def _counted(guard: Guard) -> Iterator[None]:
     except (InputError, OverloadError) as error:
         guard.count_error("input" if isinstance(error, InputError) else "overload")
         raise
+
+
+def _size(asked: InferenceRequest, guard: Guard) -> int:
+    """Bytes of a request's input, and at most of its answer."""
+    numbers = len(guard.bundle.manifest.classes) * len(guard.bundle.manifest.output.names)
+    return asked.x.nbytes + len(asked.x) * (ROW_BYTES + CLASS_BYTES * numbers)
 
 
 def _outputs(batch: GuardedBatch) -> dict[str, Any]:

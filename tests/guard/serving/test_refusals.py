@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,9 @@ from prometheus_client import CollectorRegistry
 from mmguard.guard import Guard, Policy
 from mmguard.guard.policy import OnError
 from mmguard.guard.serving import app as app_module
+from mmguard.guard.serving.protocol import GUARD_OUTPUTS, encode_response
+from mmguard.guard.serving.request import InferenceRequest
+from mmguard.guard.serving.room import CLASS_BYTES, ROW_BYTES
 from mmguard.guard.serving.server import create_app
 from tests.bundles import Array, clean_inputs
 from tests.guard.serving.servers import DEADLINE, Gate, Served, request_of, running, wait_until
@@ -23,6 +27,8 @@ from tests.guard.serving.servers import DEADLINE, Gate, Served, request_of, runn
 INFER = "/v2/models/tiny/infer"
 X = clean_inputs(4)
 NAN, HUGE = X.copy(), X.copy()
+HELD = X.nbytes + len(X) * (ROW_BYTES + 3 * CLASS_BYTES)
+"""What a request of X and its answer take."""
 NAN[2] = np.nan
 HUGE[2] = 1e38
 """Finite, and too large for the network."""
@@ -116,7 +122,7 @@ def test_requests_together_hold_no_more_than_there_is_room_for(
     body, headers = binary_of(X)
 
     async def ask_beside_another(guard: Guard, gate: Gate) -> list[httpx.Response]:
-        async with client_of(guard, max_held_bytes=int(1.5 * len(body))) as client:
+        async with client_of(guard, max_held_bytes=int(1.5 * HELD)) as client:
             first = asyncio.create_task(client.post(INFER, content=body, headers=headers))
             await asyncio.to_thread(gate.entered.wait, DEADLINE)
             second = await client.post(INFER, content=body, headers=headers)
@@ -139,7 +145,23 @@ def test_what_a_body_decompresses_to_takes_room_too(tiny_bundle: Path) -> None:
         response = post(
             guard, gzip.compress(body), headers | {"Content-Encoding": "gzip"}, max_held_bytes=len(body) // 2
         )
-    assert response.status_code == 503
+    assert response.status_code == 413
+    assert "split the batch" in response.json()["error"]
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_an_answer_takes_no_more_than_the_room_that_was_made_for_it(tiny_bundle: Path, binary: bool) -> None:
+    x = np.random.default_rng(0).random((5000, 3, 8, 8), dtype=np.float32)
+    asked = InferenceRequest(None, x, dict.fromkeys(("logits", *GUARD_OUTPUTS), binary))
+    with Guard(tiny_bundle, registry=None, threads=1) as guard:
+        guard(x[:1])
+        tracemalloc.start()
+        try:
+            encode_response("tiny", asked, app_module._outputs(guard.infer(x)))
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 1.1 * len(x) * (ROW_BYTES + 3 * CLASS_BYTES)
 
 
 def test_a_request_waits_for_its_turn_and_is_refused_after_a_while(
