@@ -127,5 +127,9 @@ class RequestTooLargeError(InputError):
     """A request of more bytes than the server takes."""
 
 
+class SlowRequestError(InputError):
+    """A request whose body comes too slowly."""
+
+
 class ServeError(MmguardError):
     """The server cannot be started: a port is taken, or two bundles share a name."""

@@ -17,12 +17,21 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from mmguard import __version__
-from mmguard.errors import InferenceError, InputError, LogitsError, OptionError, OverloadError, RequestTooLargeError
+from mmguard.errors import (
+    InferenceError,
+    InputError,
+    LogitsError,
+    OptionError,
+    OverloadError,
+    RequestTooLargeError,
+    SlowRequestError,
+)
 from mmguard.guard.guard import Guard, GuardedBatch
 from mmguard.guard.lanes import MAX_PENDING, MAX_WAIT
-from mmguard.guard.serving.body import MAX_JSON_BYTES, MAX_REQUEST_BYTES, decompress, read_body
+from mmguard.guard.serving.body import MAX_JSON_BYTES, MAX_REQUEST_BYTES, decompress
 from mmguard.guard.serving.drain import DrainMiddleware
 from mmguard.guard.serving.protocol import VERSION, encode_response, model_metadata, output_names, served_outputs
+from mmguard.guard.serving.reading import read_body
 from mmguard.guard.serving.request import InferenceRequest, parse_request
 from mmguard.guard.serving.room import CLASS_BYTES, MAX_HELD_BYTES, ROW_BYTES, Hold, Room
 from mmguard.guard.serving.tensors import HEADER_LENGTH
@@ -77,6 +86,7 @@ def create_app(
             HTTPException: _on_http_error,
             InputError: _on_error(400),
             RequestTooLargeError: _on_error(413),
+            SlowRequestError: _on_error(408),
             InferenceError: _on_error(500),
             LogitsError: _on_error(422),
             OverloadError: _on_overload,

@@ -1,13 +1,8 @@
-"""The body of an HTTP request, bounded: read and decompressed no further than a limit."""
+"""The body of an HTTP request, bounded: decompressed no further than a limit."""
 
 import zlib
-from typing import TYPE_CHECKING
 
 from mmguard.errors import InputError, RequestTooLargeError
-from mmguard.guard.serving.room import Hold
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
 
 MAX_REQUEST_BYTES = 128 * 2**20
 """Default limit: 128 images of 224 x 224 as binary float32 are 73 MiB."""
@@ -16,28 +11,6 @@ MAX_JSON_BYTES = 16 * 2**20
 ENCODINGS = ("gzip", "deflate", "identity")
 STEP, PIECE = 2**14, 2**18
 """Bytes that are decompressed at once, and that are made of them at once. No other thread runs while they are kept."""
-
-
-async def read_body(request: "Request", limit: int, hold: Hold) -> bytearray:
-    """Read a request's body.
-
-    Args:
-        hold: is told of all the bytes that came so far.
-
-    Raises:
-        RequestTooLargeError: it is longer than `limit` bytes; then no more than that is kept.
-        OverloadError: other requests hold too much.
-    """
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:20]) > limit:
-        raise too_large(limit)
-    body = bytearray()
-    async for chunk in request.stream():
-        if len(body) + len(chunk) > limit:
-            raise too_large(limit)
-        hold(len(body) + len(chunk))
-        body += chunk
-    return body
 
 
 def decompress(body: bytes | bytearray, encoding: str, limit: int) -> bytes | bytearray:

@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import json
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from mmguard.guard import Guard, Policy
 from mmguard.guard.policy import OnError
 from mmguard.guard.serving import app as app_module
+from mmguard.guard.serving import reading as reading_module
 from mmguard.guard.serving.protocol import GUARD_OUTPUTS, encode_response
 from mmguard.guard.serving.request import InferenceRequest
 from mmguard.guard.serving.room import CLASS_BYTES, ROW_BYTES
@@ -187,6 +188,33 @@ def test_a_request_waits_for_its_turn_and_is_refused_after_a_while(
         responses = asyncio.run(ask_beside_two(guard, gate))
     assert [response.status_code for response in responses] == [503, 200, 200, 200]
     assert counted(registry, "errors_total", kind="overload") == 1
+
+
+def sent_slowly(guard: Guard, pieces: list[bytes], pause: float) -> httpx.Response:
+    async def drip() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+            await asyncio.sleep(pause)
+
+    async def ask() -> httpx.Response:
+        async with client_of(guard) as client:
+            return await client.post(INFER, content=drip(), headers=binary_of(X)[1])
+
+    return asyncio.run(ask())
+
+
+def test_a_body_that_comes_too_slowly_is_refused_and_one_that_is_long_is_waited_for(
+    tiny_bundle: Path, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body, _ = binary_of(X)
+    pieces = [body[i : i + 200] for i in range(0, len(body), 200)]
+    monkeypatch.setattr(reading_module, "PATIENCE_SECONDS", 0.3)
+    with Guard(tiny_bundle, registry=registry, threads=1) as guard:
+        monkeypatch.setattr(reading_module, "SLOWEST", 10**6)
+        assert sent_slowly(guard, pieces, 0.05).status_code == 408
+        assert counted(registry, "errors_total", kind="input") == 1
+        monkeypatch.setattr(reading_module, "SLOWEST", 200)
+        assert sent_slowly(guard, pieces, 0.05).status_code == 200
 
 
 @pytest.fixture(scope="module")
