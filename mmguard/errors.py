@@ -99,6 +99,10 @@ class InferenceError(RowsError):
     """The networks could not answer: a failed or late run, or outputs that are not finite."""
 
 
+class LogitsError(InferenceError):
+    """The original network itself gives NaN or infinity for some inputs, which no test can judge."""
+
+
 class LateError(InferenceError):
     """The clipped network was not done in time, and not for want of room to run in."""
 
@@ -121,6 +125,10 @@ class MissingExtraError(MmguardError):
 
 class RequestTooLargeError(InputError):
     """A request of more bytes than the server takes."""
+
+
+class SlowRequestError(InputError):
+    """A request whose body comes too slowly."""
 
 
 class ServeError(MmguardError):

@@ -25,6 +25,7 @@ from mmguard.guard.verify import verify_bundle
 from mmguard.preprocessing import preprocessing_from
 from mmguard.types import Preprocessing
 from tests.bundles import OUTPUT, TARGET, Array, Tail, add_trigger, clean_inputs, output_spec, run_model, tiny_network
+from tests.guard.wrapping.endings import rows_of_the_original
 from tests.networks import write_class_folders, write_clean, write_tiny
 from tests.quick import QUICK, calibrate, files
 
@@ -106,6 +107,34 @@ def test_every_tail_is_guarded_in_what_the_model_itself_returns(tmp_path: Path, 
     assert decisions[0].flagged.mean() < 0.2
     with Guard(path, policy=Policy(on_flag="abstain"), registry=None) as guard:
         assert np.isnan(guard.infer(triggered).output).all()
+
+
+@pytest.mark.parametrize("tail", [Tail.SOFTMAX, Tail.LOG_SOFTMAX])
+@pytest.mark.parametrize("kind", ["session", "callable"])
+def test_a_calibrated_model_that_ends_in_probabilities_runs_once_when_wrapped(
+    tmp_path: Path, tail: Tail, kind: str
+) -> None:
+    """The statistics that calibration chooses for it need no more than its probabilities."""
+    model = write_tiny(tmp_path / "tiny.onnx", tail)
+    path = calibrate(tmp_path, model, rounds=10, preset="default")
+    null = Bundle.open(path).manifest.null
+    assert null is not None
+    assert [criterion.statistic for criterion in null.criteria] == ["excess_gap", "centred_shift"]
+    x = np.concatenate([clean_inputs(40, seed=8), add_trigger(clean_inputs(40, seed=8))])
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    decisions: list[mmguard.Decision] = []
+    predictor = session if kind == "session" else lambda given: session.run(None, {"image": given})[0]
+    safe = mmguard.wrap(predictor, path, registry=None, on_decision=decisions.append)
+    with Guard(path, registry=None) as guard:
+        expected = guard(x)
+    rows = rows_of_the_original(safe)
+    answer = safe.run(None, {"image": x})[0] if kind == "session" else safe(x)
+    assert rows == []
+    assert expected.flagged.any()
+    np.testing.assert_array_equal(decisions[0].flagged, expected.flagged)
+    np.testing.assert_array_equal(decisions[0].labels, expected.labels)
+    np.testing.assert_allclose(decisions[0].p_values, expected.p_values, rtol=0.05, atol=1e-9)
+    np.testing.assert_array_equal(answer.argmax(axis=1), expected.labels)
 
 
 def test_external_weights_travel_with_the_bundle(tmp_path: Path) -> None:

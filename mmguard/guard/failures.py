@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmguard.errors import InferenceError, InputError, LateError, OverloadError
+from mmguard.errors import InferenceError, InputError, LateError, LogitsError, OverloadError
 from mmguard.guard.sessions import NetworkOutput
 from mmguard.inputs import named, rows_not_finite
 from mmguard.types import BoolArray
@@ -59,7 +59,8 @@ def _of_logits(original: NetworkOutput, clipped: NetworkOutput, inputs: BoolArra
     bad = (of["original"] | of["clipped"]) & ~inputs
     names = " and the ".join(name for name, rows in of.items() if (rows & bad).any())
     message = f"logits of the {names} network: {named(bad)} NaN or infinite"
-    return [Failure(InferenceError(message), bad)] if bad.any() else []
+    kind = LogitsError if of["original"][bad].all() else InferenceError
+    return [Failure(kind(message), bad)] if bad.any() else []
 
 
 def failed(what: str, error: Exception) -> InferenceError:

@@ -189,8 +189,8 @@ class Lanes:
                 return None
             if run in self._late:
                 return None
-            due = self._due(run, timeout)
-            return min(due - now if due < math.inf else timeout, threading.TIMEOUT_MAX)
+            due = self._due(run, timeout)  # earlier than above where others were given up since
+            return min(max(due - now, 0.0) if due < math.inf else timeout, threading.TIMEOUT_MAX)
 
     def _due(self, run: Run, timeout: float) -> float:
         """When a batch will be late; never while it is in line, or before the original is done."""

@@ -156,18 +156,21 @@ class PlanSession:
         return check_session(session, self._bundle.manifest, self._form)
 
     def _open_again(self) -> ort.InferenceSession:
-        if Bundle.open(self._bundle.path).sha256 != self._bundle.sha256:
+        found = Bundle.open(self._bundle.path)
+        if found.sha256 != self._bundle.sha256:
             raise TamperedBundleError(
                 f"{self._bundle.path} was replaced after the parent of this process opened it; start the parent again, "
                 "or open the guard in this process"
             )
         try:
-            return self._open()
+            session = self._open()
         except ProviderError as error:
             raise ProviderError(
                 f"{error}. This process was forked; a device that its parent uses cannot be used here too: open the "
                 "guard in this process"
             ) from error
+        found.require_in_place()  # else its files may have been read after another took its place
+        return session
 
 
 class Network:

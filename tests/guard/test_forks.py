@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmguard.errors import CopyError, MmguardError
+from mmguard.bundle import Bundle
+from mmguard.errors import CopyError, MmguardError, ReplacedBundleError, TamperedBundleError
 from mmguard.guard import Guard
 from tests.bundles import add_trigger, clean_inputs, write_tiny_bundle
 from tests.guard.serving.servers import DEADLINE
@@ -197,6 +198,30 @@ def test_a_bundle_that_was_replaced_since_is_refused_in_the_child_and_a_closed_g
     assert ended == {"child": 0}
     assert shut == {"error": "InferenceError", "said": "the guard is closed"}
     assert len(answered["p"]) == len(X)
+
+
+def test_a_bundle_that_is_replaced_while_a_child_opens_it_again_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have the manifest's names and shapes, so only their place tells them apart."""
+    bundle, other = write_tiny_bundle(tmp_path / "b"), write_tiny_bundle(tmp_path / "other", seed=1)
+    with Guard(bundle, registry=None, threads=1) as guard:
+        for session in guard.networks._sessions.values():
+            session.begin_anew()
+        checked = Bundle.open
+
+        def replaced_after(path: Path) -> Bundle:
+            found = checked(path)
+            if other.exists():
+                bundle.rename(tmp_path / "old")
+                other.rename(bundle)
+            return found
+
+        monkeypatch.setattr(Bundle, "open", replaced_after)
+        with pytest.raises(ReplacedBundleError):
+            guard(X)
+        with pytest.raises(TamperedBundleError, match="was replaced after the parent"):
+            guard(X)
 
 
 def test_networks_are_opened_again_before_the_first_batch_is_timed(

@@ -156,6 +156,21 @@ def test_a_late_batch_leaves_its_lane_to_the_next(lanes: Lanes, callers: ThreadP
     assert lanes.result(slow_one, None, 0.0) == 2
 
 
+def test_a_batch_that_is_late_only_once_another_was_given_up_is_late(lanes: Lanes) -> None:
+    """What is left of the load allows it less time, which has run out already."""
+    one, two = Job(1), Job(2)
+    first, second = lanes.start(one), lanes.start(two)
+    assert one.begun.wait(DEADLINE)
+    assert two.begun.wait(DEADLINE)
+    lanes._share = 1.0  # so of two batches each may take 6 s, and of one 3
+    first.began -= 4
+    second.began, second.asked = second.began - 100, 0.0
+    with pytest.raises(LateError):
+        lanes.result(first, SHORT, 0.0)
+    one.let.set()
+    two.let.set()
+
+
 def test_a_hang_is_found_for_all_that_wait_and_once_it_ends_batches_are_answered_again(
     lanes: Lanes, callers: ThreadPoolExecutor
 ) -> None:

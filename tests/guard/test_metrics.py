@@ -1,5 +1,7 @@
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ from scipy.stats import norm
 
 from mmguard.errors import InferenceError, InputError
 from mmguard.guard import Guard, Policy
+from mmguard.guard import metrics as metrics_module
+from mmguard.guard.forks import COUNTING
 from mmguard.guard.metrics import DRIFT_INPUTS, ERROR_KINDS, MARGIN_GAP_BUCKETS, P_VALUE_BUCKETS, Metrics
 from mmguard.types import Decision
 from tests.bundles import CLASSES, add_trigger, clean_inputs, write_tiny_bundle
@@ -63,6 +67,27 @@ def test_histograms_count_each_value_in_its_bucket(
         for bound in buckets:
             assert value(f"{name}_bucket", le=str(bound)) == (values <= bound).sum()
         assert value(f"{name}_count") == len(values)
+
+
+def test_others_count_while_a_large_batch_is_counted(
+    tiny_bundle: Path, registry: CollectorRegistry, value: Value, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = list[bool]()
+
+    def pause(_: float) -> None:
+        with ThreadPoolExecutor(1) as other:  # a lock of a thread is not held against itself
+            free = other.submit(COUNTING.acquire, timeout=1).result()
+            pauses.append(free)
+            other.submit(COUNTING.release if free else int).result()
+
+    with Guard(tiny_bundle, registry=registry, threads=1) as guard:
+        monkeypatch.setattr(metrics_module, "ROWS_AT_ONCE", 10)
+        monkeypatch.setattr(metrics_module, "time", SimpleNamespace(sleep=pause))
+        decision = guard(MIXED[:55])
+    assert pauses == [True] * 6
+    assert value("p_value_count") == value("inputs_total") == 55
+    assert value("p_value_sum") == pytest.approx(decision.p_values.sum())
+    assert value("margin_gap_bucket", le="0.0") == (decision.margin_gaps <= 0).sum()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """A request of the Open Inference Protocol v2: its bytes to an array and to what is asked.
 
-The JSON is read over once, in which nothing is made of its fields. Each is decoded only once its length is known to be
-small, but for the tensor's data, which is read a slice at a time. So what a request costs is bounded by its bytes, and
-every size that it claims is checked against the bytes that came before anything is made of it.
+The tensor's data, where they are long, are taken out of the JSON and read a slice at a time. What is left is small, and
+read over once, in which nothing is made of its fields; each is decoded only once its length is known to be small. So
+what a request costs is bounded by its bytes, no step of it keeps other threads waiting, and every size that it claims
+is checked against the bytes that came before anything is made of it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from msgspec import Meta, Raw
 
 from mmguard.errors import InputError
 from mmguard.guard.serving.body import MAX_JSON_BYTES, too_large
+from mmguard.guard.serving.cut import cut_list
 from mmguard.guard.serving.tensors import HEADER_LENGTH, INPUTS, from_bytes, from_json
 from mmguard.inputs import shape_fits
 from mmguard.types import InputSpec
@@ -103,9 +105,10 @@ def parse_request(
     head, tail = _split(body, header_length)
     if len(head) > max_json_bytes:
         raise too_large(max_json_bytes)
-    request = _read_over(head)
+    request, data = _read_over(head)
     identity = _field(request.id, str | None, "id")
-    return InferenceRequest(identity, _parse_input(request.inputs[0], tail, spec), _parse_outputs(request, outputs))
+    x = _parse_input(request.inputs[0], data, tail, spec)
+    return InferenceRequest(identity, x, _parse_outputs(request, outputs))
 
 
 def _split(body: bytes | bytearray, header_length: str | None) -> tuple[memoryview, memoryview]:
@@ -122,13 +125,23 @@ def _split(body: bytes | bytearray, header_length: str | None) -> tuple[memoryvi
     return whole[: int(header_length)], whole[int(header_length) :]
 
 
-def _read_over(head: memoryview) -> _Request:
+def _read_over(head: memoryview) -> tuple[_Request, memoryview]:
+    """The fields of a request as they came, and the tensor's data."""
+    cut = cut_list(head)
+    request = _decode(cut.rest)
+    data = request.inputs[0].data
+    if cut.mark and data != Raw(cut.mark):
+        raise InputError(f"no field but a tensor's data may have more than {MAX_FIELD_BYTES} bytes of JSON")
+    return request, cut.numbers if cut.mark else memoryview(data)
+
+
+def _decode(text: memoryview) -> _Request:
     try:
-        return msgspec.json.decode(head, type=_Request)
+        return msgspec.json.decode(text, type=_Request)
     except msgspec.ValidationError as error:
         raise InputError(f"the request must be a JSON object whose inputs are a list of one tensor: {error}") from error
     except (msgspec.DecodeError, RecursionError) as error:
-        start = bytes(head[:MAX_FIELD_BYTES])
+        start = bytes(text[:MAX_FIELD_BYTES])
         hint = "; JSON has no NaN or Infinity: send them as binary" if b"NaN" in start or b"Infinity" in start else ""
         raise InputError(f"the request is not JSON: {error}{hint}") from error
 
@@ -158,7 +171,7 @@ def _refuse_shared_memory(parameters: _Parameters | _OutputParameters, what: str
         raise InputError(f"{what}: shared memory is not supported; send the tensor in the request")
 
 
-def _parse_input(tensor: _Tensor, tail: memoryview, spec: InputSpec) -> npt.NDArray[Any]:
+def _parse_input(tensor: _Tensor, data: memoryview, tail: memoryview, spec: InputSpec) -> npt.NDArray[Any]:
     """The one input that there must be, of the model's dtype and of the shape that it says."""
     what = f"input {spec.name!r}"
     if (name := _field(tensor.name, str | None, "the input's name")) != spec.name:
@@ -167,7 +180,7 @@ def _parse_input(tensor: _Tensor, tail: memoryview, spec: InputSpec) -> npt.NDAr
         raise InputError(f"{what} is of datatype {INPUTS[spec.dtype]}, got {short(datatype)}")
     shape = tuple(_field(tensor.shape, Shape, f"shape of {what}"))
     _check_shape(shape, spec)
-    values = _read_values(tensor, shape, tail, datatype, what)
+    values = _read_values(tensor, data, shape, tail, datatype, what)
     try:
         return values.reshape(shape)
     except ValueError as error:
@@ -183,17 +196,17 @@ def _check_shape(shape: tuple[int, ...], spec: InputSpec) -> None:
 
 
 def _read_values(
-    tensor: _Tensor, shape: tuple[int, ...], tail: memoryview, datatype: str, what: str
+    tensor: _Tensor, data: memoryview, shape: tuple[int, ...], tail: memoryview, datatype: str, what: str
 ) -> npt.NDArray[Any]:
     """The tensor's values, from the JSON or from the bytes behind it."""
     size = _parameters(tensor.parameters, what).binary_data_size
-    if (size is None) == _is_null(tensor.data):
+    if (size is None) == (bytes(data[:5]) == b"null"):
         raise InputError(f"{what} must have either data or the parameter binary_data_size")
     if size is not None:
         return from_bytes(size, shape, tail, datatype, what)
     if len(tail):
         raise InputError(f"{len(tail)} bytes follow the JSON, but {what} has no binary_data_size")
-    return from_json(memoryview(tensor.data), shape, datatype, what)
+    return from_json(data, shape, datatype, what)
 
 
 def _parse_outputs(request: _Request, known: Sequence[str]) -> dict[str, bool]:

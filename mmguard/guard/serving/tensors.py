@@ -31,6 +31,7 @@ BLANKS = b" \t\r\n"
 NUMBERS = BLANKS + b"0123456789+-.eE"
 """What may be in a list of numbers beside brackets and commas."""
 WITHOUT_BRACKETS = bytes.maketrans(b"[]", b"  ")
+DIGITS = bytes.maketrans(b"123456789+-.eE", b"0" * 14)
 
 
 def to_bytes(array: npt.NDArray[Any]) -> bytes:
@@ -83,7 +84,8 @@ def from_json(data: memoryview, shape: tuple[int, ...], datatype: str, what: str
     """Read numbers from the JSON, a slice at a time: no more than a slice of them are ever Python's objects.
 
     Args:
-        data: valid JSON. shape: as the client said. datatype: a key of `DTYPES`. what: names the tensor in errors.
+        data: JSON, as far as is known. shape: as the client said. datatype: a key of `DTYPES`.
+        what: names the tensor in errors.
 
     Returns:
         (product of `shape`,) of that dtype. A number too large for the dtype is infinite.
@@ -128,6 +130,9 @@ def _slices(data: memoryview, shape: tuple[int, ...], what: str) -> Iterator[lis
         end = len(piece) if len(data) <= SLICE else piece.rfind(b",")
         if end < 0:
             raise InputError(f"a number in data of {what} has more than {SLICE} bytes")
+        form = piece[:end].translate(DIGITS, BLANKS)
+        if b"0[" in form or b"]0" in form:
+            raise _misfit(shape, what)
         try:
             yield msgspec.json.decode(b"[" + piece[:end].translate(WITHOUT_BRACKETS) + b"]", type=list[float])
         except msgspec.ValidationError as error:

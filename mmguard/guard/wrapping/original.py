@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from mmguard.bundle import Bundle
 from mmguard.errors import PredictorMismatchError
+from mmguard.guard.decide import rows_of
 from mmguard.guard.guard import Batch, Guard, GuardedBatch
 from mmguard.guard.sessions import NetworkOutput
 from mmguard.guard.wrapping.recovery import LogitRecovery, Logits
@@ -46,7 +47,8 @@ class WrappedOriginal:
         result = self.guard.infer(x, partial(self._as_network, predict, recovery))
         if self._on_decision is not None:
             try:
-                self._on_decision(result.decision)
+                every = np.ones(len(result.decision), np.bool_)
+                self._on_decision(rows_of(result.decision, every))  # a copy, which it may change
             except Exception:
                 logger.exception("on_decision failed on a batch of %d; the answer is given as ever", len(x))
                 self.guard.count_error("on_decision")

@@ -1,11 +1,13 @@
 import gzip
 import tracemalloc
 import zlib
+from typing import Any
 
 import pytest
 
 from mmguard.errors import InputError, RequestTooLargeError
-from mmguard.guard.serving.body import decompress
+from mmguard.guard.serving import body as body_module
+from mmguard.guard.serving.body import PIECE, decompress
 
 
 def test_decompression_stops_at_the_limit() -> None:
@@ -61,3 +63,20 @@ def test_a_body_that_hardly_compresses_is_undone_piece_by_piece() -> None:
     data = bytes(range(256)) * 1000
     assert decompress(gzip.compress(data, 0), "gzip", len(data)) == data
     assert decompress(zlib.compress(data, 0), "deflate", len(data)) == data
+
+
+def test_what_is_made_at_once_is_little_however_much_it_decompresses_to() -> None:
+    """While bytes are copied, no other thread runs."""
+    made = list[int]()
+
+    class Recorded(bytearray):
+        def __iadd__(self, piece: Any) -> Any:  # type: ignore[misc]
+            made.append(len(piece))
+            return super().__iadd__(piece)
+
+    data = bytes(20 * PIECE + 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(body_module, "bytearray", Recorded, raising=False)
+        for size in (len(data), PIECE - 1, PIECE, PIECE + 1, 4 * PIECE):
+            assert decompress(gzip.compress(data[:size]), "gzip", len(data)) == data[:size]
+    assert max(made) <= PIECE

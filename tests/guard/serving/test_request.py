@@ -2,13 +2,16 @@ import json
 import tracemalloc
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from mmguard.errors import InputError, RequestTooLargeError
+from mmguard.guard.serving.cut import MAX_REST_BYTES
 from mmguard.guard.serving.request import MAX_FIELD_BYTES, InferenceRequest, parse_request
 from mmguard.guard.serving.tensors import HEADER_LENGTH, SLICE
 from mmguard.types import InputSpec
+from tests.bundles import Array
 
 LOW, HIGH = np.zeros(1, np.float32), np.ones(1, np.float32)
 SPEC = InputSpec("x", (None, 2), LOW, HIGH)
@@ -190,7 +193,7 @@ def test_a_header_length_that_cuts_the_json_is_refused(header: str) -> None:
     "body", [b"", b"{", b"\xff\xfe\xff", b"[" * 200_000, b'{"a":' * 200_000, b"9" * 5000, b'{"inputs":[{}]} x']
 )
 def test_what_is_not_json_is_refused(body: bytes) -> None:
-    with pytest.raises(InputError, match=r"not JSON|must be a JSON object"):
+    with pytest.raises(InputError, match=r"not JSON|must be a JSON object|beside one list of numbers"):
         parse_request(body, None, SPEC, OUTPUTS)
 
 
@@ -241,6 +244,73 @@ def test_many_numbers_are_read_as_a_json_parser_reads_them(nested: bool, spaces:
     body = text.replace("[", f"{spaces[0]}[{spaces[1]}").replace(",", f"{spaces[1]},{spaces[0]}").encode()
     expected = np.array(json.loads(body)["inputs"][0]["data"]).astype(np.float32).reshape(-1, 2)
     np.testing.assert_array_equal(parse_request(body, None, SPEC, OUTPUTS).x, expected)
+
+
+LONG = f"[{'1,' * SLICE}1]"
+LONG_TENSOR = f'{{"name": "x", "datatype": "FP32", "shape": [{SLICE + 1}, 1], "data": {LONG}}}'
+
+
+def read_text(text: str) -> Array:
+    x: Array = parse_request(text.encode(), None, dynamic(2), OUTPUTS).x
+    return x
+
+
+def test_long_data_are_read_wherever_they_stand_in_the_request() -> None:
+    for shift in range(0, SLICE, SLICE // 7):
+        for after in ("", " \n", ', "parameters": {}', '  ,\n"parameters": null, "more": [1, 2]'):
+            tensor = LONG_TENSOR[:-1] + after + "}"
+            text = f'{{"id": "{"i" * (shift % 60_000)}", "more": [{"1, " * (shift // 4)}1], "inputs": [{tensor}]}}'
+            np.testing.assert_array_equal(read_text(text), np.ones((SLICE + 1, 1)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{{"inputs": [{{"name": "x", "datatype": "FP32", "shape": [0, 1], "data": []}}], "more": {LONG}}}',
+        f'{{"inputs": [{LONG_TENSOR}], "id": {LONG}}}',
+        f'{{"inputs": [{LONG_TENSOR}], "id": "{LONG}"}}',
+        f'{{"id": "{LONG}", "inputs": [{LONG_TENSOR}]}}',
+        f'{{"inputs": [{LONG_TENSOR[:-1]}, "data": [1, 2]}}]}}',
+        f'{{"inputs": [{LONG_TENSOR[:-1]}, "data": null}}]}}',
+        f'{{"inputs": [{LONG_TENSOR}]}} {LONG}',
+        LONG,
+    ],
+    ids=str.split("more id text before data null behind alone"),
+)
+def test_of_a_long_list_that_is_not_the_data_nothing_is_read(text: str) -> None:
+    with pytest.raises(InputError):
+        read_text(text)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [("[[1,2],[3,4]", "[[1,2],3[,4]"), ("[[1,2],", "[[1,]2,"), ("[[1,2],", "1[[,2],"), ("[[1,2],", "[[1 ,2]1 ,")],
+)
+def test_numbers_beside_their_brackets_are_refused(right: str, wrong: str) -> None:
+    rows = SLICE // 2
+    text = json.dumps(with_tensor(shape=[rows, 2], data=[[1, 2], [3, 4]] * (rows // 2)), separators=(",", ":"))
+    np.testing.assert_array_equal(read_text(text), np.tile([[1, 2], [3, 4]], (rows // 2, 1)))
+    with pytest.raises(InputError, match="as its shape"):
+        read_text(text.replace(right, wrong, 1))
+
+
+def test_while_a_request_is_read_other_threads_run() -> None:
+    """Of what is read in one go, no more than some slices are ever given to a parser that no thread interrupts."""
+    given, decode = list[int](), msgspec.json.decode
+
+    def counted(text: Any, **options: Any) -> Any:
+        given.append(len(text))
+        return decode(text, **options)
+
+    many = 3 * 2**20
+    bodies = [START + b"[" + filler * many + b"1]}]}" for filler in (b"1,", b"[],", b"{},", b"1.5,", b"null,")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(msgspec.json, "decode", counted)
+        for body in bodies:
+            with pytest.raises(InputError):
+                parse_request(body, None, SPEC, OUTPUTS)
+        read_text(LONG_TENSOR.join(('{"inputs": [', "]}")))
+    assert 0 < max(given) <= MAX_REST_BYTES
 
 
 @pytest.mark.parametrize(

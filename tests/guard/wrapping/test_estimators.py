@@ -133,6 +133,18 @@ def test_probabilities_and_labels_are_those_of_the_guard(tmp_path: Path, classes
     assert len(seen) == 3
 
 
+def test_of_classes_that_are_all_but_equal_the_classifier_itself_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = case_of(tmp_path, 3)
+    safe = wrap(case.classifier, case.bundle, policy=Policy(mode="shadow"), **OPTIONS)
+    x = case.x[case.expected()[0].original_labels == 0][:5]
+    tied = np.tile([0.4, 0.4 + 1e-6, 0.2 - 1e-6], (len(x), 1))
+    assert len(x)
+    monkeypatch.setattr(case.classifier, "predict_proba", lambda _: tied)
+    assert safe.predict(x).tolist() == [1] * len(x)
+
+
 def test_the_classifier_runs_once_and_the_bundle_s_original_only_where_it_must(tmp_path: Path) -> None:
     case, runs = case_of(tmp_path, 3), list[int]()
     safe = wrap(case.classifier, case.bundle, **OPTIONS)

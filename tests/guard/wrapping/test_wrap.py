@@ -1,5 +1,6 @@
 import copy
 import pickle
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from prometheus_client import CollectorRegistry
-from scipy.special import expit
+from scipy.special import expit, softmax
 
 from mmguard.errors import CopyError, InferenceError, OptionError, PredictorMismatchError
 from mmguard.guard import Guard, Policy, wrap
@@ -170,6 +171,19 @@ def test_what_on_decision_raises_costs_no_answer(tiny_bundle: Path, caplog: pyte
     assert "the queue is full" in caplog.text
     assert registry.get_sample_value("mmguard_errors_total", {"model": "tiny", "kind": "on_decision"}) == 1
     assert registry.get_sample_value("mmguard_inputs_total", {"model": "tiny"}) == len(MIXED)
+
+
+@pytest.mark.parametrize("policy", [{}, {"on_flag": "abstain"}], ids=str)
+def test_what_on_decision_writes_to_a_decision_changes_no_answer(tmp_path: Path, policy: dict[str, Any]) -> None:
+    def writes(decision: Decision) -> None:
+        for field in fields(Decision):
+            getattr(decision, field.name)[:] = getattr(decision, field.name)[:1]
+
+    bundle = write_tiny_bundle(tmp_path / "b")
+    predict, options = callable_of(bundle), OPTIONS | {"policy": Policy(**policy)}
+    for predictor in (predict, lambda x: softmax(predict(x).astype(np.float64), axis=1)):
+        expected = wrap(predictor, bundle, **options)(MIXED)
+        np.testing.assert_array_equal(wrap(predictor, bundle, on_decision=writes, **options)(MIXED), expected)
 
 
 @pytest.mark.parametrize("tail", list(Tail))
