@@ -13,10 +13,9 @@ from mmguard.types import FloatArray, IntArray
 MIN_NULL_SAMPLES = 20
 """Below this, the standard deviation of the null is too uncertain for any tail to be read off it."""
 
-TAIL_POWER = 2.0
-"""By what power of the score `ranked_tail` falls beyond the largest clean score. The tail of Student's t with 3 degrees
-of freedom falls by the cube in the end, but by less where the largest of 20 scores lies."""
-
+TAIL_POWER = 3.0
+"""By what power of the score `ranked_tail` falls beyond the largest clean score: in the end, that of Student's t with 3
+degrees of freedom. Networks' scores fall faster."""
 
 CHANCE = 0.001
 """Probability at which a number of improbable inputs is too large for chance."""
@@ -201,10 +200,11 @@ def empirical_p_values(values: FloatArray, clean: FloatArray) -> FloatArray:
 def ranked_tail(scores: FloatArray, clean: FloatArray) -> FloatArray:
     """p-values by rank, which go on falling beyond the largest clean score.
 
-    Up to that score they are `empirical_p_values`. Beyond it, a score s has (largest / s)^2 / (1 + n), so that few
+    Up to that score they are `empirical_p_values`. Beyond it, a score s has (largest / s)^3 / (1 + n), so that few
     clean inputs can reach a small level too, and only by far. At levels of 1 / (1 + n) and above they are as valid as
-    ranks. Below, a clean input reaches a level with a probability of at most 1 / (1 + n), and of at most that level
-    where the tail of its scores is no heavier than that of Student's t with 3 degrees of freedom.
+    ranks. Below, a clean input reaches a level with a probability of at most 1 / (1 + n), and of at most twice that
+    level, down to a tenth of 1 / (1 + n), where the tail of its scores is no heavier than that of Student's t with 3
+    degrees of freedom.
 
     Args:
         scores: (N,) float64, in standard deviations above the clean mean. clean: (n,) float64, ascending, the largest

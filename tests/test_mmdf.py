@@ -177,7 +177,7 @@ def test_a_bounded_p_value_is_the_larger_of_the_fitted_and_the_ranked_one() -> N
     original = np.stack([np.full(5, 20.0), np.zeros(5)], axis=1)
     clipped = original - np.stack([gaps, np.zeros(5)], axis=1)
     bounded = MmdfTest((PLAIN,), 0.005, 0, "bounded", clean)(original, clipped).p_values
-    np.testing.assert_allclose(bounded, [norm.sf(1), 0.02, 0.02, 0.01 * 0.8**2, 0.01 * 0.1**2])
+    np.testing.assert_allclose(bounded, [norm.sf(1), 0.02, 0.02, 0.01 * 0.8**3, 0.01 * 0.1**3])
     assert MmdfTest((PLAIN,), 0.005, 0)(original, clipped).p_values == pytest.approx(norm.sf(gaps))
 
 

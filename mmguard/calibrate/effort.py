@@ -26,7 +26,7 @@ AUDITED = {form: f"searching the largest margins of the {form} network" for form
 CHECKED = 3
 """Forward passes of D while the bundle is written: both networks are checked on it, and what is clipped is measured."""
 FEW, SLOW, TRIES = 8, 0.5, 3
-"""Inputs of the first step, the seconds from which that is enough to tell, and the tries of whole steps otherwise."""
+"""Inputs of the first steps, the seconds from which these are enough to tell, and tries of whole steps otherwise."""
 
 
 def tasks(settings: Settings, x: Array, classes: int, seed: int, audit: bool, state: State | None) -> list[Task]:
@@ -128,16 +128,21 @@ def measured_steps(
 
 
 def _measured(step: Callable[[Tensor], None], whole: Tensor, work: float, clock: Callable[[], float]) -> Measured:
-    """A step on a few inputs where that takes long, else the median of some on all. `work`: of one input."""
+    """The fastest of some tries, of a few inputs where these take long, else of all. `work`: of one input.
+
+    Whatever else the machine does, and what comes with a first try, only adds to a try.
+    """
 
     def seconds(batch: Tensor) -> float:
         start = clock()
         step(batch)
         return clock() - start
 
-    if (first := seconds(whole[:FEW])) >= SLOW:
-        return Measured(work * len(whole[:FEW]), first)
-    return Measured(work * len(whole), float(np.median([seconds(whole) for _ in range(TRIES)])))
+    few = whole[:FEW]
+    first = min(seconds(few) for _ in range(TRIES - 1))
+    if first >= SLOW:
+        return Measured(work * len(few), first)
+    return Measured(work * len(whole), min(seconds(whole) for _ in range(TRIES)))
 
 
 def _finish(tensors: "Sequence[Tensor | None]") -> None:
