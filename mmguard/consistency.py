@@ -1,9 +1,10 @@
 """What the fields of a manifest must be to each other, beyond their types."""
 
+import json
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,10 @@ MAX_NUMBERS = 2**32
 MAX_AXIS = 15
 MAX_PATH, MAX_DEPTH = 500, 16
 IMAGE_AXES = 4
+MAX_CLASSES = 80_000
+"""A manifest with the margins of so many is as large as one may be."""
+MAX_NAMES = 4 * 2**20
+"""Bytes of all class names, as JSON."""
 
 
 def check(manifest: "Manifest") -> None:
@@ -29,8 +34,9 @@ def check(manifest: "Manifest") -> None:
         ValueError: which field is at odds with which.
     """
     classes = len(manifest.classes)
-    if classes < 2:
-        raise ValueError(f"classes must be 2 or more, found {classes}")
+    if not 2 <= classes <= MAX_CLASSES:
+        raise ValueError(f"there must be 2 to {MAX_CLASSES} classes, found {classes}")
+    require_short(manifest.classes)
     _check_settings(manifest.settings)
     _check_input(manifest.input)
     _check_output(manifest.output)
@@ -39,6 +45,16 @@ def check(manifest: "Manifest") -> None:
     _check_figures(manifest.calibration, classes)
     if manifest.null is not None:
         _check_null(manifest.null, classes)
+
+
+def require_short(names: Sequence[str]) -> None:
+    """Refuse class names that take up more of a manifest than is left for them.
+
+    Raises:
+        ValueError: they do.
+    """
+    if (size := sum(len(json.dumps(name)) for name in names)) > MAX_NAMES:
+        raise ValueError(f"the class names have {size} bytes as JSON, at most {MAX_NAMES} are taken; give shorter ones")
 
 
 def bundle_path(name: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmguard.advice import warn_of_doubtful_labels
+from mmguard.consistency import require_short
 from mmguard.errors import ModelError, NotClassifierError, OptionError, ProviderError
 from mmguard.fitness import look, try_on
 from mmguard.stats import check_level, check_null_samples
@@ -98,6 +99,7 @@ def prepare(
     x, original = data.x, learner(data.x).original_logits
     _check_scores(original, classifier.scores.value)
     labels, names = calibrate.assign_classes(data, original.shape[1], classes)
+    _require_short(names)
     if labels is not None:
         calibrate.check_accuracy(original, labels, named=bool(data.named))
         warn_of_doubtful_labels(float((original.argmax(axis=1) == labels).mean()))
@@ -128,6 +130,13 @@ def prepare(
 def _require(obstacles: Sequence[ModelError]) -> None:
     for obstacle in obstacles:
         raise obstacle
+
+
+def _require_short(names: Sequence[str]) -> None:
+    try:
+        require_short(names)
+    except ValueError as error:
+        raise OptionError(str(error)) from error
 
 
 def _check_run(seed: int, device: str) -> None:

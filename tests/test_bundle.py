@@ -3,7 +3,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from mmguard.bundle import BOUNDS, MANIFEST, PROBES, PROVENANCE, Bundle, check_destination, staged, write_tensors
+from mmguard.bundle import (
+    BOUNDS,
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    PROBES,
+    PROVENANCE,
+    Bundle,
+    check_destination,
+    staged,
+    write_tensors,
+)
+from mmguard.consistency import MAX_CLASSES, MAX_NAMES
 from mmguard.errors import BundleError, SchemaError, TamperedBundleError
 from mmguard.guard import Guard
 from mmguard.manifest import SCHEMA_VERSION, Manifest, OutputSpec
@@ -493,3 +504,21 @@ def test_the_docs_are_of_this_schema() -> None:
     assert f"| `schema_version` | integer | {SCHEMA_VERSION} |" in text
     documented = {"versions", "seed", "files", *(field.name for field in fields(OutputSpec))}
     assert all(f"`{name}`" in text or f"`output.{name}`" in text for name in documented)
+
+
+def test_the_most_classes_that_are_taken_fit_into_a_manifest(tiny_bundle: Path) -> None:
+    """Long numbers for all scales of the search and two criteria, and names of the greatest length."""
+    manifest, k = Bundle.open(tiny_bundle).manifest, MAX_CLASSES
+    assert manifest.null is not None
+    names = tuple(f"{i:06}".ljust(MAX_NAMES // k - 2, "x") for i in range(k))
+    margins = dict.fromkeys(("sample", "shared", "pixels", "warp"), (-1.2345678901234567e-05,) * k)
+    criterion = replace(manifest.null.criteria[0], intercepts=(-1.2345678901234567e-05,) * k)
+    full = replace(
+        manifest,
+        classes=names,
+        null=replace(manifest.null, criteria=(criterion, criterion)),
+        calibration=replace(manifest.calibration, original_margins=margins, clipped_margins=margins),
+    )
+    text = full.to_json()
+    assert len(text) <= MAX_MANIFEST_BYTES
+    assert len(Manifest.from_json(text).classes) == k
