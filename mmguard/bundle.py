@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from mmguard.contents import BOUNDS, MANIFEST, PROBES, PROVENANCE, REPORT, check_contents, sha256
 from mmguard.decoding import read_json, shortened
-from mmguard.errors import BundleError, ReplacedBundleError, SchemaError
+from mmguard.errors import BundleError, ReplacedBundleError, SchemaError, UnwrittenBundleError
 from mmguard.manifest import FileEntry, Manifest
 from mmguard.staging import NEW, OLD, beside, put_in_place, sweep
 from mmguard.tensors import Floats, read_tensors, write_tensors
@@ -179,7 +179,8 @@ def staged(out: Path) -> Iterator[Path]:
     What earlier calibrations of `out` left when they were killed is removed.
 
     Raises:
-        BundleError: `out` exists and is not a guard bundle, or its parent folder or a file in it cannot be written.
+        BundleError: `out` exists and is not a guard bundle.
+        UnwrittenBundleError: its parent folder or a file in it cannot be written.
     """
     check_destination(out)
     out = out.resolve()
@@ -191,7 +192,7 @@ def staged(out: Path) -> Iterator[Path]:
             Bundle.open(folder / NEW)  # what cannot be read must not take the place of an older bundle
             put_in_place(folder / NEW, out, folder / OLD)
     except OSError as error:
-        raise BundleError(f"{out} cannot be written: {error}") from error
+        raise UnwrittenBundleError(f"{out} cannot be written: {error}") from error
 
 
 def check_destination(out: Path) -> None:

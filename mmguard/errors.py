@@ -83,6 +83,10 @@ class ReplacedBundleError(BundleError):
     """Another bundle took the place of this one while it was read."""
 
 
+class UnwrittenBundleError(BundleError):
+    """The bundle cannot be written, as onto a full disk. What was learned is kept."""
+
+
 class ProviderError(MmguardError):
     """The execution provider that was asked for cannot be had."""
 
