@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mmguard.calibrate.class_folders import read_folder, some
+from mmguard.calibrate.class_folders import read_folder
 from mmguard.calibrate.settings import Objective
 from mmguard.errors import CleanSetError, InputError
 from mmguard.inputs import is_array, name_faults, read_array, shape_fits
 from mmguard.manifest import class_name
 from mmguard.types import InputSpec, IntArray
+from mmguard.words import some
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +144,7 @@ def assign_classes(clean: CleanSet, outputs: int, names: Sequence[str] | None) -
     else:
         unknown = sorted(set(found) - set(names))
         if unknown:
-            raise CleanSetError(f"classes {unknown} of the clean set are not in --classes")
+            raise CleanSetError(f"classes {some(unknown)} of the clean set are not in --classes")
         order = [names.index(name) for name in found]
     return np.array(order, dtype=np.int64)[clean.y], list(names)
 
