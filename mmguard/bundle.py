@@ -40,6 +40,8 @@ __all__ = [
 
 MAX_MANIFEST_BYTES = 32 * 2**20
 MAX_PROVENANCE_BYTES = 2**20
+MAX_NAME_BYTES = 200
+"""File systems take 255, and hidden names beside the bundle's are up to 30 longer."""
 ATTEMPTS = 20
 """How often a bundle is opened that another process replaces meanwhile."""
 
@@ -199,15 +201,15 @@ def check_destination(out: Path) -> None:
     """Refuse to write over anything but a guard bundle.
 
     Raises:
-        BundleError: `out` exists and is not a guard bundle, or its folder cannot be written.
+        BundleError: `out` exists and is not a guard bundle, its name is too long, or its folder cannot be written.
     """
+    if len(os.fsencode(out.name)) > MAX_NAME_BYTES:
+        raise BundleError(f"{out} cannot be written: give --out a name of at most {MAX_NAME_BYTES} bytes")
+    if out.exists() and not all((out / name).is_file() for name in (MANIFEST, BOUNDS)):  # others have manifests too
+        raise BundleError(f"{out} exists and is not a guard bundle; choose another --out or remove it")
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     if not os.access(parent, os.W_OK | os.X_OK) or not parent.is_dir():
         raise BundleError(f"{out} cannot be written: {parent} is not a folder that you may write to")
-    if out.exists() and not all(
-        (out / name).is_file() for name in (MANIFEST, BOUNDS)
-    ):  # other tools have manifests too
-        raise BundleError(f"{out} exists and is not a guard bundle; choose another --out or remove it")
 
 
 def write(folder: Path, manifest: Manifest, provenance: dict[str, Any]) -> None:

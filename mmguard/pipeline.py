@@ -180,7 +180,7 @@ def default_out(model: Path) -> Path:
 def checkpoint_path(out: Path) -> Path:
     """Where the checkpoint of a bundle to be is kept."""
     out = out.resolve()
-    return out.with_name(f".{out.name}.checkpoint")
+    return out.parent / f".{out.name}.checkpoint"
 
 
 def _kept_state(checkpoint: "Checkpoint", resume: bool) -> "State | None":

@@ -26,6 +26,8 @@ from mmguard.consistency import MAX_CLASSES, MAX_NAMES
 from mmguard.errors import BundleError, SchemaError, TamperedBundleError
 from mmguard.guard import Guard
 from mmguard.manifest import SCHEMA_VERSION, Manifest, OutputSpec
+from mmguard.pipeline import checkpoint_path
+from mmguard.staging import beside
 from mmguard.types import InputSpec, Preprocessing
 from tests.bundles import CLASSES, SITES, Tail, hash_anew, run_model, tiny_bounds, tiny_network, write_tiny_bundle
 
@@ -429,6 +431,19 @@ def test_classes_are_as_many_as_logits(bundle: Path) -> None:
     change_manifest(bundle, forget_a_class)
     with pytest.raises(SchemaError, match="names 2 classes, the model has 3 logits"):
         Bundle.open(bundle)
+
+
+@pytest.mark.parametrize("out", ["/", ".", "x" * 201, "é" * 101, "x" * 300])
+def test_a_destination_that_can_be_no_bundle_is_refused(out: str) -> None:
+    with pytest.raises(BundleError, match=r"is not a guard bundle|a name of at most 200 bytes"):
+        check_destination(Path(out))
+
+
+def test_the_longest_name_that_is_taken_can_be_written(tmp_path: Path) -> None:
+    for out in (tmp_path / ("x" * 200), tmp_path / ("é" * 100)):
+        check_destination(out)
+        with beside(out), beside(checkpoint_path(out)):
+            pass
 
 
 def test_a_full_disk_is_said_with_the_bundle_s_name(tmp_path: Path) -> None:
