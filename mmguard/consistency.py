@@ -158,7 +158,7 @@ def _check_figures(figures: "CalibrationFigures", classes: int) -> None:
 
 def _check_null(null: "NullSpec", classes: int) -> None:
     if not null.criteria:
-        raise ValueError("null: there must be a criterion")
+        raise ValueError("null: it must have a criterion")
     for criterion in null.criteria:
         if criterion.statistic not in STATISTICS:
             raise ValueError(f"statistic {criterion.statistic!r} is unknown; known are {', '.join(STATISTICS)}")
@@ -181,5 +181,5 @@ def _require_unique(what: str, names: Iterable[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise ValueError(f"{what}: {name!r} is there twice")
+            raise ValueError(f"{what}: {name!r} appears twice")
         seen.add(name)

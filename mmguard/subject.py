@@ -159,6 +159,6 @@ def _check_scores(logits: npt.NDArray[np.float32], name: str) -> None:
     if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
         logger.warning(
             "warning: %r, which is taken for the logits, is at least 0 and sums to 1 for every clean input, as "
-            "probabilities do: corrected rows will not; name what they are made of by --logits NAME",
+            "probabilities do: corrected rows will not; name what they are made of with --logits NAME",
             name,
         )

@@ -415,7 +415,7 @@ def test_a_pipe_in_a_bundle_is_not_read(bundle: Path) -> None:
     for name in (PROVENANCE, BOUNDS, MANIFEST):
         (bundle / name).unlink()
         os.mkfifo(bundle / name)
-        with pytest.raises(BundleError, match=r"is no file|is missing|not a guard bundle"):
+        with pytest.raises(BundleError, match=r"is not a file|is missing|not a guard bundle"):
             Bundle.open(bundle)
 
 

@@ -92,7 +92,7 @@ def _require_equal(name: str, rows: Sequence[Sequence[Row]], logits: str, tolera
     """
     if rows[0][0][name].dtype.kind != "f":
         if any(_differs(first, other, name, logits) for first, *others in rows for other in others):
-            raise BatchDependentError(_refusal(name, "is another though its logits are the same"))
+            raise BatchDependentError(_refusal(name, "differs although its logits are the same"))
         return 0.0
     numbers = [np.stack([row[name].astype(np.float64) for row in each]) for each in rows]
     largest = max(np.abs(each[np.isfinite(each)]).max(initial=0.0) for each in numbers) or 1.0
