@@ -98,7 +98,7 @@ class Bundle:
             else:
                 if bundle.in_place:
                     return bundle
-        raise ReplacedBundleError(f"{path} is replaced again and again while it is opened; try again later")
+        raise ReplacedBundleError(f"{path} was replaced again each time it was opened; try again later")
 
     @classmethod
     def _read(cls, path: Path, folder: tuple[int, ...]) -> Self:

@@ -72,7 +72,7 @@ def bundle_path(name: str) -> str:
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:
-    """Scalars, or lists of these: what reads a setting need not fear what is nested in it."""
+    """Scalars, or lists of these, so that whoever reads a setting finds nothing nested in it."""
     for name, value in settings.items():
         if any(isinstance(part, (dict, list)) for part in (value if isinstance(value, list) else [value])):
             raise ValueError(f"settings: {name!r} must be a scalar or a list of scalars")

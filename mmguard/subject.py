@@ -72,7 +72,7 @@ def prepare(
     device: str,
     skip_bad: bool,
 ) -> Subject:
-    """Read the model and D, and refuse whatever would make the learning vain."""
+    """Read the model and D, and refuse whatever would make learning pointless."""
     from mmguard import calibrate, exporter
 
     _check_run(seed, device)

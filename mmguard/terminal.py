@@ -32,7 +32,7 @@ class ConsoleHandler(logging.Handler):
 
 
 def _lines(parts: Iterable[str]) -> str:
-    """Lines of which none, by a name that a file of others chose, can move the cursor or hide the next."""
+    """Lines none of which can move the cursor or hide the next by a name that somebody else chose."""
     return "\n".join(map(visible, parts))
 
 

@@ -75,7 +75,7 @@ def read_clean(path: Path, spec: InputSpec, skip_bad: bool = False) -> CleanSet:
         )
     kept = np.setdiff1d(np.arange(len(inputs.x)), list(inputs.faults))
     if not len(kept):
-        raise CleanSetError(f"{name_faults(path, inputs.faults)}, so that no row is left")
+        raise CleanSetError(f"{name_faults(path, inputs.faults)}, so no row is left")
     if inputs.faults:
         logger.info("leaves out %d rows: %s", len(inputs.faults), name_faults(path, inputs.faults))
     y, named = _named(path, None if inputs.y is None else inputs.y[kept], kept)
@@ -87,7 +87,7 @@ def read_clean(path: Path, spec: InputSpec, skip_bad: bool = False) -> CleanSet:
 def _named(
     path: Path, labels: IntArray | npt.NDArray[np.str_] | None, rows: npt.NDArray[np.intp]
 ) -> tuple[IntArray | None, tuple[str, ...]]:
-    """Labels as numbers, and the classes that these number where they were words."""
+    """Labels as numbers, and where they were words, the classes that these numbers stand for."""
     if labels is None or labels.dtype.kind != "U":
         return labels, ()  # type: ignore[return-value]
     if "" in labels:

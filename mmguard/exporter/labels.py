@@ -41,7 +41,7 @@ def require_single_label(graph: ir.Graph, scores: ir.Value, reached: Collection[
 
 
 def multi_label(output: str, made_of: str, option: str) -> str:
-    """That a model is refused as multi-label, and the way out for one that is not."""
+    """Why a model is refused as multi-label, and what to do if it is not."""
     return (
         f"the model is multi-label: its output {output!r} says separately for each column of {made_of} whether it is "
         "true, as sigmoids do, so several classes may be true at once, and a guard corrects a single label. If exactly "

@@ -119,7 +119,7 @@ def _refusal(name: str, change: str) -> str:
 
 
 def _differs(one: Row, other: Row, name: str, logits: str) -> bool:
-    """Whether answers that are no numbers differ, though the logits are as good as equal and none of them tie."""
+    """Whether answers that are not numbers differ, though the logits are as good as equal and none of them tie."""
     a, b = one[logits], other[logits]
     noise = NOISE * np.abs(a).max(initial=0.0)
     same = np.abs(a - b).max(initial=0.0) <= noise and np.diff(np.sort(a)).min(initial=np.inf) > 4 * noise

@@ -29,7 +29,7 @@ class WrappedOriginal:
 
     Args:
         guard: of the bundle that was calibrated from the predictor's model.
-        on_decision: called with every decision. What it raises is logged and counted, and the answer given as ever.
+        on_decision: called with every decision. What it raises is logged and counted, and the answer is still given.
     """
 
     def __init__(self, guard: Guard, on_decision: OnDecision | None) -> None:
@@ -48,7 +48,7 @@ class WrappedOriginal:
             try:
                 self._on_decision(result.decision)
             except Exception:
-                logger.exception("on_decision failed on a batch of %d; the answer is given as ever", len(x))
+                logger.exception("on_decision failed on a batch of %d; the answer is still given", len(x))
                 self.guard.count_error("on_decision")
         return result
 
