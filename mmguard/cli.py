@@ -131,8 +131,9 @@ def calibrate(
     null
         What p-values are read off: gaussian, a curve fitted to the clean inputs; empirical, an input's rank among them,
         which assumes nothing of their distribution but needs at least 1/theta - 1 of them; bounded, the curve, but no
-        p-value below that of the rank; or auto, the default preset's: bounded with fewer than 2/theta clean inputs,
-        else the curve, unless more of them reach theta than chance explains.
+        p-value below that of the rank, which falls slowly above the highest clean score; or auto, the default
+        preset's: bounded with fewer than 2/theta clean inputs, else the curve, unless more of them reach theta than
+        chance explains.
     logits
         ONNX name of the logits, (N, K), where they are not found by themselves.
     sites

@@ -79,8 +79,8 @@ def _chosen(gaussian: MmdfTest, scores: FloatArray) -> NullKind:
     n, theta = len(scores), gaussian.theta
     if n * theta < FEW:
         logger.info(
-            "with %d clean inputs, no p-value is below that of an input's rank among them (--null gaussian keeps the "
-            "fit, but so few inputs cannot confirm its level)",
+            "with %d clean inputs, no p-value is below that of an input's rank among them, which falls slowly above "
+            "the highest score (--null gaussian keeps the fit, but so few inputs cannot confirm its level)",
             n,
         )
         return "bounded"
