@@ -75,8 +75,8 @@ def _array(stream: IO[bytes], size: int) -> Array:
     claimed = prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or claimed > size - stream.tell():
         raise InputError(
-            f"its header claims {dtype} {shape}, {claimed:,} bytes, more than a file of this size should hold; it is "
-            "damaged, or to be written again with numpy.savez, which does not compress"
+            f"its header claims {dtype} {shape}, {claimed:,} bytes, more than a file of this size should hold; if it "
+            "is not damaged, write it again with numpy.savez, which does not compress"
         )
     stream.seek(0)
     array: Array = np.lib.format.read_array(stream, allow_pickle=False)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from mmguard.contents import BOUNDS, MANIFEST, PROBES, PROVENANCE, REPORT, check_contents, sha256
 from mmguard.decoding import read_json, shortened
-from mmguard.errors import BundleError, ReplacedBundleError, SchemaError
+from mmguard.errors import BundleError, ReplacedBundleError, SchemaError, UnwrittenBundleError
 from mmguard.manifest import FileEntry, Manifest
 from mmguard.staging import NEW, OLD, beside, put_in_place, sweep
 from mmguard.tensors import Floats, read_tensors, write_tensors
@@ -40,6 +40,8 @@ __all__ = [
 
 MAX_MANIFEST_BYTES = 32 * 2**20
 MAX_PROVENANCE_BYTES = 2**20
+MAX_NAME_BYTES = 200
+"""File systems take 255, and hidden names beside the bundle's are up to 30 longer."""
 ATTEMPTS = 20
 """How often a bundle is opened that another process replaces meanwhile."""
 
@@ -96,7 +98,7 @@ class Bundle:
             else:
                 if bundle.in_place:
                     return bundle
-        raise ReplacedBundleError(f"{path} is replaced again and again while it is opened; try again later")
+        raise ReplacedBundleError(f"{path} was replaced again each time it was opened; try again later")
 
     @classmethod
     def _read(cls, path: Path, folder: tuple[int, ...]) -> Self:
@@ -179,7 +181,8 @@ def staged(out: Path) -> Iterator[Path]:
     What earlier calibrations of `out` left when they were killed is removed.
 
     Raises:
-        BundleError: `out` exists and is not a guard bundle, or its parent folder or a file in it cannot be written.
+        BundleError: `out` exists and is not a guard bundle.
+        UnwrittenBundleError: its parent folder or a file in it cannot be written.
     """
     check_destination(out)
     out = out.resolve()
@@ -191,22 +194,22 @@ def staged(out: Path) -> Iterator[Path]:
             Bundle.open(folder / NEW)  # what cannot be read must not take the place of an older bundle
             put_in_place(folder / NEW, out, folder / OLD)
     except OSError as error:
-        raise BundleError(f"{out} cannot be written: {error}") from error
+        raise UnwrittenBundleError(f"{out} cannot be written: {error}") from error
 
 
 def check_destination(out: Path) -> None:
     """Refuse to write over anything but a guard bundle.
 
     Raises:
-        BundleError: `out` exists and is not a guard bundle, or its folder cannot be written.
+        BundleError: `out` exists and is not a guard bundle, its name is too long, or its folder cannot be written.
     """
+    if len(os.fsencode(out.name)) > MAX_NAME_BYTES:
+        raise BundleError(f"{out} cannot be written: give --out a name of at most {MAX_NAME_BYTES} bytes")
+    if out.exists() and not all((out / name).is_file() for name in (MANIFEST, BOUNDS)):  # others have manifests too
+        raise BundleError(f"{out} exists and is not a guard bundle; choose another --out or remove it")
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     if not os.access(parent, os.W_OK | os.X_OK) or not parent.is_dir():
         raise BundleError(f"{out} cannot be written: {parent} is not a folder that you may write to")
-    if out.exists() and not all(
-        (out / name).is_file() for name in (MANIFEST, BOUNDS)
-    ):  # other tools have manifests too
-        raise BundleError(f"{out} exists and is not a guard bundle; choose another --out or remove it")
 
 
 def write(folder: Path, manifest: Manifest, provenance: dict[str, Any]) -> None:

@@ -103,7 +103,7 @@ def calibrate(
     resume: bool = False,
     no_audit: bool = False,
 ) -> int:
-    """Learn bounds from clean inputs and write a guard bundle. Interrupted, it can be gone on with by --resume.
+    """Learn bounds from clean inputs and write a guard bundle. After an interruption, --resume continues.
 
     Parameters
     ----------
@@ -130,9 +130,10 @@ def calibrate(
         Weight λ of the penalty at the start.
     null
         What p-values are read off: gaussian, a curve fitted to the clean inputs; empirical, an input's rank among them,
-        which asks nothing of their distribution but needs at least 1/theta - 1 of them; bounded, the curve, but no
-        p-value below that of the rank; or auto, the default preset's: bounded with fewer than 2/theta clean inputs,
-        else the curve, unless more of them reach theta than chance explains.
+        which assumes nothing of their distribution but needs at least 1/theta - 1 of them; bounded, the curve, but no
+        p-value below that of the rank, which falls slowly above the highest clean score; or auto, the default
+        preset's: bounded with fewer than 2/theta clean inputs, else the curve, unless more of them reach theta than
+        chance explains.
     logits
         ONNX name of the logits, (N, K), where they are not found by themselves.
     sites
@@ -169,7 +170,7 @@ def calibrate(
     skip_bad
         Leave out files that cannot be decoded, and rows of arrays that are not finite.
     resume
-        Go on from the checkpoint that an interrupted calibration with the same arguments left beside its bundle to be.
+        Continue from the checkpoint that an interrupted calibration with the same arguments left beside --out.
     no_audit
         Leave out the search for the largest margins, which only the audit and the report need: much of the time, and
         most of it where there are many classes. `mmguard audit` then gives no verdict.
@@ -317,9 +318,9 @@ def scan(
 ) -> int:
     """Judge inputs, one JSON line each. Exit code 3: more of them with p ≤ θ than clean ones would give at 0.1 %.
 
-    Every file below a folder is an input, whatever its name. What cannot be decoded ends the scan by its name, unless
-    --skip-bad goes on; files of the operating system, such as Thumbs.db, are passed over, with a line that says so.
-    Of several frames, the first is judged.
+    Every file below a folder is an input, whatever its name. One that cannot be decoded ends the scan, and is named,
+    unless --skip-bad goes on; files of the operating system, such as Thumbs.db, are passed over, with a line that says
+    so. Of a file of several frames, the first is judged.
 
     Parameters
     ----------

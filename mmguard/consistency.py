@@ -1,9 +1,10 @@
 """What the fields of a manifest must be to each other, beyond their types."""
 
+import json
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,10 @@ MAX_NUMBERS = 2**32
 MAX_AXIS = 15
 MAX_PATH, MAX_DEPTH = 500, 16
 IMAGE_AXES = 4
+MAX_CLASSES = 80_000
+"""A manifest with the margins of so many is as large as one may be."""
+MAX_NAMES = 4 * 2**20
+"""Bytes of all class names, as JSON."""
 
 
 def check(manifest: "Manifest") -> None:
@@ -29,8 +34,9 @@ def check(manifest: "Manifest") -> None:
         ValueError: which field is at odds with which.
     """
     classes = len(manifest.classes)
-    if classes < 2:
-        raise ValueError(f"classes must be 2 or more, found {classes}")
+    if not 2 <= classes <= MAX_CLASSES:
+        raise ValueError(f"there must be 2 to {MAX_CLASSES} classes, found {classes}")
+    require_short(manifest.classes)
     _check_settings(manifest.settings)
     _check_input(manifest.input)
     _check_output(manifest.output)
@@ -39,6 +45,16 @@ def check(manifest: "Manifest") -> None:
     _check_figures(manifest.calibration, classes)
     if manifest.null is not None:
         _check_null(manifest.null, classes)
+
+
+def require_short(names: Sequence[str]) -> None:
+    """Refuse class names that take up more of a manifest than is left for them.
+
+    Raises:
+        ValueError: they do.
+    """
+    if (size := sum(len(json.dumps(name)) for name in names)) > MAX_NAMES:
+        raise ValueError(f"the class names have {size} bytes as JSON, at most {MAX_NAMES} are taken; give shorter ones")
 
 
 def bundle_path(name: str) -> str:
@@ -56,7 +72,7 @@ def bundle_path(name: str) -> str:
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:
-    """Scalars, or lists of these: what reads a setting need not fear what is nested in it."""
+    """Scalars, or lists of these, so that whoever reads a setting finds nothing nested in it."""
     for name, value in settings.items():
         if any(isinstance(part, (dict, list)) for part in (value if isinstance(value, list) else [value])):
             raise ValueError(f"settings: {name!r} must be a scalar or a list of scalars")
@@ -142,7 +158,7 @@ def _check_figures(figures: "CalibrationFigures", classes: int) -> None:
 
 def _check_null(null: "NullSpec", classes: int) -> None:
     if not null.criteria:
-        raise ValueError("null: there must be a criterion")
+        raise ValueError("null: it must have a criterion")
     for criterion in null.criteria:
         if criterion.statistic not in STATISTICS:
             raise ValueError(f"statistic {criterion.statistic!r} is unknown; known are {', '.join(STATISTICS)}")
@@ -165,5 +181,5 @@ def _require_unique(what: str, names: Iterable[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise ValueError(f"{what}: {name!r} is there twice")
+            raise ValueError(f"{what}: {name!r} appears twice")
         seen.add(name)

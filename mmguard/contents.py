@@ -44,7 +44,7 @@ def check_contents(folder: Path, manifest: "Manifest") -> None:
     try:
         _refuse_links(folder, children)
         if (folder / PROVENANCE).exists() and not (folder / PROVENANCE).is_file():
-            raise TamperedBundleError(f"{folder}: {PROVENANCE} is no file; copy the whole bundle folder again")
+            raise TamperedBundleError(f"{folder}: {PROVENANCE} is not a file; copy the whole bundle folder again")
         for name, entry in manifest.files.items():
             _check_size(folder, name, entry)
         if unlisted := list(islice(_unlisted(folder, children), NAMED)):
@@ -81,8 +81,8 @@ def _refuse_links(folder: Path, children: Children) -> None:
         for name in names:
             if (folder / parent / name).is_symlink():
                 raise TamperedBundleError(
-                    f"{folder}: {(PurePosixPath(parent) / name).as_posix()} is a link; put there what it points to "
-                    "(`cp -rL` copies a folder so)"
+                    f"{folder}: {(PurePosixPath(parent) / name).as_posix()} is a link; replace it with what it "
+                    "points to (`cp -rL` does so for a whole folder)"
                 )
 
 
@@ -104,7 +104,7 @@ def _check_size(folder: Path, name: str, entry: "FileEntry") -> None:
 
 def _check_hash(folder: Path, name: str, entry: "FileEntry") -> None:
     if sha256(folder / name) != entry.sha256:
-        raise TamperedBundleError(f"{folder}: {name} does not have the hash that the manifest says; do not use it")
+        raise TamperedBundleError(f"{folder}: {name} does not have the hash that the manifest gives; do not use it")
 
 
 def _check_bounds(path: Path, found: Shapes, manifest: "Manifest") -> None:

@@ -83,12 +83,16 @@ class ReplacedBundleError(BundleError):
     """Another bundle took the place of this one while it was read."""
 
 
+class UnwrittenBundleError(BundleError):
+    """The bundle cannot be written, for example to a full disk. What was learned is kept."""
+
+
 class ProviderError(MmguardError):
     """The execution provider that was asked for cannot be had."""
 
 
 class UnguardedError(MmguardError, AttributeError):
-    """What is asked of a wrapped predictor runs its model past the guard, or might."""
+    """The call would run a wrapped predictor's model without the guard, or might."""
 
 
 class PredictorMismatchError(MmguardError):
@@ -104,15 +108,15 @@ class LogitsError(InferenceError):
 
 
 class LateError(InferenceError):
-    """The clipped network was not done in time, and not for want of room to run in."""
+    """The clipped network was not done in time, although it had room to run."""
 
 
 class OverloadError(InferenceError):
-    """So many batches are in flight that another was not let in: send fewer at once, or try again."""
+    """Too many batches are in flight to take another: send fewer at once, or try again."""
 
 
 class CopyError(MmguardError, TypeError):
-    """An open guard was to be copied or pickled."""
+    """An open guard cannot be copied or pickled."""
 
 
 class OptionError(MmguardError, ValueError):

@@ -25,7 +25,7 @@ class Entry:
     """What lies below a folder.
 
     Attributes:
-        path: of a file; or of what is none, where one of the other two says so.
+        path: of a file, or of something else where one of the other two says so.
         problem: why it cannot be read, empty where it may be.
         passed_over: why it is no input, empty where it is one.
     """

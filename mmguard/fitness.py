@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from mmguard.consistency import MAX_CLASSES
 from mmguard.errors import ModelError, NotClassifierError, UnsupportedOperatorError
 
 if TYPE_CHECKING:
@@ -134,6 +135,8 @@ def _require_logits(network: Network, logits: npt.NDArray[np.float32]) -> None:
             f"the model gives logits of shape {logits.shape} for {len(logits)} inputs; a classifier gives "
             f"({len(logits)}, K), K at least 2"
         )
+    if logits.shape[1] > MAX_CLASSES:
+        raise ModelError(f"the model has {logits.shape[1]} classes; mmguard takes models of up to {MAX_CLASSES}")
     if not network.named:
         _refuse_probabilities(logits, network.classifier.scores.value)
 

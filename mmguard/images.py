@@ -86,7 +86,7 @@ def _decode(path: Path, preprocessing: Preprocessing, dtype: str) -> tuple[Array
                 more_frames = _has_more_frames(image)
     except UnidentifiedImageError as error:
         raise UnreadableImageError(f"{shown(path)}: not a readable image: no format that Pillow knows") from error
-    except Exception as error:  # decoders raise what they like, and a file that one cannot read is none of another
+    except Exception as error:  # decoders raise what they like
         reason = visible(str(error)) or type(error).__name__
         raise UnreadableImageError(f"{shown(path)}: not a readable image: {reason}") from error
     if deep:

@@ -16,12 +16,11 @@ from mmguard.files import shown
 from mmguard.tables import parse_labels, read_table
 from mmguard.types import BoolArray, InputSpec, IntArray
 from mmguard.visible import visible
+from mmguard.words import NAMED, some
 
 ARRAY_SUFFIXES = frozenset({".csv", ".npy", ".npz"})
 """Files that `read_array` reads, by suffix in small letters."""
 
-NAMED = 5
-"""Rows or columns that a message names."""
 
 logger = logging.getLogger(__name__)
 
@@ -134,8 +133,7 @@ def as_inputs(path: Path, array: npt.NDArray[Any], dtype: str = "float32") -> tu
 def name_faults(path: Path, faults: Mapping[int, str]) -> str:
     """Faulty rows in words: the first with its reason, some more by number."""
     first, *others = sorted(faults)
-    numbers = ", ".join([*map(str, others[:NAMED]), *(["..."] if len(others) > NAMED else [])])
-    more = f"; {len(others)} more cannot be taken: {numbers}" if others else ""
+    more = f"; {len(others)} more cannot be taken: {some(others)}" if others else ""
     return f"{shown(path)}: row {first} {faults[first]}{more}"
 
 
@@ -163,7 +161,7 @@ def match_columns(path: Path, inputs: Inputs, spec: InputSpec) -> Inputs:
         raise InputError(
             f"{shown(path)}: the columns are not those that the bundle was calibrated on: "
             f"{_listed('missing', missing)}; {_listed('not known', extra)}{_closest(missing, extra)}; "
-            f"it takes {visible(', '.join(spec.columns[:20]))}{', ...' if len(spec.columns) > 20 else ''}"
+            f"it takes {visible(some(spec.columns, 20))}"
         )
     if inputs.columns == spec.columns:
         return inputs
@@ -173,8 +171,7 @@ def match_columns(path: Path, inputs: Inputs, spec: InputSpec) -> Inputs:
 
 
 def _listed(what: str, names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{what}: {visible(', '.join(names[:NAMED])) or 'none'}{more}"
+    return f"{what}: {visible(some(names)) or 'none'}"
 
 
 def _closest(missing: Sequence[str], extra: Sequence[str]) -> str:
@@ -228,8 +225,7 @@ def named(rows: BoolArray) -> str:
     numbers = np.flatnonzero(rows).tolist()
     if len(numbers) == 1:
         return f"row {numbers[0]} is"
-    more = f" and {len(numbers) - NAMED} more" if len(numbers) > NAMED else ""
-    return f"rows {', '.join(map(str, numbers[:NAMED]))}{more} are"
+    return f"rows {some(numbers)} are"
 
 
 def _advice(dtype: str) -> str:

@@ -1,6 +1,6 @@
-"""Folders that a process writes to for a while, and how another one tells that it has died.
+"""Folders that a process writes to for a while, and how another process tells that the first has died.
 
-Who writes holds an advisory lock on the folder itself, which the system drops with the process, however that ends.
+The writer holds an advisory lock on the folder itself, which the system drops when the process ends, however it ends.
 """
 
 import os

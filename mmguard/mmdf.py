@@ -214,7 +214,7 @@ class MmdfTest:
     The p-value is one of all m criteria: 1 - (1 - p)^m of their smallest p (Šidák 1967). At most a share `theta` of
     clean inputs has a p-value of at most `theta`, as far as the nulls hold, where criteria are independent or rise
     together. Of other kinds, the p-value also looks at the rank of the largest score among those of clean inputs, which
-    asks nothing of the nulls' shape:
+    assumes nothing about the nulls' shape:
 
     - `empirical`: it is `mmguard.stats.empirical_p_values`.
     - `bounded`: it is never below `mmguard.stats.ranked_tail`, whatever the fitted nulls say.
@@ -248,7 +248,7 @@ class MmdfTest:
             original, clipped: (N, K) logits of the two networks on the same inputs.
 
         Raises:
-            InferenceError: some are NaN or infinite, of which no p-value can be had.
+            InferenceError: some are NaN or infinite, and have no p-value.
         """
         if not (np.isfinite(original).all() and np.isfinite(clipped).all()):
             raise InferenceError("logits to be tested must be finite, got NaN or infinity")

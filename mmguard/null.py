@@ -33,7 +33,7 @@ def fit_null(
 
     Args:
         parts: rows of each part of D that was held out, as in `Criterion.fit`.
-        centred: test logits less their mean, as where the model's answers do not tell it.
+        centred: test logits less their mean, because the model's answers do not tell it.
 
     Returns:
         The null, and the scores (n,) of D that it is of.
@@ -70,8 +70,8 @@ def fit_null(
 def _chosen(gaussian: MmdfTest, scores: FloatArray) -> NullKind:
     """The null that clean inputs of these scores call for.
 
-    Few of them cannot contradict the fit, so that it is bounded by their ranks. More can: where more of them reach
-    theta than chance explains, their ranks stand in for it.
+    A few cannot contradict the fit, so their ranks bound it. Many can: where more of them reach theta than chance
+    explains, their ranks replace it.
     """
     # Imported here: it takes longer to load than all that serving needs.
     from scipy.stats import binomtest
@@ -79,8 +79,8 @@ def _chosen(gaussian: MmdfTest, scores: FloatArray) -> NullKind:
     n, theta = len(scores), gaussian.theta
     if n * theta < FEW:
         logger.info(
-            "with %d clean inputs, no p-value is below that of an input's rank among them (--null gaussian keeps the "
-            "fit, whose level so few cannot vouch for)",
+            "with %d clean inputs, no p-value is below that of an input's rank among them, which falls slowly above "
+            "the highest score (--null gaussian keeps the fit, but so few inputs cannot confirm its level)",
             n,
         )
         return "bounded"

@@ -83,7 +83,8 @@ def calibrate_model(
             logits on D that clipping may cost, as a share of their variance, which only `default` has; the margin
             weight is λ at the start; the null is `gaussian`, `empirical` for p-values that are ranks among the clean
             inputs, and need 1 / theta of them, `bounded` for a Gaussian whose p-values are never below those of ranks,
-            or `auto`: the last with fewer than 2 / theta inputs, else the first, or ranks where that does not hold.
+            which fall slowly above the highest clean score, or `auto`: `bounded` with fewer than 2 / theta inputs, else
+            `gaussian`, or `empirical` where that does not hold.
         logits: ONNX name of the logits (N, K), or of the one number before a sigmoid; None finds them.
         sites: activations that are clipped: `all`; `last`, those of the last stage; or shell-style patterns on names
             of values or operators, separated by commas. `inspect_model` lists them.
@@ -180,7 +181,7 @@ def default_out(model: Path) -> Path:
 def checkpoint_path(out: Path) -> Path:
     """Where the checkpoint of a bundle to be is kept."""
     out = out.resolve()
-    return out.with_name(f".{out.name}.checkpoint")
+    return out.parent / f".{out.name}.checkpoint"
 
 
 def _kept_state(checkpoint: "Checkpoint", resume: bool) -> "State | None":

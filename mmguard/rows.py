@@ -1,8 +1,6 @@
 """The file that a scan's rows go to."""
 
-import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import TextIO
 from mmguard.errors import InputError, OptionError
 from mmguard.images import is_named_as_image
 from mmguard.inputs import is_array
+from mmguard.staging import beside, sweep
 
 
 def check_rows_file(out: Path, bundle: Path, inputs: Path) -> None:
@@ -53,6 +52,8 @@ def rows_file(out: Path | None) -> Iterator[TextIO]:
         with out.open("w", encoding="utf-8") as file:
             yield file
         return
+    if not out.parent.is_dir():
+        raise InputError(f"--out {out} cannot be written: {out.parent} is not a folder")
     try:
         with _replacing(out) as file:
             yield file
@@ -62,20 +63,9 @@ def rows_file(out: Path | None) -> Iterator[TextIO]:
 
 @contextmanager
 def _replacing(out: Path) -> Iterator[TextIO]:
-    """A private file beside `out`, which takes its place at the end, or is removed."""
-    descriptor, name = tempfile.mkstemp(prefix=".mmguard-", suffix=".partial", dir=out.parent)
-    partial = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+    """A file in a private folder beside `out`, which takes its place at the end. What killed scans left is removed."""
+    sweep(out)
+    with beside(out) as folder:
+        with (folder / out.name).open("w", encoding="utf-8") as file:
             yield file
-        partial.chmod(0o666 & ~_umask())
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    """The bits that new files lack, which only setting them tells."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+        (folder / out.name).replace(out)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmguard.advice import warn_of_doubtful_labels
+from mmguard.consistency import require_short
 from mmguard.errors import ModelError, NotClassifierError, OptionError, ProviderError
 from mmguard.fitness import look, try_on
 from mmguard.stats import check_level, check_null_samples
@@ -71,7 +72,7 @@ def prepare(
     device: str,
     skip_bad: bool,
 ) -> Subject:
-    """Read the model and D, and refuse whatever would make the learning vain."""
+    """Read the model and D, and refuse whatever would make learning pointless."""
     from mmguard import calibrate, exporter
 
     _check_run(seed, device)
@@ -98,6 +99,7 @@ def prepare(
     x, original = data.x, learner(data.x).original_logits
     _check_scores(original, classifier.scores.value)
     labels, names = calibrate.assign_classes(data, original.shape[1], classes)
+    _require_short(names)
     if labels is not None:
         calibrate.check_accuracy(original, labels, named=bool(data.named))
         warn_of_doubtful_labels(float((original.argmax(axis=1) == labels).mean()))
@@ -130,6 +132,13 @@ def _require(obstacles: Sequence[ModelError]) -> None:
         raise obstacle
 
 
+def _require_short(names: Sequence[str]) -> None:
+    try:
+        require_short(names)
+    except ValueError as error:
+        raise OptionError(str(error)) from error
+
+
 def _check_run(seed: int, device: str) -> None:
     import torch
 
@@ -150,6 +159,6 @@ def _check_scores(logits: npt.NDArray[np.float32], name: str) -> None:
     if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
         logger.warning(
             "warning: %r, which is taken for the logits, is at least 0 and sums to 1 for every clean input, as "
-            "probabilities do: corrected rows will not; name what they are made of by --logits NAME",
+            "probabilities do: corrected rows will not; name what they are made of with --logits NAME",
             name,
         )

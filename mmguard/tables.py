@@ -13,6 +13,7 @@ import numpy.typing as npt
 from mmguard.errors import InputError
 from mmguard.files import open_file, shown
 from mmguard.visible import visible
+from mmguard.words import some
 
 LABEL = "label"
 """Name of the column that holds labels, in letters of any case."""
@@ -92,7 +93,7 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
         raise InputError(f"{shown(path)}: the first row is a comment; it must name the columns, without a #")
     if numbers := [name for name in names if _is_number(name)]:
         raise InputError(
-            f"{shown(path)}: the first row must name the columns, it has numbers: {', '.join(numbers[:5])}; put a row "
+            f"{shown(path)}: the first row must name the columns, it has numbers: {some(numbers)}; put a row "
             "of names first, none of which is a number"
         )
     if "" in names:
@@ -102,7 +103,7 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
         )
     counts = Counter(LABEL if name.lower() == LABEL else name for name in names)
     if twice := [name for name, count in counts.items() if count > 1]:
-        named = visible(", ".join(twice[:5]))
+        named = visible(some(twice))
         raise InputError(f"{shown(path)}: the first row names {named} more than once; give each column its own name")
 
 

@@ -10,7 +10,7 @@ from mmguard.audit import Audit
 from mmguard.bundle import Bundle
 from mmguard.manifest import Manifest, NullSpec
 from mmguard.visible import visible
-from mmguard.words import number, percent
+from mmguard.words import number, percent, some
 
 if TYPE_CHECKING:
     from mmguard.guard.scan import Summary
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 AUDITED = 10
 """Classes that an audit shows."""
-
-NAMED = 5
-"""Files that a scan's summary names."""
 
 console = Console(stderr=True, highlight=False)
 
@@ -35,7 +32,7 @@ class ConsoleHandler(logging.Handler):
 
 
 def _lines(parts: Iterable[str]) -> str:
-    """Lines of which none, by a name that a file of others chose, can move the cursor or hide the next."""
+    """Lines none of which can move the cursor or hide the next by a name that somebody else chose."""
     return "\n".join(map(visible, parts))
 
 
@@ -154,8 +151,7 @@ def describe_scan(summary: "Summary") -> str:
         f"{summary.untested} untested",
     ]
     if summary.skipped:
-        named = ", ".join(map(visible, summary.skipped[:NAMED])) + (", ..." if len(summary.skipped) > NAMED else "")
-        counts.append(f"{len(summary.skipped)} passed over ({named})")
+        counts.append(f"{len(summary.skipped)} passed over ({visible(some(summary.skipped))})")
     if summary.first_frames:
         counts.append(f"{summary.first_frames} of several frames, of which the first was judged")
     verdict = "this bundle has no test, so nothing is flagged"

@@ -12,7 +12,7 @@ from rich.table import Column
 from rich.text import Text
 
 from mmguard import terminal
-from mmguard.errors import MmguardError
+from mmguard.errors import MmguardError, UnwrittenBundleError
 from mmguard.progress import AT_THE_START, AUDIT, LEARNING, READING, Standing
 from mmguard.words import duration, percent
 
@@ -118,9 +118,9 @@ def say_how_to_go_on(watch: Watch, checkpoint: Path) -> Iterator[None]:
     """Where anything but a refusal ends a calibration early, says what is kept of it, and what goes on."""
     try:
         yield
-    except MmguardError:
-        raise
     except BaseException as error:
+        if isinstance(error, MmguardError) and not isinstance(error, UnwrittenBundleError):
+            raise
         what = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "stopped"
         running = watch.standing.phase == LEARNING and watch.round
         where = f" at {watch.round}" if running else f" while {watch.standing.task}"

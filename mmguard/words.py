@@ -1,5 +1,9 @@
-"""Numbers as mmguard writes them, on a terminal and on the report's page."""
+"""Numbers and lists as mmguard writes them, in messages, on a terminal and on the report's page."""
 
+from collections.abc import Iterable
+
+NAMED = 5
+"""Names that a message lists."""
 MINUTE, HOUR = 60, 3600
 
 
@@ -31,3 +35,10 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {10 * tens} s" if tens else f"{minutes} min"
     hours, minutes = divmod(round(seconds / MINUTE), 60)
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def some(names: Iterable[object], most: int = NAMED) -> str:
+    """The first names, and how many more there are."""
+    shown = [str(name) for name in names]
+    more = f" and {len(shown) - most} more" if len(shown) > most else ""
+    return ", ".join(shown[:most]) + more

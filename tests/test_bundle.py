@@ -3,7 +3,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,23 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from mmguard.bundle import BOUNDS, MANIFEST, PROBES, PROVENANCE, Bundle, check_destination, staged, write_tensors
+from mmguard.bundle import (
+    BOUNDS,
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    PROBES,
+    PROVENANCE,
+    Bundle,
+    check_destination,
+    staged,
+    write_tensors,
+)
+from mmguard.consistency import MAX_CLASSES, MAX_NAMES
 from mmguard.errors import BundleError, SchemaError, TamperedBundleError
 from mmguard.guard import Guard
 from mmguard.manifest import SCHEMA_VERSION, Manifest, OutputSpec
+from mmguard.pipeline import checkpoint_path
+from mmguard.staging import beside
 from mmguard.types import InputSpec, Preprocessing
 from tests.bundles import CLASSES, SITES, Tail, hash_anew, run_model, tiny_bounds, tiny_network, write_tiny_bundle
 
@@ -402,7 +415,7 @@ def test_a_pipe_in_a_bundle_is_not_read(bundle: Path) -> None:
     for name in (PROVENANCE, BOUNDS, MANIFEST):
         (bundle / name).unlink()
         os.mkfifo(bundle / name)
-        with pytest.raises(BundleError, match=r"is no file|is missing|not a guard bundle"):
+        with pytest.raises(BundleError, match=r"is not a file|is missing|not a guard bundle"):
             Bundle.open(bundle)
 
 
@@ -418,6 +431,19 @@ def test_classes_are_as_many_as_logits(bundle: Path) -> None:
     change_manifest(bundle, forget_a_class)
     with pytest.raises(SchemaError, match="names 2 classes, the model has 3 logits"):
         Bundle.open(bundle)
+
+
+@pytest.mark.parametrize("out", ["/", ".", "x" * 201, "é" * 101, "x" * 300])
+def test_a_destination_that_can_be_no_bundle_is_refused(out: str) -> None:
+    with pytest.raises(BundleError, match=r"is not a guard bundle|a name of at most 200 bytes"):
+        check_destination(Path(out))
+
+
+def test_the_longest_name_that_is_taken_can_be_written(tmp_path: Path) -> None:
+    for out in (tmp_path / ("x" * 200), tmp_path / ("é" * 100)):
+        check_destination(out)
+        with beside(out), beside(checkpoint_path(out)):
+            pass
 
 
 def test_a_full_disk_is_said_with_the_bundle_s_name(tmp_path: Path) -> None:
@@ -493,3 +519,21 @@ def test_the_docs_are_of_this_schema() -> None:
     assert f"| `schema_version` | integer | {SCHEMA_VERSION} |" in text
     documented = {"versions", "seed", "files", *(field.name for field in fields(OutputSpec))}
     assert all(f"`{name}`" in text or f"`output.{name}`" in text for name in documented)
+
+
+def test_the_most_classes_that_are_taken_fit_into_a_manifest(tiny_bundle: Path) -> None:
+    """Long numbers for all scales of the search and two criteria, and names of the greatest length."""
+    manifest, k = Bundle.open(tiny_bundle).manifest, MAX_CLASSES
+    assert manifest.null is not None
+    names = tuple(f"{i:06}".ljust(MAX_NAMES // k - 2, "x") for i in range(k))
+    margins = dict.fromkeys(("sample", "shared", "pixels", "warp"), (-1.2345678901234567e-05,) * k)
+    criterion = replace(manifest.null.criteria[0], intercepts=(-1.2345678901234567e-05,) * k)
+    full = replace(
+        manifest,
+        classes=names,
+        null=replace(manifest.null, criteria=(criterion, criterion)),
+        calibration=replace(manifest.calibration, original_margins=margins, clipped_margins=margins),
+    )
+    text = full.to_json()
+    assert len(text) <= MAX_MANIFEST_BYTES
+    assert len(Manifest.from_json(text).classes) == k

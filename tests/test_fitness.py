@@ -11,9 +11,9 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mmguard import Bundle, Guard
+from mmguard import Bundle, Guard, consistency, fitness
 from mmguard.batching import run_session
-from mmguard.errors import ModelError
+from mmguard.errors import ModelError, OptionError
 from mmguard.inspection import inspect_model
 from tests.bundles import Array, clean_inputs, run_model, tiny_network
 from tests.networks import write_clean
@@ -85,8 +85,8 @@ UNFIT: dict[str, tuple[Change, str]] = {
         ended("p", node("ReduceMean", "logits", "m", axes=[0]), node("Sub", "logits,m", "p")),
         "depends on what else is in its batch: 'p'",
     ),
-    "multi-label": (ended("p", node("Sigmoid", "logits", "p")), "multi-label: its output 'p' .* by --logits logits"),
-    "multi-label, written out": (ended("p", *WRITTEN_OUT, one=ONE), "multi-label: its output 'p' .* by --logits p"),
+    "multi-label": (ended("p", node("Sigmoid", "logits", "p")), "multi-label: its output 'p' .* with --logits logits"),
+    "multi-label, written out": (ended("p", *WRITTEN_OUT, one=ONE), "multi-label: its output 'p' .* with --logits p"),
     "one name twice": (lambda m: m.graph.output.append(m.graph.output[0]), "two outputs of the model have one name"),
     "a value made twice": (renamed(2, "relu1"), r"is not a valid ONNX model: .*relu1.* multiple times"),
     "no batch": (batch(0), r"declared with shape \[0,3,8,8\], and no input has an axis of length 0"),
@@ -241,3 +241,28 @@ def test_a_model_of_dynamic_width_is_inspected_without_being_run(tmp_path: Path)
     assert not inspect_model(path).obstacles
     with pytest.raises(ModelError, match="depends on what else is in its batch"):
         calibrate(tmp_path, path, write_clean(tmp_path / "clean.npz"))
+
+
+def test_more_classes_than_a_manifest_holds_are_refused_before_anything_is_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitness, "MAX_CLASSES", 2)
+    model = write(tmp_path / "m.onnx", lambda _: None)
+    (obstacle,) = inspect_model(model).obstacles
+    assert obstacle == "the model has 3 classes; mmguard takes models of up to 2"
+    with pytest.raises(ModelError, match=obstacle):
+        calibrate(tmp_path, model, on_round=refuse_to_learn)
+
+
+def test_class_names_longer_than_a_manifest_holds_are_refused_before_anything_is_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consistency, "MAX_NAMES", 2000)
+    model = write(tmp_path / "m.onnx", lambda _: None)
+    names = [letter * 700 for letter in "abc"]
+    with pytest.raises(OptionError, match="the class names have 2106 bytes as JSON, at most 2000 are taken"):
+        calibrate(tmp_path, model, classes=names, on_round=refuse_to_learn)
+
+
+def refuse_to_learn(_: Any) -> None:
+    pytest.fail("it learned")

@@ -87,7 +87,7 @@ def test_a_row_that_cannot_be_an_input_is_a_fault_of_its_own() -> None:
         name_faults(Path("a.npy"), {7: "is bad", 3: "is worse"}) == "a.npy: row 3 is worse; 1 more cannot be taken: 7"
     )
     assert name_faults(Path("a.npy"), dict.fromkeys(range(9), "is bad")).endswith(
-        "8 more cannot be taken: 1, 2, 3, 4, 5, ..."
+        "8 more cannot be taken: 1, 2, 3, 4, 5 and 3 more"
     )
 
 

@@ -1,5 +1,6 @@
 """A calibration that is interrupted, killed or refused, and goes on: the bytes are those of one that never stopped."""
 
+import errno
 import logging
 import os
 import re
@@ -23,7 +24,7 @@ from mmguard import staging
 from mmguard.bundle import PROVENANCE
 from mmguard.calibrate import Round, checkpoint
 from mmguard.calibrate.settings import PRESETS
-from mmguard.errors import CheckpointError, GraphMismatchError
+from mmguard.errors import CheckpointError, GraphMismatchError, UnwrittenBundleError
 from mmguard.progress import Standing
 from tests.networks import write_clean, write_tiny
 from tests.quick import QUICK, calibrate, files
@@ -217,6 +218,26 @@ def test_a_refusal_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(GraphMismatchError):
         calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"))
     assert not (tmp_path / CHECKPOINT).exists()
+
+
+def test_a_full_disk_at_the_end_loses_nothing_that_was_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, full = tmp_path / "whole", tmp_path / "full"
+    whole.mkdir()
+    full.mkdir()
+    expected = calibrate(whole, write_tiny(whole / "tiny.onnx"))
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mmguard.bundle.write", fail)
+        with pytest.raises(UnwrittenBundleError, match="No space left on device"):
+            calibrate(full, write_tiny(full / "tiny.onnx"))
+    assert (full / CHECKPOINT).exists()
+    rounds: list[Round] = []
+    resumed = calibrate(full, write_tiny(full / "tiny.onnx"), resume=True, on_round=rounds.append)
+    assert not rounds
+    assert content(resumed) == content(expected)
 
 
 def test_without_resume_a_checkpoint_is_ignored_and_that_is_said(

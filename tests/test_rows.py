@@ -70,7 +70,7 @@ def test_a_link_planted_beside_the_rows_is_not_followed(tmp_path: Path, name: st
     (tmp_path / "precious").write_text("mine", encoding="utf-8")
     (tmp_path / name).symlink_to(tmp_path / "precious")
     with rows_file(tmp_path / "rows.jsonl") as file:
-        assert all(path.is_symlink() or path.read_text(encoding="utf-8") in ("mine", "") for path in tmp_path.iterdir())
+        assert (tmp_path / name).is_symlink()
         file.write("row\n")
     assert (tmp_path / "precious").read_text(encoding="utf-8") == "mine"
     assert (tmp_path / "rows.jsonl").read_text(encoding="utf-8") == "row\n"
@@ -82,12 +82,25 @@ def test_rows_are_private_until_they_are_whole_and_then_as_other_new_files(tmp_p
     try:
         with rows_file(tmp_path / "rows.jsonl") as file:
             file.write("row\n")
-            (partial,) = tmp_path.iterdir()
-            assert stat.S_IMODE(partial.stat().st_mode) == 0o600
+            (folder,) = tmp_path.iterdir()
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert stat.S_IMODE((tmp_path / "rows.jsonl").stat().st_mode) == 0o640
         assert os.umask(0o027) == 0o027
     finally:
         os.umask(before)
+
+
+def test_what_a_killed_scan_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from mmguard.rows import rows_file\n"
+        "with rows_file(Path(sys.argv[1])) as file: file.write('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "rows.jsonl")], check=False)
+    assert killed.returncode == -9
+    assert len(names(tmp_path)) == 1
+    with rows_file(tmp_path / "rows.jsonl") as file:
+        file.write("row\n")
+    assert names(tmp_path) == ["rows.jsonl"]
 
 
 def _write_and_raise(file: TextIO, error: type[BaseException]) -> None:
@@ -241,7 +254,7 @@ def test_bad_rows_are_named_and_counted(capsys: pytest.CaptureFixture[str], tmp_
 def test_a_scans_last_word_counts_what_was_not_judged_and_names_what_was_passed_over() -> None:
     skipped = ("Thumbs.db", *(f"{i}/.DS\x1b_Store" for i in range(6)))
     summary = Summary(9, 2, 1, 3, 4, skipped, 5, {"both": 2}, 2, 1)
-    named = ", ".join(["Thumbs.db", *(f"{i}/.DS\ufffd_Store" for i in range(4)), "..."])
+    named = ", ".join(["Thumbs.db", *(f"{i}/.DS\ufffd_Store" for i in range(4))]) + " and 2 more"
     assert describe_scan(summary) == (
         f"9 inputs, 2 flagged (2 both), 1 corrected, 3 unreadable, 4 untested, 7 passed over ({named}), "
         "5 of several frames, of which the first was judged; 2 with p ≤ θ, of clean inputs at most 1 (99.9 %)"

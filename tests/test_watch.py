@@ -10,7 +10,7 @@ from rich.console import Console
 
 from mmguard import terminal
 from mmguard.calibrate import Round
-from mmguard.errors import InputError
+from mmguard.errors import InputError, UnwrittenBundleError
 from mmguard.progress import AT_THE_START, Standing
 from mmguard.watch import Watch, say_how_to_go_on, watched
 
@@ -155,6 +155,19 @@ def test_a_refusal_says_nothing_of_going_on(screen: Callable[..., io.StringIO], 
     with pytest.raises(InputError):
         run()
     assert file.getvalue() == ""
+
+
+def test_a_bundle_that_cannot_be_written_says_how_to_go_on(screen: Callable[..., io.StringIO], tmp_path: Path) -> None:
+    file, seen = screen(False), Watch(lambda *_: None)
+
+    def run() -> None:
+        with say_how_to_go_on(seen, tmp_path):
+            seen.on_progress(WRITING)
+            raise UnwrittenBundleError("no space left")
+
+    with pytest.raises(UnwrittenBundleError):
+        run()
+    assert file.getvalue().startswith("stopped while writing the bundle; all that was learned is kept: to go on, ")
 
 
 def test_without_a_checkpoint_there_is_nothing_to_go_on_from(

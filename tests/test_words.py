@@ -1,9 +1,9 @@
-"""Numbers as people read them: no share is rounded to nothing or to all, no time to 0."""
+"""Numbers and lists as people read them: no share is rounded to nothing or to all, no time to 0."""
 
 import numpy as np
 import pytest
 
-from mmguard.words import duration, number, percent
+from mmguard.words import duration, number, percent, some
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,17 @@ def test_durations(seconds: float, text: str) -> None:
 )
 def test_numbers(value: float, text: str) -> None:
     assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("n", "most", "text"),
+    [
+        (0, 5, ""),
+        (1, 5, "0"),
+        (5, 5, "0, 1, 2, 3, 4"),
+        (6, 5, "0, 1, 2, 3, 4 and 1 more"),
+        (999, 2, "0, 1 and 997 more"),
+    ],
+)
+def test_lists(n: int, most: int, text: str) -> None:
+    assert some(range(n), most) == text

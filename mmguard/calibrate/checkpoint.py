@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from mmguard.calibrate.fingerprint import Fingerprint, differences, digest
 from mmguard.calibrate.state import State
-from mmguard.errors import CheckpointError, MmguardError
+from mmguard.errors import CheckpointError, MmguardError, UnwrittenBundleError
 from mmguard.staging import beside, sweep
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Checkpoint:
     """Keeps the last finished round of a calibration on disk.
 
     As a context, it writes the last round that it was given when an interruption ends the calibration, or an error that
-    is no refusal of mmguard's: a refusal would come again.
+    is no refusal of mmguard's: a refusal would come again, but a full disk need not.
 
     Args:
         path: the file.
@@ -59,7 +59,7 @@ class Checkpoint:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None and not isinstance(error, MmguardError):
+        if error is not None and (isinstance(error, UnwrittenBundleError) or not isinstance(error, MmguardError)):
             self._flush()
 
     def keep(self, state: State) -> None:

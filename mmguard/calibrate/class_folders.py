@@ -12,11 +12,9 @@ from mmguard.errors import CleanSetError, InputError, UnreadableImageError
 from mmguard.files import list_files, shown
 from mmguard.images import Picture, read_images
 from mmguard.types import InputSpec, IntArray
+from mmguard.words import some
 
 logger = logging.getLogger(__name__)
-
-NAMED = 5
-"""Classes or files that a message names."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +116,3 @@ def _stacked(pictures: Sequence[Picture]) -> npt.NDArray[np.float32]:
                 "them out with --crop"
             )
     return np.stack(inputs).astype(np.float32, copy=False)
-
-
-def some(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{', '.join(names[:NAMED])}{more}"

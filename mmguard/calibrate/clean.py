@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mmguard.calibrate.class_folders import read_folder, some
+from mmguard.calibrate.class_folders import read_folder
 from mmguard.calibrate.settings import Objective
 from mmguard.errors import CleanSetError, InputError
 from mmguard.inputs import is_array, name_faults, read_array, shape_fits
 from mmguard.manifest import class_name
 from mmguard.types import InputSpec, IntArray
+from mmguard.words import some
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def read_clean(path: Path, spec: InputSpec, skip_bad: bool = False) -> CleanSet:
         )
     kept = np.setdiff1d(np.arange(len(inputs.x)), list(inputs.faults))
     if not len(kept):
-        raise CleanSetError(f"{name_faults(path, inputs.faults)}, so that no row is left")
+        raise CleanSetError(f"{name_faults(path, inputs.faults)}, so no row is left")
     if inputs.faults:
         logger.info("leaves out %d rows: %s", len(inputs.faults), name_faults(path, inputs.faults))
     y, named = _named(path, None if inputs.y is None else inputs.y[kept], kept)
@@ -86,7 +87,7 @@ def read_clean(path: Path, spec: InputSpec, skip_bad: bool = False) -> CleanSet:
 def _named(
     path: Path, labels: IntArray | npt.NDArray[np.str_] | None, rows: npt.NDArray[np.intp]
 ) -> tuple[IntArray | None, tuple[str, ...]]:
-    """Labels as numbers, and the classes that these number where they were words."""
+    """Labels as numbers, and where they were words, the classes that these numbers stand for."""
     if labels is None or labels.dtype.kind != "U":
         return labels, ()  # type: ignore[return-value]
     if "" in labels:
@@ -143,7 +144,7 @@ def assign_classes(clean: CleanSet, outputs: int, names: Sequence[str] | None) -
     else:
         unknown = sorted(set(found) - set(names))
         if unknown:
-            raise CleanSetError(f"classes {unknown} of the clean set are not in --classes")
+            raise CleanSetError(f"classes {some(unknown)} of the clean set are not in --classes")
         order = [names.index(name) for name in found]
     return np.array(order, dtype=np.int64)[clean.y], list(names)
 

@@ -41,11 +41,11 @@ def require_single_label(graph: ir.Graph, scores: ir.Value, reached: Collection[
 
 
 def multi_label(output: str, made_of: str, option: str) -> str:
-    """That a model is refused as multi-label, and the way out for one that is not."""
+    """Why a model is refused as multi-label, and what to do if it is not."""
     return (
-        f"the model is multi-label: its output {output!r} says of each column of {made_of} by itself whether it is "
-        "true, as sigmoids do, so that several may be, and a guard corrects one label. If exactly one class is true "
-        f"of each input, and the label is the largest column, say so by {option}"
+        f"the model is multi-label: its output {output!r} says separately for each column of {made_of} whether it is "
+        "true, as sigmoids do, so several classes may be true at once, and a guard corrects a single label. If exactly "
+        f"one class is true of each input, and the label is the largest column, say so with {option}"
     )
 
 
@@ -65,12 +65,12 @@ def complaint(graph: ir.Graph, end: Iterable[ir.Value]) -> str:
         return f"{text}; this looks like a multi-label model, of which several classes may be true, and is not guarded"
     if matrices:
         names = ", ".join(str(value.name) for value in matrices[:5])
-        return f"{text}; if it is one, name its scores by --logits: {names}"
+        return f"{text}; if it is one, name its scores with --logits: {names}"
     if all(_is_number(value) for value in graph.outputs):
         name = graph.outputs[0].name
         return (
-            f"{text}; one number is what a regression gives, and it has no classes. If it is what a sigmoid makes the "
-            f"second of two classes of, say so by --logits {name}"
+            f"{text}; one number is what a regression gives, which has no classes. If its sigmoid is the probability "
+            f"of the second of two classes, say so with --logits {name}"
         )
     if any((_rank(value) or 0) > 2 for value in graph.outputs):
         return f"{text}; this looks like a detector, a segmentation or a sequence model, and these are not guarded"

@@ -110,7 +110,7 @@ def _complaint(path: Path, full: bool = False) -> str | None:
 
 
 def require_runtime(path: Path, complaint: str) -> None:
-    """Where ONNX's checker has a complaint, ONNX Runtime decides, which the checker is stricter than.
+    """Where ONNX's checker has a complaint, ONNX Runtime decides, which is less strict.
 
     Raises:
         NotOnnxError: ONNX Runtime does not load the file either.

@@ -92,7 +92,7 @@ def _require_equal(name: str, rows: Sequence[Sequence[Row]], logits: str, tolera
     """
     if rows[0][0][name].dtype.kind != "f":
         if any(_differs(first, other, name, logits) for first, *others in rows for other in others):
-            raise BatchDependentError(_refusal(name, "is another though its logits are the same"))
+            raise BatchDependentError(_refusal(name, "differs although its logits are the same"))
         return 0.0
     numbers = [np.stack([row[name].astype(np.float64) for row in each]) for each in rows]
     largest = max(np.abs(each[np.isfinite(each)]).max(initial=0.0) for each in numbers) or 1.0
@@ -119,7 +119,7 @@ def _refusal(name: str, change: str) -> str:
 
 
 def _differs(one: Row, other: Row, name: str, logits: str) -> bool:
-    """Whether answers that are no numbers differ, though the logits are as good as equal and none of them tie."""
+    """Whether answers that are not numbers differ, though the logits are as good as equal and none of them tie."""
     a, b = one[logits], other[logits]
     noise = NOISE * np.abs(a).max(initial=0.0)
     same = np.abs(a - b).max(initial=0.0) <= noise and np.diff(np.sort(a)).min(initial=np.inf) > 4 * noise

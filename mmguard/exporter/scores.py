@@ -66,7 +66,7 @@ def find_scores(model: ir.Model, name: str | None = None) -> Scores:
     decided = [value for value in _decided(graph) if value in end]
     candidates = [*decided, *(v for v in dict.fromkeys(graph.outputs) if v not in decided and _is_scores(v))]
     if len(candidates) > MAX_CANDIDATES:
-        raise NotClassifierError(f"{len(candidates)} values could be the logits; choose one by --logits NAME")
+        raise NotClassifierError(f"{len(candidates)} values could be the logits; choose one with --logits NAME")
     reached = {str(value.name): _reached(graph, value) for value in candidates}
     found = [value for value in candidates if _explains(graph, value, reached[str(value.name)])]
     first = [v for v in found if not any(v is not other and v.name in reached[str(other.name)] for other in found)]
@@ -202,4 +202,4 @@ def _ancestors(graph: ir.Graph, names: Sequence[str]) -> set[str]:
 
 
 def _several(names: Sequence[str]) -> str:
-    return f"{' and '.join(map(repr, names))} could each be the logits of a classifier; choose one by --logits NAME"
+    return f"{' and '.join(map(repr, names))} could each be the logits of a classifier; choose one with --logits NAME"

@@ -141,8 +141,8 @@ def _check_tensor(path: Path, tensor: onnx.TensorProto) -> None:
         missing = count > 8 * sum(map(len, fields))  # at most 4 numbers of 2 bits, or 2 of 4, lie in one
     if missing:
         raise NotOnnxError(
-            f"{path} is not a valid ONNX model: weight {tensor.name!r} has not the {count} numbers of its shape "
-            f"{tuple(tensor.dims)}; copy or export the file again"
+            f"{path} is not a valid ONNX model: weight {tensor.name!r} does not have the {count} numbers of "
+            f"its shape {tuple(tensor.dims)}; copy or export the file again"
         )
 
 
@@ -161,7 +161,7 @@ def _check_external(path: Path, tensor: onnx.TensorProto, needed: int) -> None:
         offset, length = (int(fields.get(key, default)) for key, default in (("offset", "0"), ("length", str(needed))))
     except ValueError as error:
         raise NotOnnxError(
-            f"{path} is not a valid ONNX model: weight {tensor.name!r} lies at no number of bytes"
+            f"{path} is not a valid ONNX model: weight {tensor.name!r} has an offset or a length that is not a number"
         ) from error
     if offset < 0 or length < needed:
         raise NotOnnxError(
@@ -184,7 +184,7 @@ def _size(path: Path, location: str) -> int:
             f"{path} keeps weights in {location!r}, which is not there: {error}; put it beside the model"
         ) from error
     if not stat.S_ISREG(found.st_mode):
-        raise NotOnnxError(f"{path} keeps weights in {location!r}, which is no file; copy the file of weights there")
+        raise NotOnnxError(f"{path} keeps weights in {location!r}, which is not a file; copy the file of weights there")
     if file.resolve() != path.parent.resolve() / location:
         raise NotOnnxError(
             f"{path} keeps weights in {location!r}, which is a link to {file.resolve()}, as in a hub's cache. ONNX "

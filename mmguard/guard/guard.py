@@ -208,7 +208,8 @@ class Guard:
 def _for_clipped(x: Batch, not_finite: BoolArray | None, shared: bool) -> Batch:
     """A batch that nobody writes to while the clipped network reads it.
 
-    Rows that are not finite are zeros there, lest a network that quantises by the batch's range lets others feel them.
+    Rows that are not finite are zeros there: where a network quantises by the range of its batch, they would change the
+    others.
     """
     if shared and not_finite is None:
         return x

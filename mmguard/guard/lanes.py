@@ -1,4 +1,4 @@
-"""Where the clipped network runs: a few batches at once, the others in line, and late ones given up.
+"""Where the clipped network runs: a few batches at once, the others in line; late ones are given up.
 
 Waiting is not lateness. A batch in line costs its network nothing, and among many that run, each takes longer. So a
 batch is late only where it ran far longer than batches take just now.
@@ -119,13 +119,13 @@ class Lanes:
         return run.output
 
     def drop(self, run: Run) -> None:
-        """Take a batch out of the line, whose output nobody wants any more. One that runs is left to end."""
+        """Take a batch whose output nobody wants any more out of the line. One that is running is left to end."""
         run.asked = perf_counter()
         with self._changed:
             self._leave_line(run)
 
     def close(self) -> None:
-        """Let nothing more in, and let the threads end once all that is in flight is done."""
+        """Take no more batches, and end the threads once those in flight are done."""
         with self._changed:
             self.closed = True
             self._changed.notify_all()

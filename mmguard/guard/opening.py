@@ -29,7 +29,7 @@ def open_networks(
         except MmguardError:
             if opened.in_place:
                 raise
-    raise ReplacedBundleError(f"{bundle} is replaced again and again while it is opened; try again later")
+    raise ReplacedBundleError(f"{bundle} was replaced again each time it was opened; try again later")
 
 
 def _networks(bundle: Bundle, providers: Sequence[str], threads: int | None) -> NetworkPair:

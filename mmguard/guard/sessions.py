@@ -238,7 +238,7 @@ class NetworkPair:
         self.lanes.close()
 
     def ready(self) -> None:
-        """Open what this process has not opened yet, being forked, lest it make the first batch late.
+        """Open what a forked process has not opened yet, so that its first batch is not late.
 
         Raises:
             BundleError, ProviderError: it cannot be opened here.

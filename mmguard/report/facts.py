@@ -6,6 +6,7 @@ from mmguard.manifest import Manifest
 from mmguard.report.evidence import Evidence
 from mmguard.report.text import count
 from mmguard.types import InputSpec, Preprocessing
+from mmguard.words import some
 
 Rows = tuple[tuple[str, str], ...]
 
@@ -82,5 +83,4 @@ def _by(lengths: tuple[object, ...]) -> str:
 
 
 def _classes(classes: tuple[str, ...]) -> str:
-    more = f", … and {len(classes) - NAMED} more" if len(classes) > NAMED else ""
-    return f"{len(classes)}: {', '.join(classes[:NAMED])}{more}"
+    return f"{len(classes)}: {some(classes, NAMED)}"

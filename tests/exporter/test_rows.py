@@ -73,7 +73,7 @@ def test_a_label_that_others_change_is_refused_though_the_logits_are_each_input_
     end = "m = ReduceMean<axes = [0]>(raw) c = Sub(raw, m) label = ArgMax<axis = 1, keepdims = 0>(c)"
     path = write(tmp_path / "model.onnx", end, "float[n,3] raw, int64[n] label")
     assert read_classifier(path).output.derived == ("label",)
-    with pytest.raises(BatchDependentError, match="'label' of one input is another though its logits are the same"):
+    with pytest.raises(BatchDependentError, match="'label' of one input differs although its logits are the same"):
         change(path)
 
 

@@ -158,7 +158,7 @@ def test_outputs_beside_the_logits_stay_the_original_s(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("outputs", "end", "message"),
     [
-        ("float[n,3] raw, float[n,4] hidden", "", "'raw' and 'hidden' could each be the logits .* by --logits NAME"),
+        ("float[n,3] raw, float[n,4] hidden", "", "'raw' and 'hidden' could each be the logits .* with --logits NAME"),
         ("float[n,1] raw", "", "no classifier .*'raw' is FLOAT of shape .*at least two classes"),
         ("float[n,3,1] out", "a = Constant<value_ints = [2]>() out = Unsqueeze(raw, a)", "'out' is FLOAT of shape"),
         ("int64[n,3] out", "out = Cast<to = 7>(raw)", "'out' is INT64 of shape"),
@@ -187,7 +187,7 @@ MULTI_LABEL = {
 @pytest.mark.parametrize(("outputs", "end"), MULTI_LABEL.values(), ids=list(MULTI_LABEL))
 def test_a_multi_label_model_is_refused_by_name(outputs: str, end: str) -> None:
     columns = 2 if "n,2" in outputs else 3
-    with pytest.raises(NotClassifierError, match=r"is multi-label: its output 'p' .* say so by --logits raw"):
+    with pytest.raises(NotClassifierError, match=r"is multi-label: its output 'p' .* say so with --logits raw"):
         scores_of(outputs, end, columns)
     assert "p" in scores_of(outputs, end, columns, name="raw").derived, "the way out that the message names"
 
@@ -218,18 +218,18 @@ def test_sigmoids_of_which_one_is_chosen_are_no_labels_apart(outputs: str, end: 
 
 def test_many_values_that_could_be_logits_are_refused_at_once() -> None:
     chain = " ".join(f"s{i + 1} = Sigmoid(s{i})" for i in range(200))
-    with pytest.raises(NotClassifierError, match=r"20[01] values could be the logits; choose one by --logits NAME"):
+    with pytest.raises(NotClassifierError, match=r"20[01] values could be the logits; choose one with --logits NAME"):
         scores_of("float[n,3] s200", f"s0 = Identity(raw) {chain}")
 
 
 ADVICE = {
-    "a regression": ("float[n,1] raw", "", 1, "one number is what a regression gives.* say so by --logits raw"),
+    "a regression": ("float[n,1] raw", "", 1, "one number is what a regression gives.* say so with --logits raw"),
     "boxes": (
         "float[n,3,1] out",
         "t = Transpose<perm = [1, 0]>(raw) a = Constant<value_ints = [2]>() u = Transpose<perm = [1, 0]>(t)"
         " out = Unsqueeze(u, a)",
         3,
-        "name its scores by --logits: ",
+        "name its scores with --logits: ",
     ),
 }
 

@@ -87,7 +87,7 @@ def test_a_bounded_null_is_flagged_from_where_ranks_allow_it(manifest: Manifest)
     p_values = bounded.null.fitted().p_values(np.array(clean)) if bounded.null else np.array([])
     page = read(bounded, evidence_of(bounded, p_values))
     assert "0 of 99 clean inputs have p ≤ θ" in page.text
-    assert "never less than the score's rank among those of the clean set" in page.text
+    assert "never less than that of the score's rank among those of the clean set" in page.text
     assert "θ = 0.5 % lets an input be flagged only well above all of them" in page.text
     assert page.count("circle", "flagged") == 0
 

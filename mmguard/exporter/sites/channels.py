@@ -14,6 +14,8 @@ from mmguard.exporter.values import Shape, ValueType
 Hop = tuple[ir.Node, ir.Value, ir.Value]
 """A node, and the two of its values that a path goes through: in the graph's direction."""
 UNKNOWN = ValueType()
+NEAR = 500
+"""Values around one among which a layer is looked for."""
 
 
 class ChannelAxes:
@@ -64,7 +66,7 @@ class ChannelAxes:
         """What layers say, the nearest first, carried along the path between them and the value."""
         ahead: deque[tuple[ir.Value, tuple[Hop, ...]]] = deque([(value, ())])
         seen = {value}
-        while ahead:
+        while ahead and len(seen) < NEAR:
             at, path = ahead.popleft()
             for hop in steps(at):
                 node, source, target = hop

@@ -12,6 +12,9 @@ from mmguard.exporter.sites.flow import Flow
 LONGEST = 48
 """Nodes of an expression; a Gelu by tanh takes ten, with quantisation after each twenty-eight."""
 
+MOST = 100
+"""Constants that one constant is computed of."""
+
 SHAPING = PASSING | {"Reshape", "Transpose"}
 
 
@@ -66,10 +69,23 @@ def sampled(value: ir.Value | None) -> Array | None:
     """A constant: one number (1,), or (3,), its first, middle and last where not all are the same.
 
     It may be computed from other constants by elementwise operators and by a change of shape. None where it is not
-    known.
+    known, or takes more than `MOST` values to compute.
     """
+    return _sampled(value, {})
+
+
+def _sampled(value: ir.Value | None, known: dict[ir.Value, Array | None]) -> Array | None:
+    """The same, with what was found of other values; each is computed once, and no deeper than so many."""
     if value is None:
         return None
+    if value not in known:
+        known[value] = None
+        if len(known) <= MOST:
+            known[value] = _computed(value, known)
+    return known[value]
+
+
+def _computed(value: ir.Value, known: dict[ir.Value, Array | None]) -> Array | None:
     tensor = ir.convenience.get_const_tensor(value)
     if tensor is not None:
         return None if tensor.dtype is ir.DataType.STRING else _sample(np.asarray(tensor.numpy()).reshape(-1))
@@ -77,10 +93,10 @@ def sampled(value: ir.Value | None) -> Array | None:
     if node is None or not (node.op_type in SHAPING or is_elementwise(node)):
         return None
     if node.op_type == "DequantizeLinear":
-        return _dequantised(node)
+        return _dequantised(node, known)
     if node.op_type in SHAPING:
-        return sampled(node.inputs[0])
-    inputs = [sampled(v) for v in arguments(node)]
+        return _sampled(node.inputs[0], known)
+    inputs = [_sampled(v, known) for v in arguments(node)]
     with np.errstate(all="ignore"):
         return None if _is_unknown(node, inputs) else apply(node, inputs)
 
@@ -97,8 +113,8 @@ def _is_unknown(node: ir.Node, inputs: list[Array | None]) -> bool:
     return any(array is None and value is not None for array, value in zip(inputs, arguments(node), strict=True))
 
 
-def _dequantised(node: ir.Node) -> Array | None:
-    x, scale, zero = (sampled(v) for v in [*node.inputs, None][:3])
+def _dequantised(node: ir.Node, known: dict[ir.Value, Array | None]) -> Array | None:
+    x, scale, zero = (_sampled(v, known) for v in [*node.inputs, None][:3])
     maker = None if node.inputs[0] is None else node.inputs[0].producer()
     if maker is not None and maker.op_type == "QuantizeLinear":
         return x  # which that one handed on as it was

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from mmguard.errors import NoActivationError
+from mmguard.errors import ModelError, NoActivationError
 from mmguard.exporter.sites.activation import Activation, LeftOut, Reason
 from mmguard.exporter.sites.candidates import Candidate, find_candidates
 from mmguard.exporter.sites.channels import ChannelAxes
@@ -24,6 +24,11 @@ BOUND_SUFFIX, CLIPPED_SUFFIX = "_mmguard_bound", "_mmguard_clipped"
 
 FLOATS = frozenset({None, ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 """What a bound can be written in; None is not declared, and as good as float32."""
+
+LISTED = 20
+"""Activations that a message lists."""
+MAX_ACTIVATIONS = 2000
+"""What each of them is for takes a walk over the graph. Of the surveyed networks, the one with the most has 243."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ def survey(model: ir.Model, logits: str) -> Survey:
 
     Raises:
         NoActivationError: they are clipped already.
+        ModelError: there are more than `MAX_ACTIVATIONS`, or far too many elementwise operators.
     """
     names = [*model.graph.initializers, *(value.name for node in model.graph for value in node.outputs)]
     if any(str(name).endswith((BOUND_SUFFIX, CLIPPED_SUFFIX)) for name in names):
@@ -73,6 +79,8 @@ def survey(model: ir.Model, logits: str) -> Survey:
     flow, types = Flow(model.graph, logits), infer_values(model)
     axes = ChannelAxes(flow, types)
     candidates = add_rectified(model.graph, flow, find_candidates(model.graph, flow))
+    if (count := len(candidates.found)) > MAX_ACTIVATIONS:
+        raise ModelError(f"the model has {count} activations; mmguard takes models of up to {MAX_ACTIVATIONS}")
     sizes_vary = _sizes_vary(model.graph, types)
     judged = [
         _judge(each, flow, axes, sizes_vary)
@@ -138,6 +146,6 @@ def require_sites(model: ir.Model, found: Survey) -> None:
     if found.sites:
         return
     operators = ", ".join(sorted({node.op_type for node in model.graph})) or "none"
-    left_out = "; ".join(f"{each.value} ({each.operator}) is left: {each.reason}" for each in found.left_out)
+    left_out = "; ".join(f"{each.value} ({each.operator}) is left: {each.reason}" for each in found.left_out[:LISTED])
     text = f"the model has no activation to clip: its operators are {operators}, and a bound goes after Relu or its kin"
     raise NoActivationError(f"{text}; {left_out}" if left_out else text)

@@ -21,9 +21,11 @@ def gates(candidate: Candidate, flow: Flow) -> bool:
     """Whether, before the next layer, it multiplies a value that does not come from it."""
     if candidate.operator not in MAY_GATE:
         return False
+    products = [node for node in _readers(candidate.value) if node.op_type == "Mul"]
+    if not products:
+        return False
     own = flow.descendants([candidate.value])
-    factors = (node.inputs for node in _readers(candidate.value) if node.op_type == "Mul")
-    return any(value in flow.computed and value not in own for pair in factors for value in pair)
+    return any(value in flow.computed and value not in own for node in products for value in node.inputs)
 
 
 def divides(value: ir.Value) -> bool:
@@ -44,8 +46,10 @@ def _readers(value: ir.Value) -> Iterator[ir.Node]:
 
 
 def _final_uses(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
-    for node, index in value.uses():
-        if node.op_type in HANDING_ON and index == 0:
-            yield from _final_uses(node.outputs[0])
-        else:
-            yield node, index
+    ahead = [value]
+    while ahead:
+        for node, index in ahead.pop().uses():
+            if node.op_type in HANDING_ON and index == 0:
+                ahead.append(node.outputs[0])
+            else:
+                yield node, index

@@ -6,8 +6,11 @@ from fnmatch import fnmatchcase
 
 from mmguard.errors import OptionError
 from mmguard.exporter.sites.activation import Activation
+from mmguard.words import some
 
 ALL, LAST = "all", "last"
+LISTED = 20
+"""Clip sites that a message lists."""
 LAST_SHARE = 3
 """Of sites whose spatial size never shrinks the last stage is the last third."""
 
@@ -29,7 +32,7 @@ def select(activations: Sequence[Activation], sites: str) -> list[Activation]:
     patterns = [pattern.strip() for pattern in sites.split(",")]
     for pattern in patterns:
         if not any(_fits(each, pattern) for each in activations):
-            known = ", ".join(f"{each.value} ({each.operator})" for each in activations)
+            known = some((f"{each.value} ({each.operator})" for each in activations), LISTED)
             raise OptionError(f"sites {pattern!r} fits no clip site; give all, last, or patterns on one of: {known}")
     return [each for each in activations if any(_fits(each, pattern) for pattern in patterns)]
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 DRAIN_BYTES = 2**30
 DRAIN_SECONDS = 30
-"""What is left of a body is read no further than that."""
+"""At most so much of what is left of a body is read."""
 CLOSE = (b"connection", b"close")
 
 
@@ -49,13 +49,13 @@ class _Body:
         self._receive = receive
 
     async def receive(self) -> "Message":
-        """The next part; to ask for the first is to tell a client that awaits it to go on."""
+        """The next part; asking for the first tells a client that waits for it to go on."""
         message = await self._receive()
         self.left, self._awaited = message.get("more_body", False), False
         return message
 
     async def drain(self) -> None:
-        """Read and forget what is left, unless the client awaits the word before it sends anything."""
+        """Read and discard what is left, unless the client waits to be told before it sends anything."""
         forgotten = 0
         with anyio.move_on_after(DRAIN_SECONDS):
             while self.left and not self._awaited and forgotten < DRAIN_BYTES:

@@ -64,7 +64,7 @@ class _Request(msgspec.Struct):
 
 
 class _Parameters(msgspec.Struct):
-    """Of the request or of an input. Those that are not named here are let be."""
+    """Of the request or of an input. Others are ignored."""
 
     shared_memory_region: Raw = NULL
     binary_data_size: int | None = None

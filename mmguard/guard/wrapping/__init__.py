@@ -145,13 +145,13 @@ def _advice(predictor: object) -> str | None:
     if isinstance(predictor, (Guard, Face)):
         return "it is guarded already"
     if isinstance(predictor, Bundle):
-        return "pass the predictor first, then the bundle; without one of your own, mmguard.Guard(bundle) answers"
+        return "pass the predictor first, then the bundle; if you have no predictor, use mmguard.Guard(bundle)"
     if isinstance(predictor, type):
         return "pass an object of that class"
     if _has(predictor, "SerializeToString"):
         return "pass onnxruntime.InferenceSession(model.SerializeToString())"
     if _has(predictor, "module") and not callable(predictor):
-        return "of an exported program pass its module()"
+        return "for an exported program, pass its module()"
     if _has(predictor, "predict") and not callable(predictor) and not _has(predictor, "predict_proba"):
         return "it has predict without predict_proba, and labels alone cannot be guarded"
     if not (callable(predictor) or _has(predictor, "predict_proba")):

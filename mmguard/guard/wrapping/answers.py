@@ -70,7 +70,7 @@ def checked(answer: Any, n: int) -> Array:
     """Pass an array (n, ...) on.
 
     Raises:
-        PredictorMismatchError: it is none.
+        PredictorMismatchError: it is not one.
     """
     if not isinstance(answer, np.ndarray) or answer.shape[:1] != (n,):
         got = answer.shape if isinstance(answer, np.ndarray) else type(answer).__name__

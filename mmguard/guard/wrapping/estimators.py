@@ -64,7 +64,9 @@ class GuardedClassifier(Face):
         result = self._labels[labels]
         if abstained.any():
             if (void := self._void()) is None:
-                raise InferenceError(f"no label says that there is none among the classes {self._labels.tolist()}")
+                raise InferenceError(
+                    f"none of the labels can stand for no answer among the classes {self._labels.tolist()}"
+                )
             result[abstained] = void
         return result
 

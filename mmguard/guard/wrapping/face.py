@@ -20,7 +20,7 @@ class Face:
     handed_through: ClassVar[frozenset[str]] = frozenset()
     """Attributes of the predictor that do not run its model."""
     instead: ClassVar[dict[str, str]] = {}
-    """What to do in place of some that are refused."""
+    """What to do instead of some that are refused."""
 
     def __init__(self, predictor: Any, guard: Guard) -> None:
         self._predictor = predictor

@@ -30,7 +30,7 @@ class WrappedOriginal:
 
     Args:
         guard: of the bundle that was calibrated from the predictor's model.
-        on_decision: called with every decision. What it raises is logged and counted, and the answer given as ever.
+        on_decision: called with every decision. What it raises is logged and counted, and the answer is still given.
     """
 
     def __init__(self, guard: Guard, on_decision: OnDecision | None) -> None:
@@ -50,7 +50,7 @@ class WrappedOriginal:
                 every = np.ones(len(result.decision), np.bool_)
                 self._on_decision(rows_of(result.decision, every))  # a copy, which it may change
             except Exception:
-                logger.exception("on_decision failed on a batch of %d; the answer is given as ever", len(x))
+                logger.exception("on_decision failed on a batch of %d; the answer is still given", len(x))
                 self.guard.count_error("on_decision")
         return result
 

@@ -67,7 +67,7 @@ VIEWS = (LOGITS, SOFTMAX, LOG_SOFTMAX, SECOND_PROBABILITY, SECOND_LESS_FIRST)
 
 
 def find_view(found: Array, logits: Array) -> View | None:
-    """The view of the logits (N, K) that an array is, as far as these N rows tell; None where it is none."""
+    """The view of the logits (N, K) that an array is, as far as these N rows tell; None where it is not one."""
     if found.dtype.kind != "f":
         return None
     for view in VIEWS:
@@ -83,7 +83,7 @@ def as_array(output: Any) -> Array:
 
 
 def difference(got: Array, wanted: Array) -> float:
-    """Largest difference over the largest value (at least 1); of what are no numbers, the share that differs."""
+    """Largest difference over the largest value (at least 1); where values are not numbers, the share that differs."""
     if wanted.dtype.kind not in "fiub":
         return float((got != wanted).mean())
     a, b = got.astype(np.float64), wanted.astype(np.float64)
