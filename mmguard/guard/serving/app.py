@@ -33,7 +33,7 @@ from mmguard.guard.serving.drain import DrainMiddleware
 from mmguard.guard.serving.protocol import VERSION, encode_response, model_metadata, output_names, served_outputs
 from mmguard.guard.serving.reading import read_body
 from mmguard.guard.serving.request import InferenceRequest, parse_request
-from mmguard.guard.serving.room import CLASS_BYTES, MAX_HELD_BYTES, ROW_BYTES, Hold, Room
+from mmguard.guard.serving.room import CLASS_BYTES, MAX_HELD_BODIES, MAX_HELD_BYTES, ROW_BYTES, Hold, Room
 from mmguard.guard.serving.tensors import HEADER_LENGTH
 
 LARGE = 2**20
@@ -47,7 +47,7 @@ def create_app(
     guards: Mapping[str, Guard],
     max_request_bytes: int = MAX_REQUEST_BYTES,
     max_json_bytes: int = MAX_JSON_BYTES,
-    max_held_bytes: int = MAX_HELD_BYTES,
+    max_held_bytes: int | None = None,
 ) -> Starlette:
     """The protocol as an ASGI application.
 
@@ -55,12 +55,14 @@ def create_app(
         guards: by the name in the URL. They stay the caller's to close.
         max_request_bytes: largest body, also after decompression; a larger one is answered 413.
         max_json_bytes: of which JSON.
-        max_held_bytes: of all bodies, inputs and answers together. A request for which there is no room now is
-            answered 503, one for which there never is 413.
+        max_held_bytes: of all bodies, inputs and answers together, by default a GiB, or eight of the largest bodies. A
+            request for which there is no room now is answered 503, one for which there never is 413.
 
     Raises:
         OptionError: a limit below 1.
     """
+    if max_held_bytes is None:
+        max_held_bytes = max(MAX_HELD_BYTES, MAX_HELD_BODIES * max_request_bytes)
     if min(max_request_bytes, max_json_bytes, max_held_bytes) < 1:
         given = f"{max_request_bytes}, {max_json_bytes} of JSON and {max_held_bytes} in all"
         raise OptionError(f"limits must be at least 1 byte, got {given}")

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from mmguard.errors import OverloadError, RequestTooLargeError
 
 MAX_HELD_BYTES = 2**30
-"""Default limit of the bodies, inputs and answers of all requests together: eight of the largest bodies."""
+"""Default limit of the bodies, inputs and answers of all requests together, or so many of the largest bodies."""
+MAX_HELD_BODIES = 8
 ROW_BYTES, CLASS_BYTES = 2**8, 2**5
 """Memory that it takes at most to answer for an input, and besides for each class in each output, JSON included."""
 

@@ -150,6 +150,13 @@ def test_what_a_body_decompresses_to_takes_room_too(tiny_bundle: Path) -> None:
     assert "split the batch" in response.json()["error"]
 
 
+def test_there_is_room_for_some_of_the_largest_requests(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_module, "MAX_HELD_BYTES", 1000)
+    body, headers = binary_of(X)
+    with Guard(tiny_bundle, registry=None, threads=1) as guard:
+        assert post(guard, body, headers, max_request_bytes=len(body)).status_code == 200
+
+
 @pytest.mark.parametrize("binary", [False, True])
 def test_an_answer_takes_no_more_than_the_room_that_was_made_for_it(tiny_bundle: Path, binary: bool) -> None:
     x = np.random.default_rng(0).random((5000, 3, 8, 8), dtype=np.float32)
