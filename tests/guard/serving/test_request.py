@@ -1,5 +1,7 @@
 import json
+import random
 import tracemalloc
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -7,6 +9,8 @@ import numpy as np
 import pytest
 
 from mmguard.errors import InputError, RequestTooLargeError
+from mmguard.guard.serving import cut as cut_module
+from mmguard.guard.serving import tensors as tensors_module
 from mmguard.guard.serving.cut import MAX_REST_BYTES
 from mmguard.guard.serving.request import MAX_FIELD_BYTES, InferenceRequest, parse_request
 from mmguard.guard.serving.tensors import HEADER_LENGTH, SLICE
@@ -292,6 +296,43 @@ def test_numbers_beside_their_brackets_are_refused(right: str, wrong: str) -> No
     np.testing.assert_array_equal(read_text(text), np.tile([[1, 2], [3, 4]], (rows // 2, 1)))
     with pytest.raises(InputError, match="as its shape"):
         read_text(text.replace(right, wrong, 1))
+
+
+def read_by_a_parser(text: str) -> Array:
+    """What a JSON parser makes of a request; raises where it is none, or its data are no numbers of its shape."""
+    (tensor,) = json.loads(text)["inputs"]
+    numbers, shape = tensor["data"], tensor["shape"]
+    with np.errstate(over="ignore"):
+        x = np.array(numbers, np.float64).astype(np.float32)
+    if x.shape not in (tuple(shape), (2 * shape[0],)):
+        raise ValueError(x.shape)
+    return x.reshape(shape)
+
+
+def test_where_a_request_was_mangled_it_is_refused_or_read_as_a_parser_reads_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module, bytes_at_once in ((cut_module, 24), (tensors_module, 40)):
+        monkeypatch.setattr(module, "SLICE", bytes_at_once)
+    rng, outcomes = random.Random(0), Counter[str]()
+    for _ in range(3000):
+        values = np.arange(2 * rng.choice([1, 2, 5, 20])).reshape(-1, 2) * 0.25
+        fields = list(
+            with_tensor(shape=values.shape, data=rng.choice([values, values.ravel()]).tolist())["inputs"][0].items()
+        )
+        rng.shuffle(fields)
+        text = json.dumps({"inputs": [dict(fields)], "id": "i" * rng.randrange(40)})
+        for _ in range(rng.randrange(3)):
+            at, put = rng.randrange(len(text)), rng.choice(["", *'[],1 0.eE-+"{}:\n'])
+            text = text[:at] + put + text[at + rng.randrange(2) :]
+        try:
+            x = read_text(text)
+        except InputError:
+            outcomes["refused"] += 1
+        else:
+            np.testing.assert_array_equal(x, read_by_a_parser(text), err_msg=text)
+            outcomes["read"] += 1
+    assert min(outcomes.values()) > 500
 
 
 def test_while_a_request_is_read_other_threads_run() -> None:
