@@ -39,8 +39,8 @@ from mmguard.guard.serving.tensors import HEADER_LENGTH
 LARGE = 2**20
 """Bytes of a body above which it waits for its turn to be read, as all do that are compressed: many at once would take
 the memory and the time of all that is small."""
-MAX_ANSWERING = 2 * MAX_PENDING
-"""Requests that are with the guards at once, each in a thread: as many as one guard lets in, and as many that wait."""
+MAX_ANSWERING = MAX_PENDING
+"""Requests that are with the guards at once, each in a thread: as many as one guard lets in."""
 
 
 def create_app(
