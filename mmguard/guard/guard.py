@@ -110,7 +110,7 @@ class Guard:
             InputError, InferenceError, OverloadError: as when called.
             Exception: what `original` raised.
         """
-        self.networks.ready()
+        self._open_in_this_process()
         not_finite = self._check(x)
         run = self._start(_for_clipped(x, not_finite, shared=original is None))
         start = perf_counter()
@@ -146,6 +146,13 @@ class Guard:
             "a guard holds open sessions and threads, which cannot be copied or pickled; hand on the bundle's path and "
             f"open a guard where it is used: mmguard.Guard({str(self.bundle.path)!r})"
         )
+
+    def _open_in_this_process(self) -> None:
+        try:
+            self.networks.ready()
+        except Exception:
+            self._metrics.count_error("inference")
+            raise
 
     def _check(self, x: Batch) -> BoolArray | None:
         """Rows (N,) of a batch that are not finite, None if there are none.

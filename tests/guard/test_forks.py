@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
 from mmguard.bundle import Bundle
 from mmguard.errors import CopyError, MmguardError, ReplacedBundleError, TamperedBundleError
-from mmguard.guard import Guard
+from mmguard.guard import Guard, Policy
 from tests.bundles import add_trigger, clean_inputs, write_tiny_bundle
 from tests.guard.serving.servers import DEADLINE
 
@@ -205,7 +206,8 @@ def test_a_bundle_that_is_replaced_while_a_child_opens_it_again_is_refused(
 ) -> None:
     """Both have the manifest's names and shapes, so only their place tells them apart."""
     bundle, other = write_tiny_bundle(tmp_path / "b"), write_tiny_bundle(tmp_path / "other", seed=1)
-    with Guard(bundle, registry=None, threads=1) as guard:
+    registry, failed = CollectorRegistry(), {"model": "tiny", "kind": "inference"}
+    with Guard(bundle, registry=registry, threads=1, policy=Policy(on_error="open")) as guard:
         for session in guard.networks._sessions.values():
             session.begin_anew()
         checked = Bundle.open
@@ -222,6 +224,7 @@ def test_a_bundle_that_is_replaced_while_a_child_opens_it_again_is_refused(
             guard(X)
         with pytest.raises(TamperedBundleError, match="was replaced after the parent"):
             guard(X)
+        assert registry.get_sample_value("mmguard_errors_total", failed) == 2
 
 
 def test_networks_are_opened_again_before_the_first_batch_is_timed(
