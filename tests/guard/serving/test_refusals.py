@@ -258,6 +258,7 @@ def test_of_many_connections_whose_network_hangs_each_is_answered_by_the_policy_
         answers = list(threads.map(lambda _: client.post(INFER, json=request_of(X)), range(clients)))
         gate.opened.set()
         wait_until(lambda: not server.guard.networks.lanes._late)
+        server.guard.policy = Policy(on_error=on_error, timeout=DEADLINE)  # a busy machine may be late by 0.05 s
         again = list(threads.map(lambda _: client.post(INFER, json=request_of(X)), range(clients)))
     assert {answer.status_code for answer in again} == {200}
     assert all("untested" not in answer.text for answer in again)
