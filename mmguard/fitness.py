@@ -2,7 +2,9 @@
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from mmguard.exporter import Classifier, Survey
 
 logger = logging.getLogger(__name__)
+
+Inputs = npt.NDArray[np.float32]
 
 TRIED, TRIED_NUMBERS = 32, 2**22
 """Inputs, and numbers in them, on which a network is tried, at most."""
@@ -114,6 +118,7 @@ def _run(network: Network, few: npt.NDArray[np.float32]) -> None:
     assert graph is not None, "that is an obstacle already"
     with exporter.scored_file(classifier) as path:
         allowed = exporter.tolerance(classifier.model)
+        few = _finite(few, partial(exporter.run, path, name=classifier.output.logits))
         calibrate.assert_matches_onnxruntime(graph, path, few, classifier.output.logits, allowed)
         change = exporter.require_rows(path, few, classifier.output, exporter.batch_tolerance(classifier.model))
         logits = exporter.run(path, few, classifier.output.logits)
@@ -127,6 +132,18 @@ def _run(network: Network, few: npt.NDArray[np.float32]) -> None:
             "(DynamicQuantizeLinear); in batches of one input they do not",
             change,
         )
+
+
+def _finite(few: Inputs, run: Callable[[Inputs], Inputs]) -> Inputs:
+    """The inputs whose logits are finite, if there are any: others overflow, and are named once all inputs are run."""
+    try:
+        logits = run(few)
+    except Exception:  # what stops ONNX Runtime is said by the comparison with it
+        return few
+    if len(logits) != len(few):
+        return few
+    finite = np.isfinite(logits).reshape(len(few), -1).all(axis=1)
+    return few[finite] if finite.any() else few
 
 
 def _require_logits(network: Network, logits: npt.NDArray[np.float32]) -> None:

@@ -154,7 +154,8 @@ def _check_scores(logits: npt.NDArray[np.float32], name: str) -> None:
     if not (finite := np.isfinite(logits).all(axis=1)).all():
         raise NotClassifierError(
             f"the model gives logits that are NaN or infinite for {int((~finite).sum())} of the {len(logits)} clean "
-            f"inputs, the first of them number {int(finite.argmin())}; mend the model or leave these inputs out"
+            f"inputs, the first of them number {int(finite.argmin())} (from 0) of those that were read; mend the model "
+            "or leave these inputs out"
         )
     if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
         logger.warning(

@@ -243,6 +243,15 @@ def test_a_model_of_dynamic_width_is_inspected_without_being_run(tmp_path: Path)
         calibrate(tmp_path, path, write_clean(tmp_path / "clean.npz"))
 
 
+@pytest.mark.parametrize("row", [3, 50])
+def test_a_clean_input_that_overflows_the_network_is_at_fault_and_not_an_operator(tmp_path: Path, row: int) -> None:
+    x = clean_inputs(60)
+    x[row] = 3e38
+    np.savez(tmp_path / "clean.npz", x=x)
+    with pytest.raises(ModelError, match=f"for 1 of the 60 clean inputs, the first of them number {row} "):
+        calibrate(tmp_path, write(tmp_path / "m.onnx", lambda _: None), tmp_path / "clean.npz")
+
+
 def test_more_classes_than_a_manifest_holds_are_refused_before_anything_is_learned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
