@@ -9,6 +9,9 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 from onnx_ir import external_data
+from onnx_ir.serde import SerdeError
+
+from mmguard.errors import NotOnnxError
 
 MAX_INSIDE = 2**30
 """Bytes of weights that a file holds in itself: an ONNX file cannot have 2 GB."""
@@ -48,9 +51,21 @@ def _in_order(graph: ir.Graph) -> bool:
 
 
 def write(model: ir.Model, path: Path, source: Path) -> None:
-    """Write a graph that was read from `source`. External weights keep their locations, relative to the new file."""
-    ir.save(model, path)
+    """Write a graph that was read from `source`. External weights keep their locations, relative to the new file.
+
+    Raises:
+        NotOnnxError: it holds what ONNX cannot, such as a name that is not UTF-8.
+    """
+    try:
+        ir.save(model, path)
+    except SerdeError as error:
+        raise NotOnnxError(f"{source} cannot be written again as ONNX: {innermost(error)}") from error
     _restore_maps(path, source)
+
+
+def innermost(error: BaseException) -> BaseException:
+    """What caused an error in the end."""
+    return innermost(error.__cause__) if error.__cause__ is not None else error
 
 
 def write_alone(model: ir.Model, path: Path, source: Path) -> None:

@@ -345,3 +345,11 @@ def test_a_model_with_any_field_changed_is_read_or_refused_by_an_error(tmp_path:
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
     with suppress(ModelError):
         inspect_model(tmp_path / "model.onnx")  # any other error fails the test
+
+
+def test_a_name_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    content = tiny_network().model().SerializeToString()
+    assert content.count(b"tiny") == 1
+    (tmp_path / "model.onnx").write_bytes(content.replace(b"tiny", b"\x80iny"))
+    found = inspect_model(tmp_path / "model.onnx")
+    assert any("cannot be written again as ONNX" in obstacle for obstacle in found.obstacles)
