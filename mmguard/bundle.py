@@ -240,7 +240,8 @@ def _folder(path: Path) -> tuple[int, ...]:
 def _read_bounded(path: Path) -> bytes:
     """The manifest's text."""
     if not (path / MANIFEST).is_file():
-        raise BundleError(f"{path} is not a guard bundle (no {MANIFEST}); `mmguard calibrate` writes one")
+        what = f"not a guard bundle (no {MANIFEST})" if path.exists() else "no such folder"
+        raise BundleError(f"{path}: {what}; `mmguard calibrate` writes a guard bundle")
     try:
         with (path / MANIFEST).open("rb") as file:
             text = file.read(MAX_MANIFEST_BYTES + 1)

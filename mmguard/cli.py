@@ -15,7 +15,8 @@ from cyclopts import App, CycloptsError, Parameter
 from mmguard import __version__
 from mmguard.audit import audit as audit_margins
 from mmguard.bundle import Bundle
-from mmguard.errors import AuditError, MissingExtraError, MmguardError, OptionError
+from mmguard.errors import AuditError, MmguardError, OptionError
+from mmguard.extras import missing
 from mmguard.guard import Guard, Policy
 from mmguard.guard.policy import Mode, OnError, OnFlag
 from mmguard.guard.scan import scan as scan_rows
@@ -430,7 +431,7 @@ def demo(*, out: Path = Path("mmguard-demo"), seed: int = 0) -> int:
     try:
         from mmguard.demo import run
     except ModuleNotFoundError as error:
-        raise MissingExtraError(f"the demo needs {error.name}: pip install 'mmguard[demo]'") from error
+        raise missing("the demo", error.name, "demo") from error
     return run(out, seed)
 
 

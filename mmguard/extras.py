@@ -5,6 +5,11 @@ from importlib.util import find_spec
 from mmguard.errors import MissingExtraError
 
 
+def missing(what: str, package: str | None, extra: str) -> MissingExtraError:
+    """The error that says which package something needs, and what installs it: mmguard is installed from its clone."""
+    return MissingExtraError(f"{what} needs {package}: in the clone of mmguard, run pip install '.[{extra}]'")
+
+
 def require_calibrate() -> None:
     """Refuse to go on where a package of the extra `calibrate` is missing.
 
@@ -17,4 +22,4 @@ def require_calibrate() -> None:
         except ModuleNotFoundError:
             found = None
         if found is None:
-            raise MissingExtraError(f"calibration needs {package}: pip install 'mmguard[calibrate]'")
+            raise missing("calibration", package, "calibrate")

@@ -127,8 +127,8 @@ def read_images(entries: Iterable[Entry], spec: InputSpec) -> Iterator[Picture]:
     """
     if spec.preprocessing is None:
         raise InputError(
-            "the bundle was calibrated on arrays, so it does not say how an image file becomes an input; "
-            "calibrate it on image files, or give the inputs as .npy or .npz"
+            "the bundle was not calibrated on images, so it does not say how an image file becomes an input; "
+            "calibrate it on image files, or give the inputs as .npy, .npz or .csv"
         )
     for entry in entries:
         yield _picture(entry, spec, spec.preprocessing)

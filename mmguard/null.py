@@ -1,6 +1,7 @@
 """The null distribution of a calibration: fitted to clean inputs, and doubted where they contradict it."""
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -78,10 +79,10 @@ def _chosen(gaussian: MmdfTest, scores: FloatArray) -> NullKind:
 
     n, theta = len(scores), gaussian.theta
     if n * theta < FEW:
-        logger.info(
-            "with %d clean inputs, no p-value is below that of an input's rank among them, which falls slowly above "
-            "the highest score (--null gaussian keeps the fit, but so few inputs cannot confirm its level)",
-            n,
+        logger.warning(
+            "warning: %d clean inputs are too few to confirm the fitted null, so only inputs that score well above all "
+            "of them are flagged, and more triggers may be missed; give %d or more, or keep the fit by --null gaussian",
+            *(n, math.ceil(FEW / theta)),
         )
         return "bounded"
     reached = int((gaussian.p_values(scores) <= theta).sum())

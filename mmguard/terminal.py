@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from mmguard.audit import Audit
+from mmguard.audit import LEVEL, Audit
 from mmguard.bundle import Bundle
 from mmguard.manifest import Manifest, NullSpec
 from mmguard.visible import visible
@@ -135,17 +135,17 @@ def describe_audit(audit: Audit, classes: Sequence[str]) -> str:
             *([f"  and {hidden} smaller ones"] if hidden else []),
             *_left_out(audit, classes),
             "p by scale: " + ", ".join(f"{name} {each.p_value:.2g}" for name, each in audit.scales.items()),
-            f"p {audit.p_value:.2g} that a class stands out so far at any scale without a backdoor: {verdict}",
+            f"{verdict}: p {audit.p_value:.2g} over all scales, where p ≤ {LEVEL} is taken for a backdoor",
         )
     )
 
 
 def describe_scan(summary: "Summary") -> str:
     """What a scan counted, and what chance would give, in one line."""
-    reasons = ", ".join(f"{count} {reason}" for reason, count in summary.reasons.items()) or "none"
+    reasons = ", ".join(f"{count} {reason}" for reason, count in summary.reasons.items())
     counts = [
-        f"{summary.inputs} inputs",
-        f"{summary.flagged} flagged ({reasons})",
+        f"{summary.inputs} input{'s' * (summary.inputs != 1)}",
+        f"{summary.flagged} flagged" + (f" ({reasons})" if reasons else ""),
         f"{summary.corrected} corrected",
         f"{summary.unreadable} unreadable",
         f"{summary.untested} untested",
@@ -156,7 +156,7 @@ def describe_scan(summary: "Summary") -> str:
         counts.append(f"{summary.first_frames} of several frames, of which the first was judged")
     verdict = "this bundle has no test, so nothing is flagged"
     if summary.limit is not None:
-        verdict = f"{summary.improbable} with p ≤ θ, of clean inputs at most {summary.limit} (99.9 %)"
+        verdict = f"{summary.improbable} with p ≤ θ, clean inputs give more than {summary.limit} once in 1000 scans"
     return f"{', '.join(counts)}; {verdict}"
 
 

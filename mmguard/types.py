@@ -155,7 +155,7 @@ class InputSpec:
     columns: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Decision:
     """What the guard says of a batch of N inputs.
 
@@ -180,6 +180,10 @@ class Decision:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        untested = int((self.reasons == Reason.UNTESTED).sum())
+        return f"Decision({len(self)} inputs, {int(self.flagged.sum())} flagged, {untested} untested)"
 
     def to_dict(self) -> dict[str, list[Any]]:
         """The decision in plain Python, which `json.dumps` takes: by attribute, a list with one entry for each input.

@@ -22,14 +22,22 @@ sys.meta_path.insert(0, Hidden())
 @pytest.mark.parametrize(
     ("hidden", "words", "message"),
     [
-        ("torch", "['calibrate', 'model.onnx', 'clean']", "calibration needs torch: pip install 'mmguard[calibrate]'"),
+        (
+            "torch",
+            "['calibrate', 'model.onnx', 'clean']",
+            "calibration needs torch: in the clone of mmguard, run pip install '.[calibrate]'",
+        ),
         (
             "jinja2",
             "['calibrate', 'model.onnx', 'clean']",
-            "calibration needs jinja2: pip install 'mmguard[calibrate]'",
+            "calibration needs jinja2: in the clone of mmguard, run pip install '.[calibrate]'",
         ),
-        ("uvicorn", "['serve', 'a.mmguard']", "serving needs uvicorn: pip install 'mmguard[serve]'"),
-        ("sklearn", "['demo']", "the demo needs sklearn: pip install 'mmguard[demo]'"),
+        (
+            "uvicorn",
+            "['serve', 'a.mmguard']",
+            "serving needs uvicorn: in the clone of mmguard, run pip install '.[serve]'",
+        ),
+        ("sklearn", "['demo']", "the demo needs sklearn: in the clone of mmguard, run pip install '.[demo]'"),
     ],
 )
 def test_a_missing_extra_is_named_with_what_installs_it(hidden: str, words: str, message: str) -> None:

@@ -314,7 +314,7 @@ def test_an_image_that_does_not_fit_the_model_is_an_error(
 
 
 def test_a_bundle_of_arrays_does_not_say_how_an_image_is_read(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="calibrated on arrays"):
+    with pytest.raises(InputError, match="not calibrated on images"):
         pictures(save(tmp_path / "a.png"), spec=spec_of(3, 6, 8))
 
 

@@ -58,7 +58,8 @@ def test_a_kind_that_is_asked_for_is_kept() -> None:
 def test_few_inputs_bound_the_fit_by_their_ranks(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     assert kind_of(clean_logits(199, 5, 0)) == "bounded"
-    assert "with 199 clean inputs, no p-value is below that of an input's rank among them" in caplog.text
+    assert "199 clean inputs are too few to confirm the fitted null" in caplog.text
+    assert "give 200 or more" in caplog.text
     assert kind_of(clean_logits(200, 5, 0)) == "gaussian"
     assert kind_of(clean_logits(30, 5, 0), "gaussian") == "gaussian"
 

@@ -233,7 +233,7 @@ def test_a_bundle_of_arrays_takes_its_box_from_them_and_refuses_images(tmp_path:
     np.testing.assert_array_equal(spec.low, x.min(axis=(0, 2, 3))[:, None, None])
     np.testing.assert_array_equal(spec.high, x.max(axis=(0, 2, 3))[:, None, None])
     folder = write_class_folders(tmp_path / "suspect", CLASSES, n=4)
-    with Guard(path, registry=None) as guard, pytest.raises(InputError, match=r"calibrated on arrays.*image"):
+    with Guard(path, registry=None) as guard, pytest.raises(InputError, match=r"not calibrated on images.*image file"):
         list(scan(guard, folder))
 
 

@@ -131,7 +131,9 @@ def test_three_numbers_for_one_channel_are_refused(tmp_path: Path, preprocessing
 
 def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx_ir", None)
-    with pytest.raises(MissingExtraError, match=r"calibration needs onnx_ir: pip install 'mmguard\[calibrate\]'"):
+    with pytest.raises(
+        MissingExtraError, match=r"calibration needs onnx_ir: in the clone of mmguard, run pip install '.\[calibrate\]'"
+    ):
         calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"))
 
 

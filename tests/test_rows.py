@@ -248,7 +248,7 @@ def test_bad_rows_are_named_and_counted(capsys: pytest.CaptureFixture[str], tmp_
     rows = [json.loads(line) for line in out.splitlines()]
     assert [row["input"] for row in rows] == ["0", "1", "2", "3", "4"]
     assert rows[3].keys() == {"input", "error"}
-    assert "4 inputs, 0 flagged (none), 0 corrected, 1 unreadable, 0 untested;" in err
+    assert "4 inputs, 0 flagged, 0 corrected, 1 unreadable, 0 untested;" in err
 
 
 def test_a_scans_last_word_counts_what_was_not_judged_and_names_what_was_passed_over() -> None:
@@ -257,11 +257,11 @@ def test_a_scans_last_word_counts_what_was_not_judged_and_names_what_was_passed_
     named = ", ".join(["Thumbs.db", *(f"{i}/.DS\ufffd_Store" for i in range(4))]) + " and 2 more"
     assert describe_scan(summary) == (
         f"9 inputs, 2 flagged (2 both), 1 corrected, 3 unreadable, 4 untested, 7 passed over ({named}), "
-        "5 of several frames, of which the first was judged; 2 with p ≤ θ, of clean inputs at most 1 (99.9 %)"
+        "5 of several frames, of which the first was judged; "
+        "2 with p ≤ θ, clean inputs give more than 1 once in 1000 scans"
     )
     assert describe_scan(Summary(9, 0, 0, 0, 0, (), 0, {}, 0, None)) == (
-        "9 inputs, 0 flagged (none), 0 corrected, 0 unreadable, 0 untested; "
-        "this bundle has no test, so nothing is flagged"
+        "9 inputs, 0 flagged, 0 corrected, 0 unreadable, 0 untested; this bundle has no test, so nothing is flagged"
     )
 
 

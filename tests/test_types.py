@@ -16,6 +16,7 @@ def test_a_decision_is_written_as_json_and_reads_the_same() -> None:
         p_values=np.array([0.5, 1e-9, np.nan]),
         margin_gaps=np.array([-0.25, 30.0, np.nan]),
     )
+    assert repr(decision) == "Decision(3 inputs, 1 flagged, 1 untested)"
     assert json.loads(json.dumps(decision.to_dict(), allow_nan=False)) == {
         "labels": [1, -1, 2],
         "original_labels": [1, 0, 2],

@@ -114,7 +114,8 @@ def _image_items(inputs: Path, spec: InputSpec) -> Iterator[Item]:
     folder = inputs.is_dir()
     entries = list_files(inputs, hidden=True) if folder else [Entry(inputs)]
     if not entries or not (folder or os.path.lexists(inputs)):
-        raise InputError(f"{shown(inputs)}: nothing to scan; expected a folder of images, an image, or an array")
+        what = "an empty folder" if folder else "no such file or folder"
+        raise InputError(f"{shown(inputs)}: {what}, so nothing to scan; expected images, an .npy, an .npz or a .csv")
     root = inputs if folder else inputs.parent
     for picture in read_images(entries, spec):
         name = _utf8(picture.path.relative_to(root).as_posix())

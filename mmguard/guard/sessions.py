@@ -98,7 +98,7 @@ def open_session(path: Path, providers: Sequence[str], threads: int) -> ort.Infe
     if session.get_providers()[0] != providers[0]:
         raise ProviderError(
             f"{providers[0]} was asked for, ONNX Runtime gives {session.get_providers()}: it needs a GPU with its "
-            "driver, and onnxruntime-gpu with CUDA and cuDNN (`pip install mmguard[cuda]`); or ask for the CPU"
+            "driver, and onnxruntime-gpu with CUDA and cuDNN (mmguard's extra cuda brings them); or ask for the CPU"
         )
     return session
 

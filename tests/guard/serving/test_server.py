@@ -105,5 +105,5 @@ def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch, p
     for name in [name for name in sys.modules if name in hidden or name.startswith(f"{package}.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'mmguard\[serve\]'"):
+    with pytest.raises(MissingExtraError, match=r"in the clone of mmguard, run pip install '.\[serve\]'"):
         __import__("mmguard.guard.serving.server")
