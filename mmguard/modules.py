@@ -132,7 +132,7 @@ def clipped_module(bundle: str | Path) -> "nn.Module":
 def _write_clean(path: Path, clean: Any) -> Path:
     x, y = _gathered(clean)
     if not len(x):
-        raise CleanSetError("the clean inputs are none; give some 50 of each class")
+        raise CleanSetError("there are no clean inputs; give some 50 of each class")
     arrays: dict[str, Any] = {"x": x} if y is None else {"x": x, "y": y}
     np.savez(path, **arrays)
     return path

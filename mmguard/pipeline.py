@@ -94,7 +94,7 @@ def calibrate_model(
         seed: seeds all randomness.
         device: torch device of the calibration, `cpu` or `cuda`.
         skip_bad: leave out files that cannot be decoded, and rows of arrays that are not finite.
-        resume: go on from the checkpoint of an earlier call with the same arguments; where there is none, begin. Else
+        resume: go on from the checkpoint of an earlier call with the same arguments; without one, start anew. Else
             an existing checkpoint is overwritten.
         audit: whether the largest margins of both networks are searched, which the audit judges. That takes longer the
             more classes there are; without it the bundle says nothing of whether the model is backdoored.

@@ -65,7 +65,7 @@ def test_paths_stay_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("clean", "message"),
     [
-        ([], "the clean inputs are none"),
+        ([], "there are no clean inputs"),
         ([X[:2], (X[:2], labels()[:2])], "some batches .* have labels and others have none"),
         ([X[:2], X[:2, :, :4]], "do not fit together"),
         ([(X, labels(), X)], "got 3 parts"),

@@ -31,7 +31,7 @@ def declared_input(
             and as they are for a model that takes uint8.
 
     Raises:
-        InputError: the model takes no images, or the preprocessing is none for it.
+        InputError: the model takes no images, or the preprocessing does not fit it.
         OptionError: numbers of more channels than it has, or a scale or mean for a model of uint8.
     """
     if preprocessing is None and images:

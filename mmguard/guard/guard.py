@@ -64,7 +64,7 @@ class Guard:
         BundleError: no bundle there, a schema that is unknown, a file that was changed, or networks that are not of the
             manifest's names, dtypes and widths.
         ProviderError: the provider cannot be had.
-        OptionError: the policy is none.
+        OptionError: the policy is not a `Policy`.
     """
 
     def __init__(

@@ -101,7 +101,7 @@ def _described(arguments: Any, form: str) -> dict[str, tuple[str, Shape]]:
     try:
         return {each.name: (each.type, each.shape) for each in arguments()}
     except UnicodeDecodeError as error:
-        raise _mismatch(form, f"a name that is no text: {error}") from error
+        raise _mismatch(form, f"a name that is not text: {error}") from error
 
 
 def _named(given: dict[str, Any]) -> str:

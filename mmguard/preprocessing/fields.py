@@ -9,7 +9,7 @@ def length(field: str, value: object) -> int:
     """A positive number of pixels.
 
     Raises:
-        OptionError: the value is none.
+        OptionError: the value is not one.
     """
     if type(value) is not int or not 0 < value < 2**16:
         raise OptionError(f"{field} must be a positive number of pixels, got {value!r}")
@@ -20,7 +20,7 @@ def number(field: str, value: object) -> float:
     """A finite number.
 
     Raises:
-        OptionError: the value is none.
+        OptionError: the value is not one.
     """
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
         raise OptionError(f"{field} must be a number, got {value!r}")
@@ -31,7 +31,7 @@ def share(field: str, value: object) -> float:
     """A number above 0 and at most 1.
 
     Raises:
-        OptionError: the value is none.
+        OptionError: the value is not one.
     """
     if not 0 < (found := number(field, value)) <= 1:
         raise OptionError(f"{field} must be above 0 and at most 1, got {value!r}")

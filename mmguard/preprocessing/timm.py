@@ -63,7 +63,7 @@ def _input_size(config: Mapping[str, Any]) -> tuple[int, ...]:
 def _interpolation(config: Mapping[str, Any]) -> str:
     name = config.get("interpolation") or "bicubic"
     if name not in PREPROCESSING_CHOICES["interpolation"]:
-        raise OptionError(f"interpolation {name!r} is none of {', '.join(PREPROCESSING_CHOICES['interpolation'])}")
+        raise OptionError(f"interpolation {name!r} is not one of {', '.join(PREPROCESSING_CHOICES['interpolation'])}")
     return str(name)
 
 

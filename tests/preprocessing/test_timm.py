@@ -75,7 +75,7 @@ def column(numbers: tuple[float, ...]) -> Any:
         ({"input_size": [3, 224, 192]}, "'center' of an input_size of 224 x 192, which is not square"),
         ({"crop_mode": "border"}, "crop_mode 'border' is not known"),
         ({"crop_pct": 1.2}, "crop_pct must be above 0 and at most 1"),
-        ({"interpolation": "random"}, "interpolation 'random' is none of nearest"),
+        ({"interpolation": "random"}, "interpolation 'random' is not one of nearest"),
         ({"mean": [1, 2]}, "mean must be one number or three"),
         ({"std": [0, 0, 0]}, "std and scale must be positive"),
         ({"crop_border_pixels": 4}, "crop_border_pixels: what timm would do by it is not known"),
