@@ -217,3 +217,12 @@ def test_a_decision_is_distrusted_only_where_every_gap_is_above_its_mean() -> No
     original, clipped = np.array([[4.0, 0.0]] * 3), np.array([[4.0, 0.0], [5.0, 0.0], [3.0, 0.0]])
     gaps = tuple(Criterion(Gap((0.0, 0.0), 0.0), GaussianNull(mean, 1, 100)) for mean in (-2.0, 0.0))
     np.testing.assert_array_equal(MmdfTest(gaps, 0.005, 0)(original, clipped).distrusted, [False, False, True])
+
+
+def test_every_disagreement_flags_by_the_papers_rule_and_a_level_is_reached_by_its_equal() -> None:
+    original, clipped = np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([[0.0, 1.0], [2.0, 0.0]])
+    test = MmdfTest((PLAIN,), 0.25, 1.0, "empirical", (9.0, 9.0, 9.0))
+    verdicts = test(original, clipped)
+    np.testing.assert_array_equal(verdicts.p_values, [1.0, 1.0])
+    np.testing.assert_array_equal(verdicts.disagreement, [True, False])
+    assert test(original, original - np.array([20.0, 0.0])).confidence.all(), "p is theta itself"

@@ -114,7 +114,7 @@ def _refusal(name: str, change: str) -> str:
     return (
         f"the answer to an input depends on what else is in its batch: {name!r} of one input {change} in "
         "another batch. A mean, a softmax or a normalisation over the batch's axis does that; export the model in "
-        "evaluation mode, with none over axis 0"
+        "evaluation mode, without such a layer over axis 0"
     )
 
 
