@@ -93,3 +93,10 @@ def test_the_level_is_kept_where_the_fit_alone_exceeds_it() -> None:
             of_kind.append(float((null.test()(*unseen).p_values <= THETA).mean()))
     assert np.mean(rates["gaussian"]) > 2 * THETA
     assert 0.5 * THETA < np.mean(rates["auto"]) < 1.2 * THETA
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, THETA), (1.0, 1.0), (0.0, 0.0)])
+def test_a_disagreement_has_the_level_of_the_settings_or_theta(given: float | None, kept: float) -> None:
+    calibration, parts = learned(*clean_logits(400, 5, 0)), parts_of(400, 5, 0)
+    null, _ = fit_null(calibration, replace(SETTINGS, disagreement_theta=given), parts)
+    assert (null.theta, null.disagreement_theta) == (THETA, kept)
