@@ -7,6 +7,7 @@ import pytest
 
 from mmguard.calibrate import Null, parts_of
 from mmguard.calibrate.settings import DEFAULT
+from mmguard.errors import OptionError
 from mmguard.null import fit_null
 from mmguard.types import Calibration, FloatArray
 from tests.test_mmdf import clean_logits
@@ -100,3 +101,12 @@ def test_a_disagreement_has_the_level_of_the_settings_or_theta(given: float | No
     calibration, parts = learned(*clean_logits(400, 5, 0)), parts_of(400, 5, 0)
     null, _ = fit_null(calibration, replace(SETTINGS, disagreement_theta=given), parts)
     assert (null.theta, null.disagreement_theta) == (THETA, kept)
+
+
+def test_inputs_that_bounds_leave_as_they_are_make_a_null_unless_all_are() -> None:
+    original, clipped = clean_logits(400, 5, 0)
+    clipped[:300] = original[:300]
+    null, _ = fit_null(learned(original, clipped), SETTINGS, parts_of(400, 5, 0))
+    assert null.n == 400
+    with pytest.raises(OptionError, match="the bounds clip nothing"):
+        fit_null(learned(original, original), SETTINGS, parts_of(400, 5, 0))
