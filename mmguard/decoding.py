@@ -12,8 +12,8 @@ import numpy.typing as npt
 T = TypeVar("T")
 
 MAX_VALUES = 2**20
-"""JSON values in one text: each takes some 100 bytes once it is read."""
-MAX_CONTAINERS = 2**17
+"""JSON values and keys in one text: each takes some 100 bytes once it is read."""
+MAX_CONTAINERS = 2**16
 """Lists and objects in one text: Python's garbage collector goes through all of them again and again."""
 MAX_OBJECTS = 10_000
 """Objects in one list, or in one object."""
@@ -28,8 +28,8 @@ def read_json(text: bytes) -> Any:
         ValueError: it is not that.
     """
     containers = text.count(b"[") + text.count(b"{")
-    if containers > MAX_CONTAINERS or containers + text.count(b",") > MAX_VALUES:
-        raise ValueError(f"it holds more than {MAX_VALUES} values, or {MAX_CONTAINERS} lists and objects")
+    if containers > MAX_CONTAINERS or containers + text.count(b",") + text.count(b":") > MAX_VALUES:
+        raise ValueError(f"it holds more than {MAX_VALUES} values and keys, or {MAX_CONTAINERS} lists and objects")
     try:
         return msgspec.json.decode(text)
     except RecursionError as error:

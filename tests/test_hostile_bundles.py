@@ -143,11 +143,11 @@ def test_the_largest_texts_that_are_no_manifest_take_a_second_and_200_mib_at_mos
 
 @pytest.mark.heavy
 def test_the_most_files_and_versions_that_are_read_take_a_second_and_200_mib_at_most(victim: Victim) -> None:
-    files = {f"{i}": {"size": 1, "sha256": "0" * 64} for i in range(130_000)}
+    files = {f"{i}": {"size": 1, "sha256": "0" * 64} for i in range(MAX_CONTAINERS - 500)}
     read(victim, Change(manifest=stuffed(victim, "files", json.dumps(files))))
     paths = {"/".join(["x" * 30] * 15 + [str(i)]): {"size": 1, "sha256": "0" * 64} for i in range(9_900)}
     read(victim, Change(manifest=stuffed(victim, "files", json.dumps(victim.raw["files"] | paths))))
-    versions = {f"{i}": "1" for i in range(MAX_VALUES - 1000)}
+    versions = {f"{i}": "1" for i in range(MAX_VALUES // 2 - 1000)}
     text = stuffed(victim, "versions", json.dumps(versions))
     victim.apply(Change(manifest=text))
     with bounded():
