@@ -80,7 +80,7 @@ def _chosen(gaussian: MmdfTest, scores: FloatArray) -> NullKind:
     n, theta = len(scores), gaussian.theta
     if n * theta < FEW:
         logger.warning(
-            "warning: %d clean inputs are too few to confirm the fitted null, so only inputs that score well above all "
+            "warning: %d clean inputs are too few to confirm the fitted null, so only inputs that score above all "
             "of them are flagged, and more triggers may be missed; give %d or more, or keep the fit by --null gaussian",
             *(n, math.ceil(FEW / theta)),
         )
