@@ -125,7 +125,7 @@ def alerts(manifest: Manifest, rate: FalsePositives | None) -> tuple[Alert, ...]
             "inputs are no longer like D, by a rule of thumb: calibrate again",
         ),
         Alert(
-            "mmguard_errors_total, mmguard_degraded_total",
+            "mmguard_errors_total, mmguard_untested_total",
             "any rise",
             "inputs failed, or were answered without a test",
         ),

@@ -155,7 +155,7 @@ def test_alerts_are_at_numbers_that_clean_inputs_exceed_once_in_a_thousand_times
     flags = betabinom(volume, 0.005 * manifest.null.n, 0.995 * manifest.null.n)
     limit = next(count for count in range(volume) if flags.sf(count) <= 0.001)
     assert f"{limit} of {said}" in text
-    for counter in ("detections_total", "detections_by_label_total", "null_drift", "errors_total", "degraded_total"):
+    for counter in ("detections_total", "detections_by_label_total", "null_drift", "errors_total", "untested_total"):
         assert f"mmguard_{counter}" in text
 
 
