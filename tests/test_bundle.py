@@ -442,8 +442,9 @@ def test_a_destination_that_can_be_no_bundle_is_refused(out: str) -> None:
 def test_the_longest_name_that_is_taken_can_be_written(tmp_path: Path) -> None:
     for out in (tmp_path / ("x" * 200), tmp_path / ("é" * 100)):
         check_destination(out)
-        with beside(out), beside(checkpoint_path(out)):
-            pass
+        with beside(out) as folder, beside(checkpoint_path(out)) as kept:
+            assert folder.is_dir()
+            assert kept.is_dir()
 
 
 def test_a_full_disk_is_said_with_the_bundle_s_name(tmp_path: Path) -> None:

@@ -34,10 +34,22 @@ def answer_of(x: Array) -> NetworkOutput:
     return NetworkOutput({"logits": logits}, logits)
 
 
+def clipped_after(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> Event:
+    """Have the clipped network wait for an event before it reads its input."""
+    event, clipped = Event(), guard.networks.clipped
+
+    def after(x: Array) -> NetworkOutput:
+        assert event.wait(DEADLINE)
+        return clipped(x)
+
+    monkeypatch.setattr(guard.networks, "clipped", after)
+    return event
+
+
 def test_a_predictor_that_writes_to_its_input_changes_no_verdict_and_no_array_of_the_caller(
     guard: Guard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected, written, clipped = guard(X), Event(), guard.networks.clipped
+    expected, written = guard(X), clipped_after(guard, monkeypatch)
 
     def predict(x: Array) -> NetworkOutput:
         output = answer_of(x)
@@ -45,11 +57,6 @@ def test_a_predictor_that_writes_to_its_input_changes_no_verdict_and_no_array_of
         written.set()
         return output
 
-    def after(x: Array) -> NetworkOutput:
-        assert written.wait(DEADLINE)
-        return clipped(x)
-
-    monkeypatch.setattr(guard.networks, "clipped", after)
     given = X.copy()
     decision = guard.infer(given, predict).decision
     np.testing.assert_allclose(decision.p_values, expected.p_values, rtol=1e-5)
@@ -60,7 +67,7 @@ def test_a_predictor_that_writes_to_its_input_changes_no_verdict_and_no_array_of
 def test_a_predictor_that_holds_the_caller_s_array_changes_no_verdict_either(
     guard: Guard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected, written, clipped, given = guard(X), Event(), guard.networks.clipped, X.copy()
+    expected, written, given = guard(X), clipped_after(guard, monkeypatch), X.copy()
 
     def predict(x: Array) -> NetworkOutput:
         output = answer_of(x)
@@ -68,11 +75,6 @@ def test_a_predictor_that_holds_the_caller_s_array_changes_no_verdict_either(
         written.set()
         return output
 
-    def after(x: Array) -> NetworkOutput:
-        assert written.wait(DEADLINE)
-        return clipped(x)
-
-    monkeypatch.setattr(guard.networks, "clipped", after)
     np.testing.assert_allclose(guard.infer(given, predict).decision.p_values, expected.p_values, rtol=1e-5)
 
 
