@@ -24,10 +24,7 @@ class Limit:
 
 def own_limits(manifest: Manifest, margins: Margins | None, rate: FalsePositives | None) -> tuple[Limit, ...]:
     """Those that hold because of what is in this bundle."""
-    tested = (
-        (*_of_null(manifest, rate), *_of_level(manifest, rate), *_of_disagreement(manifest)) if rate else (NO_TEST,)
-    )
-    return (*tested, *_of_clean_set(manifest), *_of_margins(manifest, margins))
+    return (*_of_test(manifest, rate), *_of_clean_set(manifest), *_of_margins(manifest, margins))
 
 
 def general_limits(manifest: Manifest) -> tuple[Limit, ...]:
