@@ -22,9 +22,9 @@ from benchmarks.environment import environment
 from benchmarks.guarded import bundle_of, decide
 from benchmarks.record import RESULTS, Record, write_json
 from mmguard import Bundle, Guard
-from mmguard.calibrate import DifferentiableGraph
-from mmguard.calibrate.objective import class_margins
-from mmguard.exporter import read_classifier
+from mmguard.calibrate.graph.differentiable import DifferentiableGraph
+from mmguard.calibrate.learning.objective import class_margins
+from mmguard.exporter.classifier import read_classifier
 
 FOLDER = RESULTS / "adaptive"
 TARGET = 0

@@ -17,11 +17,13 @@ from benchmarks.cells import Bed, Cell, grid, run_command
 from benchmarks.cifar import Images
 from benchmarks.record import RESULTS, Record
 from benchmarks.suspect import Suspect
-from mmguard.audit import Audit, audit
-from mmguard.calibrate import DifferentiableGraph, maximum_margins
-from mmguard.exporter import read_classifier
-from mmguard.preprocessing import pixel_box
-from mmguard.types import FloatArray, Preprocessing
+from mmguard.calibrate.audit.search import maximum_margins
+from mmguard.calibrate.graph.differentiable import DifferentiableGraph
+from mmguard.detection.audit import Audit, audit
+from mmguard.exporter.classifier import read_classifier
+from mmguard.inputs.preprocessing import pixel_box
+from mmguard.inputs.spec import Preprocessing
+from mmguard.types import FloatArray
 
 FOLDER = RESULTS / "audit"
 METHOD = "MM-BD"

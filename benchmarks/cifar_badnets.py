@@ -27,7 +27,8 @@ from benchmarks.guarded import BATCH, bundle_of, decide, inputs, joined
 from benchmarks.metrics import auroc, flag_rates
 from benchmarks.record import RESULTS, write_json
 from mmguard import Bundle, Decision, Guard
-from mmguard.stats import GaussianNull, margin
+from mmguard.detection.margins import margin
+from mmguard.detection.null import GaussianNull
 
 logger = logging.getLogger("benchmarks.cifar_badnets")
 

@@ -18,13 +18,12 @@ from benchmarks import cifar
 from benchmarks.cifar import Images
 from benchmarks.suspect import CleanSet, Suspect
 from mmguard import Bundle, Decision, Guard
-from mmguard.calibrate.settings import Settings, find_preset
 from mmguard.errors import BundleError
-from mmguard.preprocessing import normalise
+from mmguard.inputs.preprocessing import normalise
+from mmguard.settings.presets import find_preset
+from mmguard.settings.settings import Settings
 
 BATCH = 100
-SOURCES = ("*.py", "calibrate/**/*.py", "exporter/**/*.py")
-"""Of mmguard: what the content of a bundle depends on."""
 
 
 def bundle_of(suspect: Suspect, clean: CleanSet, preset: str, rounds: int | None, seed: int) -> Bundle:
@@ -69,7 +68,7 @@ def calibrated(
 def source_digest() -> str:
     """Eight hexadecimal digits that change with the code that makes bundles."""
     package = Path(mmguard.__file__).parent
-    paths = sorted(path for pattern in SOURCES for path in package.glob(pattern))
+    paths = sorted(path for path in package.rglob("*") if path.is_file() and path.suffix not in (".pyc", ".pyo"))
     content = b"".join(path.relative_to(package).as_posix().encode() + path.read_bytes() for path in paths)
     return sha256(content).hexdigest()[:8]
 

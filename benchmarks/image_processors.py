@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmguard.preprocessing import prepare
-from mmguard.preprocessing.huggingface import from_preprocessor_config
+from mmguard.inputs.preprocessing import prepare
+from mmguard.inputs.preprocessing.huggingface import from_preprocessor_config
 
 Config = dict[str, Any]
 Array = NDArray[np.float32]

@@ -22,11 +22,13 @@ from benchmarks.guarded import write_clean
 from benchmarks.record import RESULTS, Record, write_json
 from benchmarks.suspect import Suspect
 from mmguard import Bundle
-from mmguard.calibrate import DifferentiableGraph, Round
-from mmguard.calibrate.search import Box, MarginSearch
-from mmguard.calibrate.settings import PRESETS, Settings, find_preset
-from mmguard.exporter import read_classifier
-from mmguard.preprocessing import preprocessing_from
+from mmguard.calibrate.graph.differentiable import DifferentiableGraph
+from mmguard.calibrate.learning.calibrator import Round
+from mmguard.calibrate.learning.margin_search import Box, MarginSearch
+from mmguard.exporter.classifier import read_classifier
+from mmguard.inputs.preprocessing import preprocessing_from
+from mmguard.settings.presets import PRESETS, find_preset
+from mmguard.settings.settings import Settings
 
 FOLDER = RESULTS / "objective"
 WEIGHT = 0.1

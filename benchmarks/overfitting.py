@@ -29,7 +29,7 @@ from benchmarks.guarded import write_clean
 from benchmarks.overfitting_grid import PER_CLASS, Cell, cells, small_cells
 from benchmarks.record import RESULTS, Record, write_json
 from benchmarks.suspect import CleanSet, Suspect
-from mmguard.preprocessing import preprocessing_from
+from mmguard.inputs.preprocessing import preprocessing_from
 
 logger = logging.getLogger("benchmarks.overfitting")
 

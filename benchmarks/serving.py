@@ -25,7 +25,7 @@ import urllib3
 
 from benchmarks.environment import environment
 from benchmarks.record import RESULTS, Record, write_json
-from mmguard.bundle import Bundle
+from mmguard.bundle.bundle import Bundle
 from mmguard.guard.serving.body import MAX_JSON_BYTES, MAX_REQUEST_BYTES
 from mmguard.guard.serving.tensors import HEADER_LENGTH, INPUTS
 

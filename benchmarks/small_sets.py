@@ -18,9 +18,9 @@ import numpy as np
 from benchmarks.clean_shapes import SHAPES, Shape
 from benchmarks.environment import environment
 from benchmarks.record import RESULTS, write_json
-from mmguard.calibrate import parts_of
-from mmguard.calibrate.settings import DEFAULT
-from mmguard.null import fit_null
+from mmguard.calibrate.learning.cross_fit import parts_of
+from mmguard.pipeline.null_fit import fit_null
+from mmguard.settings.presets import DEFAULT
 from mmguard.types import Calibration
 
 PATH = RESULTS / "small-sets.json"

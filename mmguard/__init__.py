@@ -1,10 +1,9 @@
 """mmguard: inference-time guard for deployed classifiers against backdoor triggers."""
 
 from mmguard import errors
-from mmguard.bundle import Bundle
+from mmguard.bundle.bundle import Bundle
 from mmguard.guard import Guard, Policy, wrap
-from mmguard.modules import clipped_module
-from mmguard.pipeline import calibrate_model
+from mmguard.pipeline.api import calibrate_model, clipped_module, inspect_model
 from mmguard.types import Decision, Reason
 
 __version__ = "0.1.0"
@@ -19,5 +18,6 @@ __all__ = [
     "calibrate_model",
     "clipped_module",
     "errors",
+    "inspect_model",
     "wrap",
 ]

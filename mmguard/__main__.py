@@ -1,5 +1,5 @@
 """`python -m mmguard`: the same as the `mmguard` command."""
 
-from mmguard.cli import main
+from mmguard.cli.main import main
 
 main()

@@ -1,6 +1,7 @@
 """Every error that mmguard raises on purpose. Each message says what was expected, what came and what to do."""
 
 from collections.abc import Iterable
+from typing import Self
 
 
 class MmguardError(Exception):
@@ -125,6 +126,17 @@ class OptionError(MmguardError, ValueError):
 
 class MissingExtraError(MmguardError):
     """A part of mmguard needs packages of an extra that is not installed."""
+
+    @classmethod
+    def of(cls, what: str, package: str | None, extra: str) -> Self:
+        """The error that names a missing package, and the command that installs it from mmguard's clone.
+
+        Args:
+            what: what needs the package, such as `calibration`.
+            package: name of the missing package.
+            extra: the extra that installs it.
+        """
+        return cls(f"{what} needs {package}: in the clone of mmguard, run pip install '.[{extra}]'")
 
 
 class RequestTooLargeError(InputError):

@@ -15,15 +15,18 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from mmguard.bundle import BOUNDS, MANIFEST, PROBES, PROVENANCE, staged, write, write_tensors
-from mmguard.manifest import CalibrationFigures, CriterionSpec, Manifest, NullSpec, OutputSpec
-from mmguard.mmdf import Criterion
-from mmguard.types import ClipSite, InputSpec
+from mmguard.bundle.contents import BOUNDS, MANIFEST, PROBES, PROVENANCE
+from mmguard.bundle.manifest import CalibrationFigures, CriterionSpec, Manifest, NullSpec, OutputSpec
+from mmguard.bundle.tensors import write_tensors
+from mmguard.bundle.write import staged, write
+from mmguard.detection.mmdf import Criterion
+from mmguard.inputs.spec import InputSpec
+from mmguard.types import ClipSite
 
 Array = npt.NDArray[np.float32]
 
 
-class Tail(StrEnum):
+class Head(StrEnum):
     """What the tiny network does to its logits before it returns them."""
 
     NONE = "none"
@@ -37,7 +40,7 @@ TARGET = 2
 TRIGGER_CHANNEL = 3
 CHESSBOARD = np.indices((3, 3)).sum(axis=0) % 2
 SITES = (ClipSite("relu1", "Relu", 1, 4), ClipSite("relu2", "Relu", 1, 6))
-OUTPUT = {Tail.NONE: "logits", Tail.SOFTMAX: "probabilities", Tail.LOG_SOFTMAX: "log_probabilities"}
+OUTPUT = {Head.NONE: "logits", Head.SOFTMAX: "probabilities", Head.LOG_SOFTMAX: "log_probabilities"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class TinyNetwork:
     """The weights, and what their ONNX forms have in common."""
 
     weights: Mapping[str, Array]
-    tail: Tail
+    head: Head
     batch: int | None
 
     def model(self, bounds: Mapping[str, Array] | None = None, *, logits: str | None = None) -> onnx.ModelProto:
@@ -63,9 +66,9 @@ class TinyNetwork:
         nodes.append(helper.make_node("GlobalAveragePool", [value], ["pooled"]))
         nodes.append(helper.make_node("Flatten", ["pooled"], ["features"]))
         nodes.append(helper.make_node("Gemm", ["features", "fc.weight", "fc.bias"], ["logits"], transB=1))
-        if self.tail is not Tail.NONE:
-            nodes.append(helper.make_node(self.tail, ["logits"], [OUTPUT[self.tail]], axis=1))
-        outputs = [OUTPUT[self.tail]]
+        if self.head is not Head.NONE:
+            nodes.append(helper.make_node(self.head, ["logits"], [OUTPUT[self.head]], axis=1))
+        outputs = [OUTPUT[self.head]]
         if logits is not None:
             nodes.append(helper.make_node("Identity", ["logits"], [logits]))
             outputs.append(logits)
@@ -80,7 +83,7 @@ class TinyNetwork:
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def tiny_network(seed: int = 0, tail: Tail = Tail.NONE, batch: int | None = None) -> TinyNetwork:
+def tiny_network(seed: int = 0, head: Head = Head.NONE, batch: int | None = None) -> TinyNetwork:
     """Random weights, and the backdoor."""
     rng = np.random.default_rng(seed)
     weights = {
@@ -97,7 +100,7 @@ def tiny_network(seed: int = 0, tail: Tail = Tail.NONE, batch: int | None = None
     weights["conv2.weight"][5] = 0
     weights["conv2.weight"][5, TRIGGER_CHANNEL] = 0.5
     weights["conv2.bias"][5] = 0
-    network = TinyNetwork({name: array.astype(np.float32) for name, array in weights.items()}, tail, batch)
+    network = TinyNetwork({name: array.astype(np.float32) for name, array in weights.items()}, head, batch)
     network = _standardised(network)
     network.weights["fc.weight"][:, 5] = (-1, -1, 6)
     return network
@@ -105,7 +108,7 @@ def tiny_network(seed: int = 0, tail: Tail = Tail.NONE, batch: int | None = None
 
 def _standardised(network: TinyNetwork) -> TinyNetwork:
     """Logits of mean 0 and of standard deviation 2 on clean inputs, so that every class is decided now and then."""
-    logits = run_model(replace(network, tail=Tail.NONE, batch=None).model(), clean_inputs(200))
+    logits = run_model(replace(network, head=Head.NONE, batch=None).model(), clean_inputs(200))
     factor = 2 / logits.std(axis=0)
     weights = dict(network.weights)
     weights["fc.weight"] = weights["fc.weight"] * factor[:, None]
@@ -156,7 +159,7 @@ def write_tiny_bundle(
     name: str = "tiny",
     *,
     seed: int = 0,
-    tail: Tail = Tail.NONE,
+    head: Head = Head.NONE,
     theta: float = 0.005,
     disagreement_theta: float = 0.05,
     broken: bool = False,
@@ -164,14 +167,14 @@ def write_tiny_bundle(
     """Write a complete bundle for inputs (N, 3, 8, 8) in [0, 1] and the classes `CLASSES`.
 
     Args:
-        out: folder to write. name: the bundle's name. seed: of the network. tail: what ends it.
+        out: folder to write. name: the bundle's name. seed: of the network. head: what ends it.
         theta, disagreement_theta: levels of the test.
         broken: the clipped network gives NaN, so that it fails on every batch.
 
     Returns:
         `out`.
     """
-    network = tiny_network(seed, tail)
+    network = tiny_network(seed, head)
     bounds = tiny_bounds(network)
     x, probes = clean_inputs(200), np.random.default_rng(2).random((4, 3, 8, 8), dtype=np.float32)
     models = {"original": network.model(), "clipped": network.model(bounds)}
@@ -183,12 +186,16 @@ def write_tiny_bundle(
     with staged(out) as folder:
         for form, model in models.items():
             onnx.save(model, folder / f"{form}.onnx")
-        plans = _write_plans(folder, network, bounds)
+        runtime_graphs = _write_plans(folder, network, bounds)
         write_tensors(folder / BOUNDS, bounds)
         write_tensors(folder / PROBES, {"x": probes, **probed})
-        criterion = CriterionSpec.of("gap", Criterion.fit("gap", logits["original"], logits["clipped"], None)[0])
+        criterion = CriterionSpec.of(
+            "margin_gap", Criterion.fit("margin_gap", logits["original"], logits["clipped"], None)[0]
+        )
         null = NullSpec("gaussian", len(x), theta, disagreement_theta, (criterion,), ())
-        write(folder, _manifest(name, seed, tail, plans, null, logits), {"started": "2000-01-01T00:00:00+00:00"})
+        write(
+            folder, _manifest(name, seed, head, runtime_graphs, null, logits), {"started": "2000-01-01T00:00:00+00:00"}
+        )
     return out
 
 
@@ -202,41 +209,41 @@ def hash_anew(bundle: Path) -> None:
 
 def _with_logits(network: TinyNetwork, bounds: Mapping[str, Array]) -> dict[str, onnx.ModelProto]:
     """Both networks with their logits as the only output."""
-    bare = replace(network, tail=Tail.NONE)
+    bare = replace(network, head=Head.NONE)
     return {"original": bare.model(), "clipped": bare.model(bounds)}
 
 
 def _write_plans(folder: Path, network: TinyNetwork, bounds: Mapping[str, Array]) -> dict[str, str]:
-    if network.tail is Tail.NONE:
+    if network.head is Head.NONE:
         return {form: f"{form}.onnx" for form in ("original", "clipped")}
-    (folder / "plans").mkdir()
-    onnx.save(network.model(logits="mmguard_logits"), folder / "plans/original.onnx")
-    onnx.save(network.model(bounds, logits="mmguard_logits"), folder / "plans/clipped.onnx")
-    onnx.save(_tail(network), folder / "plans/tail.onnx")
-    return {form: f"plans/{form}.onnx" for form in ("original", "clipped", "tail")}
+    (folder / "runtime").mkdir()
+    onnx.save(network.model(logits="mmguard_logits"), folder / "runtime/original.onnx")
+    onnx.save(network.model(bounds, logits="mmguard_logits"), folder / "runtime/clipped.onnx")
+    onnx.save(_tail(network), folder / "runtime/head.onnx")
+    return {form: f"runtime/{form}.onnx" for form in ("original", "clipped", "head")}
 
 
 def _tail(network: TinyNetwork) -> onnx.ModelProto:
     """What comes after the logits, alone."""
-    name = OUTPUT[network.tail]
+    name = OUTPUT[network.head]
     graph = helper.make_graph(
-        [helper.make_node(network.tail, ["mmguard_logits"], [name], axis=1)],
-        "tail",
+        [helper.make_node(network.head, ["mmguard_logits"], [name], axis=1)],
+        "head",
         [helper.make_tensor_value_info("mmguard_logits", TensorProto.FLOAT, ["N", 3])],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3])],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def output_spec(tail: Tail) -> OutputSpec:
+def output_spec(head: Head) -> OutputSpec:
     """What the manifest says of the tiny network's output."""
-    if tail is Tail.NONE:
+    if head is Head.NONE:
         return OutputSpec(("logits",), "logits")
-    return OutputSpec((OUTPUT[tail],), "mmguard_logits", (OUTPUT[tail],), (tail.value,))
+    return OutputSpec((OUTPUT[head],), "mmguard_logits", (OUTPUT[head],), (head.value,))
 
 
 def _manifest(
-    name: str, seed: int, tail: Tail, plans: dict[str, str], null: NullSpec, logits: Mapping[str, Array]
+    name: str, seed: int, head: Head, runtime_graphs: dict[str, str], null: NullSpec, logits: Mapping[str, Array]
 ) -> Manifest:
     original, clipped = logits["original"], logits["clipped"]
     flagged = null.test()(original, clipped).flagged
@@ -249,9 +256,9 @@ def _manifest(
         preset="default",
         settings={"rounds": 1},
         input=InputSpec("image", (None, 3, 8, 8), np.zeros(shape, np.float32), np.ones(shape, np.float32)),
-        output=output_spec(tail),
+        output=output_spec(head),
         classes=CLASSES,
-        plans=plans,
+        runtime_graphs=runtime_graphs,
         sites=SITES,
         null=null,
         calibration=CalibrationFigures(

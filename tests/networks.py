@@ -9,7 +9,7 @@ from onnx import helper
 from PIL import Image
 
 from mmguard.types import IntArray
-from tests.bundles import Array, Tail, clean_inputs, run_model, tiny_network
+from tests.bundles import Array, Head, clean_inputs, run_model, tiny_network
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]>'
 
@@ -50,10 +50,10 @@ def residual_inputs(n: int) -> Array:
     return np.random.default_rng(0).normal(size=(n, 2, 4, 4)).astype(np.float32)
 
 
-def write_tiny(path: Path, tail: Tail = Tail.NONE) -> Path:
+def write_tiny(path: Path, head: Head = Head.NONE) -> Path:
     """Write the tiny network of `tests.bundles`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(tiny_network(tail=tail).model(), path)
+    onnx.save(tiny_network(head=head).model(), path)
     return path
 
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from mmguard import calibrate_model
-from mmguard.calibrate import audit_search
-from mmguard.calibrate.settings import PRESETS, Settings
+from mmguard.calibrate.audit import search as audit_search
+from mmguard.settings.presets import PRESETS
+from mmguard.settings.settings import Settings
 from tests.networks import write_clean
 
 QUICK = Settings(rounds=3, maximisers=8, first_steps=10, learning_rate=0.05, margin_weight=1.0)

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-MODULES = "mmguard, mmguard.guard, mmguard.cli"
+MODULES = "mmguard, mmguard.guard, mmguard.cli.main"
 EXTRAS = {
     "calibrate": ("torch", "onnx", "onnx_ir", "jinja2"),
     "serve": ("anyio", "starlette", "uvicorn"),

@@ -15,10 +15,11 @@ from benchmarks.cifar import Images, Labels
 from benchmarks.defences.protocol import Mitigated
 from benchmarks.published import Published
 from benchmarks.suspect import CleanSet, Suspect
-from mmguard.calibrate import DifferentiableGraph
-from mmguard.calibrate.bounds import Bounds
-from mmguard.calibrate.objective import fit_loss
-from mmguard.exporter import find_activations, read_classifier
+from mmguard.calibrate.graph.differentiable import DifferentiableGraph
+from mmguard.calibrate.learning.bounds import Bounds
+from mmguard.calibrate.learning.objective import fit_loss
+from mmguard.exporter.classifier import read_classifier
+from mmguard.exporter.sites import find_activations
 
 BATCH = 500
 

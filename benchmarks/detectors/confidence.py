@@ -16,7 +16,7 @@ from benchmarks.detectors.judging import Scores, flag_above, in_batches
 from benchmarks.detectors.protocol import THETA, Judge
 from benchmarks.metrics import threshold_at
 from benchmarks.suspect import CleanSet, Suspect
-from mmguard.stats import margin
+from mmguard.detection.margins import margin
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class MaxSoftmax:
 class OriginalMargin:
     """The margin of the original network's decision: its logit minus the best other; larger is more suspicious.
 
-    Source: the first term of the margin gap that mmguard tests (`mmguard.stats.margin_gap`), alone; what MMDF finds
-    beyond this baseline is owed to the clipped network. The threshold is the empirical 1 - theta quantile of the
+    Source: the first term alone of the margin gap that mmguard tests (`mmguard.detection.margins.margin_gap`). What
+    MMDF finds beyond this baseline is owed to the clipped network. The threshold is the empirical 1 - theta quantile of the
     scores of D.
 
     Attributes:

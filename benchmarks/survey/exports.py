@@ -12,11 +12,15 @@ from torch import nn
 
 import mmguard
 from mmguard import Bundle, Guard
-from mmguard.calibrate import DifferentiableGraph, assert_matches_onnxruntime, audit_search
-from mmguard.calibrate.settings import DEFAULT, PRESETS
+from mmguard.calibrate.audit import search as audit_search
+from mmguard.calibrate.graph.compare import assert_matches_onnxruntime
+from mmguard.calibrate.graph.differentiable import DifferentiableGraph
 from mmguard.errors import MmguardError
-from mmguard.exporter import find_activations, read_classifier, scored, scored_file
+from mmguard.exporter.classifier import read_classifier
+from mmguard.exporter.logits import scored, scored_file
+from mmguard.exporter.sites import find_activations
 from mmguard.guard.verify import verify_bundle
+from mmguard.settings.presets import DEFAULT, PRESETS
 
 Array = NDArray[np.float32]
 

@@ -7,9 +7,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mmguard.calibrate.fixed_batch import parts
-from mmguard.calibrate.graph import DifferentiableGraph
-from mmguard.calibrate.memory import inputs_per_pass
+from mmguard.calibrate.graph.differentiable import DifferentiableGraph
+from mmguard.calibrate.graph.fixed_batch import parts
+from mmguard.calibrate.graph.memory import inputs_per_pass
 from mmguard.types import SiteClipping
 
 AT_ONCE = 200

@@ -9,15 +9,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mmguard.calibrate.audit_search import search_inputs
-from mmguard.calibrate.bounds import Bounds
-from mmguard.calibrate.cross_fit import parts_of
-from mmguard.calibrate.graph import DifferentiableGraph
-from mmguard.calibrate.memory import inputs_per_pass
-from mmguard.calibrate.precision import reduced
-from mmguard.calibrate.settings import Settings
-from mmguard.calibrate.state import State, below, prefixed
-from mmguard.progress import AUDIT, FORWARD, LEARNING, WRITING, Measured, Task
+from mmguard.calibrate.audit.search import search_inputs
+from mmguard.calibrate.checkpoint.state import State, below, prefixed
+from mmguard.calibrate.graph.autocast import reduced
+from mmguard.calibrate.graph.differentiable import DifferentiableGraph
+from mmguard.calibrate.graph.memory import inputs_per_pass
+from mmguard.calibrate.learning.bounds import Bounds
+from mmguard.calibrate.learning.cross_fit import parts_of
+from mmguard.calibrate.progress import AUDIT, FORWARD, LEARNING, WRITING, Measured, Task
+from mmguard.settings.settings import Settings
 from mmguard.types import FloatArray
 
 Array = npt.NDArray[np.float32]

@@ -23,7 +23,7 @@ from mmguard import Bundle, Guard
 from mmguard.demo import digits
 from mmguard.errors import MmguardError, OptionError
 from mmguard.guard.sessions import PROVIDERS, open_session
-from mmguard.images import read_image
+from mmguard.inputs.images import read_image
 
 HOST = "127.0.0.1"
 SERVE_SECONDS = 60

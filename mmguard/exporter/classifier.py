@@ -5,16 +5,16 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from mmguard.bundle.manifest import OutputSpec
 from mmguard.errors import NotClassifierError
-from mmguard.exporter.files import read
 from mmguard.exporter.load import external_tensors, load, require_runtime
+from mmguard.exporter.onnx_files import read
 from mmguard.exporter.scores import Scores, find_scores
-from mmguard.manifest import OutputSpec
 
 LOGITS = "mmguard_logits"
-"""Name under which plans give the logits where no output of the user's is them, float32 (N, K)."""
+"""Name under which runtime_graphs give the logits where no output of the user's is them, float32 (N, K)."""
 OWN_NAMES = frozenset({LOGITS, "mmguard_cast_out", "mmguard_columns", "mmguard_matmul_out"})
-"""Names of the values that plans add."""
+"""Names of the values that runtime_graphs add."""
 INPUTS = {
     ir.DataType.FLOAT: "float32",
     ir.DataType.FLOAT16: "float16",
@@ -33,7 +33,7 @@ class Classifier:
         model: the graph, in the form that bounds are put into; weights in external files are mapped when they are read.
         input_name, input_dtype: the one input. input_shape: None for each dynamic axis.
         scores: where the logits are in that graph.
-        output: the user's outputs, and the logits as the plans give them.
+        output: the user's outputs, and the logits as the runtime_graphs give them.
         complaint: of ONNX's checker, about a file that ONNX Runtime runs all the same; None where it has none.
     """
 
@@ -85,7 +85,7 @@ def read_classifier(path: Path, logits: str | None = None) -> Classifier:
     if taken := sorted(every & OWN_NAMES - ({name} if direct else set())):
         raise NotClassifierError(f"{path}: a value is called {taken[0]!r}, which a guard needs for its own; rename it")
     derived = tuple(each for each in scores.derived if each != name)
-    output = OutputSpec(names, name, derived, scores.tail)
+    output = OutputSpec(names, name, derived, scores.head)
     assert value.dtype is not None, "checked above"
     return Classifier(path, model, str(value.name), INPUTS[value.dtype], shape, scores, output, loaded.complaint)
 

@@ -11,11 +11,11 @@ from onnx_ir import external_data
 from onnx_ir.passes.common import InlinePass
 
 from mmguard.errors import MmguardError, NotOnnxError, UnsupportedOperatorError
-from mmguard.exporter.files import read
+from mmguard.exporter.onnx_files import read
 from mmguard.exporter.sizes import require_sizes
 from mmguard.exporter.stored import parse
 from mmguard.exporter.values import mend_shapes
-from mmguard.runtime import new_session
+from mmguard.runtime.session import new_session
 
 logger = logging.getLogger(__name__)
 

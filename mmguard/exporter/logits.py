@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from mmguard.exporter.classifier import LOGITS, Classifier
-from mmguard.exporter.files import write_alone
+from mmguard.exporter.onnx_files import write_alone
 from mmguard.exporter.scores import Scores
 
 TO_CLASSES = np.array([[0, 1]], np.float32)

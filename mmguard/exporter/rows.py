@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmguard.batching import fixed_size, run_session
+from mmguard.bundle.manifest import OutputSpec
 from mmguard.errors import BatchDependentError, NotClassifierError
-from mmguard.manifest import OutputSpec
-from mmguard.runtime import new_session
+from mmguard.runtime.batches import fixed_size, run_session
+from mmguard.runtime.session import new_session
 
 TRIED = 8
 """Inputs that are answered in several batches."""

@@ -32,14 +32,14 @@ class Scores:
         value: ONNX name of a value (N, K), or (N, 1) where one sigmoid tells two classes apart.
         dtype: of that value. classes: K where it is static.
         derived: those of the graph's outputs that depend on the input through this value alone.
-        tail: operators between it and these outputs, in the graph's order.
+        head: operators between it and these outputs, in the graph's order.
     """
 
     value: str
     dtype: ir.DataType
     classes: int | None
     derived: tuple[str, ...]
-    tail: tuple[str, ...]
+    head: tuple[str, ...]
 
     @property
     def one_column(self) -> bool:
@@ -184,13 +184,13 @@ def _scores(graph: ir.Graph, value: ir.Value) -> Scores:
     reached = _reached(graph, value)
     derived = tuple(str(output.name) for output in graph.outputs if output.name in reached)
     needed = _ancestors(graph, derived)
-    tail = [
+    head = [
         node.op_type
         for node in graph
         if node.op_type not in RESHAPES and {str(o.name) for o in node.outputs} & needed & (reached - {value.name})
     ]
     dtype = ir.DataType.FLOAT if value.dtype is None else value.dtype  # after an operator that inference does not know
-    return Scores(str(value.name), dtype, _columns(value), derived, tuple(tail))
+    return Scores(str(value.name), dtype, _columns(value), derived, tuple(head))
 
 
 def _ancestors(graph: ir.Graph, names: Sequence[str]) -> set[str]:

@@ -9,8 +9,8 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from mmguard.bundle import BOUNDS, MANIFEST, PROBES, PROVENANCE, REPORT
-from mmguard.consistency import bundle_path
+from mmguard.bundle.consistency import bundle_path
+from mmguard.bundle.contents import BOUNDS, MANIFEST, PROBES, PROVENANCE, REPORT
 from mmguard.errors import ModelError, NotOnnxError, UnsupportedOperatorError
 
 MAX_FILE = 2**31
@@ -20,7 +20,7 @@ MAX_NODES = 20_000
 MAX_CALLS = 100
 """Depth of functions that call functions; ONNX's own checker allows no more."""
 
-RESERVED = frozenset({"original.onnx", "clipped.onnx", "plans", MANIFEST, PROVENANCE, BOUNDS, PROBES, REPORT})
+RESERVED = frozenset({"original.onnx", "clipped.onnx", "runtime", MANIFEST, PROVENANCE, BOUNDS, PROBES, REPORT})
 """What a bundle holds beside the external weights, which keep their names in it."""
 
 Function = tuple[str, str, str]

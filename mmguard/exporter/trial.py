@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mmguard.exporter.classifier import Classifier
-from mmguard.exporter.clip import write_clipped
-from mmguard.exporter.plans import write_plans
+from mmguard.exporter.equality import check_export, check_head, run
+from mmguard.exporter.insert_min import write_clipped
+from mmguard.exporter.runtime_graphs import write_runtime_graphs
 from mmguard.exporter.sites import Activation
-from mmguard.exporter.verify import run, verify_export, verify_tail
 
 WIDE = np.array(np.finfo(np.float32).max, np.float32)
 """A bound that clips nothing."""
@@ -43,8 +43,8 @@ def require_export(
         folder = Path(name)
         copy_original(classifier, folder)
         write_clipped(classifier, {site.value: WIDE for site in sites}, folder / "clipped.onnx")
-        plans = write_plans(folder, classifier)
-        logits = run(folder / plans["original"], x, output.logits)
-        verify_export(folder / plans["clipped"], x, logits, output.logits, tolerance, checked)
-        if "tail" in plans:
-            verify_tail(folder / plans["tail"], folder / plans["original"], x, output, tolerance)
+        runtime_graphs = write_runtime_graphs(folder, classifier)
+        logits = run(folder / runtime_graphs["original"], x, output.logits)
+        check_export(folder / runtime_graphs["clipped"], x, logits, output.logits, tolerance, checked)
+        if "head" in runtime_graphs:
+            check_head(folder / runtime_graphs["head"], folder / runtime_graphs["original"], x, output, tolerance)

@@ -6,18 +6,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mmguard.bundle.manifest import OutputSpec
+from mmguard.detection.margins import exclude_class
 from mmguard.errors import InferenceError
-from mmguard.manifest import OutputSpec
-from mmguard.stats import exclude_class
 from mmguard.types import ABSTAIN, BoolArray, Decision
 
 Logits = npt.NDArray[np.float32]
-Tail = Callable[[Logits], Sequence[Any]]
+Head = Callable[[Logits], Sequence[Any]]
 """From logits (n, K) float32 to the derived outputs, in their order."""
 
 
 def guarded_outputs(
-    outputs: Mapping[str, Any], clipped: Logits | None, decision: Decision, spec: OutputSpec, tail: Tail | None
+    outputs: Mapping[str, Any], clipped: Logits | None, decision: Decision, spec: OutputSpec, head: Head | None
 ) -> dict[str, Any]:
     """The model's own outputs with the policy applied.
 
@@ -28,13 +28,13 @@ def guarded_outputs(
     Args:
         outputs: by name, what the original network returned: arrays (N, ...), or lists of N maps.
         clipped: (N, K) logits, None where nothing is corrected.
-        tail: computes the derived outputs; None where there are none.
+        head: computes the derived outputs; None where there are none.
     """
     result = dict(outputs)
     if clipped is not None and decision.corrected.any():
         rows = decision.corrected
         given = exclude_class(clipped[rows], decision.original_labels[rows]).astype(np.float32)
-        values = {spec.logits: given} | (dict(zip(spec.derived, tail(given), strict=True)) if tail else {})
+        values = {spec.logits: given} | (dict(zip(spec.derived, head(given), strict=True)) if head else {})
         result |= {name: _with_rows(result[name], rows, values[name]) for name in spec.names if name in values}
     if (abstained := decision.labels == ABSTAIN).any():
         result |= {name: _without_rows(result[name], abstained) for name in _of_logits(spec)}
@@ -81,10 +81,10 @@ def _with_rows(output: Any, rows: BoolArray, values: Any) -> Any:
     """A copy with other values in some rows.
 
     Raises:
-        InferenceError: the values are not of the output's form: the tail is not the model's.
+        InferenceError: the values are not of the output's form: the head is not the model's.
     """
     if (form := _form(values)) != (rows.sum(), *_form(output)[1:]):
-        raise InferenceError(f"plans.tail gives {form} for {rows.sum()} rows of an output of {_form(output)}")
+        raise InferenceError(f"runtime_graphs.head gives {form} for {rows.sum()} rows of an output of {_form(output)}")
     if isinstance(output, list):
         fresh = iter(values)
         return [next(fresh) if changed else row for row, changed in zip(output, rows, strict=True)]

@@ -6,10 +6,10 @@ from dataclasses import fields, replace
 import numpy as np
 import numpy.typing as npt
 
+from mmguard.detection.margins import exclude_class, margin_gap
+from mmguard.detection.mmdf import MmdfTest
 from mmguard.guard.policy import Policy
-from mmguard.inputs import rows_not_finite
-from mmguard.mmdf import MmdfTest
-from mmguard.stats import exclude_class, margin_gap
+from mmguard.inputs.checks import rows_not_finite
 from mmguard.types import ABSTAIN, BoolArray, Decision, IntArray, Reason
 
 Logits = npt.NDArray[np.float32]
@@ -28,7 +28,7 @@ def decide(original: Logits, clipped: Logits, test: MmdfTest, policy: Policy) ->
     labels = original_labels.copy()
     if policy.corrects:
         labels[flagged] = clipped_labels[flagged]
-        doubted = flagged & verdicts.distrusted
+        doubted = flagged & verdicts.lost_confidence
         labels[doubted] = exclude_class(clipped[doubted], original_labels[doubted]).argmax(axis=1)
     elif policy.abstains:
         labels[flagged] = ABSTAIN

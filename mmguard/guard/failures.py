@@ -6,7 +6,7 @@ import numpy as np
 
 from mmguard.errors import InferenceError, InputError, LateError, LogitsError, OverloadError
 from mmguard.guard.sessions import NetworkOutput
-from mmguard.inputs import named, rows_not_finite
+from mmguard.inputs.checks import named, rows_not_finite
 from mmguard.types import BoolArray
 
 KINDS = {LateError: "timeout", OverloadError: "overload", InputError: "input"}

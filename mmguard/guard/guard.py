@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from mmguard.bundle import Bundle
+from mmguard.bundle.bundle import Bundle
 from mmguard.errors import CopyError, InferenceError, InputError, LateError, OptionError, OverloadError
 from mmguard.guard.answer import own_copy
 from mmguard.guard.failures import failed
@@ -24,7 +24,7 @@ from mmguard.guard.metrics import Metrics
 from mmguard.guard.opening import open_networks
 from mmguard.guard.policy import Policy
 from mmguard.guard.sessions import PROVIDERS, NetworkOutput
-from mmguard.inputs import check_batch, check_form, rows_not_finite
+from mmguard.inputs.checks import check_batch, check_form, rows_not_finite
 from mmguard.types import BoolArray, Decision
 
 Batch = npt.NDArray[Any]
@@ -83,7 +83,7 @@ class Guard:
         self.bundle, self.networks = open_networks(bundle, providers or PROVIDERS["cpu"], threads)
         with COUNTING:
             self._metrics = Metrics(registry or CollectorRegistry(), self.bundle)
-        self._judge = Judge(self.bundle.manifest, self.policy, self._metrics, self.networks.tail)
+        self._judge = Judge(self.bundle.manifest, self.policy, self._metrics, self.networks.head)
 
     def __call__(self, x: Batch) -> Decision:
         """Judge a batch, row by row.

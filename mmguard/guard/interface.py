@@ -6,21 +6,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmguard.batching import DTYPES
+from mmguard.bundle.manifest import Manifest
 from mmguard.errors import InferenceError, TamperedBundleError
-from mmguard.manifest import Manifest
+from mmguard.runtime.batches import DTYPES
 
 Logits = npt.NDArray[np.float32]
 Shape = Sequence[int | str | None]
 
 
 def check_session(session: Any, manifest: Manifest, form: str) -> Any:
-    """Pass on a session that is what the manifest says of a form: `original`, `clipped` or `tail`.
+    """Pass on a session that is what the manifest says of a form: `original`, `clipped` or `head`.
 
     Raises:
         TamperedBundleError: a name, dtype or length is another, or there is a second input.
     """
-    return check_tail(session, manifest) if form == "tail" else check_network(session, manifest, form)
+    return check_head(session, manifest) if form == "head" else check_network(session, manifest, form)
 
 
 def check_network(session: Any, manifest: Manifest, form: str) -> Any:
@@ -45,17 +45,17 @@ def check_network(session: Any, manifest: Manifest, form: str) -> Any:
     return session
 
 
-def check_tail(session: Any, manifest: Manifest) -> Any:
+def check_head(session: Any, manifest: Manifest) -> Any:
     """Pass on a session that takes logits alone and gives the derived outputs.
 
     Raises:
         TamperedBundleError: a name, dtype or length is another, or there is a second input.
     """
-    _check_input(session, manifest.output.logits, "float32", (None, len(manifest.classes)), "tail")
-    given = _outputs(session, "tail")
+    _check_input(session, manifest.output.logits, "float32", (None, len(manifest.classes)), "head")
+    given = _outputs(session, "head")
     for name in manifest.output.derived:
         if name not in given:
-            raise _mismatch("tail", f"no output {name!r} but {_named(given)}")
+            raise _mismatch("head", f"no output {name!r} but {_named(given)}")
     return session
 
 
@@ -110,5 +110,5 @@ def _named(given: dict[str, Any]) -> str:
 
 def _mismatch(form: str, what: str) -> TamperedBundleError:
     return TamperedBundleError(
-        f"plans.{form} of the bundle is not what its manifest says: it has {what}; do not use it"
+        f"runtime_graphs.{form} of the bundle is not what its manifest says: it has {what}; do not use it"
     )

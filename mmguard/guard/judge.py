@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from mmguard.bundle.manifest import Manifest
 from mmguard.errors import InferenceError
-from mmguard.guard.answer import Logits, Tail, guarded_outputs, with_rows_of
+from mmguard.guard.answer import Head, Logits, guarded_outputs, with_rows_of
 from mmguard.guard.decide import corrected_model, decide, decide_rows, uncorrected, untested
 from mmguard.guard.failures import Failure, failed, find_failures
 from mmguard.guard.metrics import Metrics
 from mmguard.guard.policy import Policy
 from mmguard.guard.sessions import NetworkOutput
-from mmguard.manifest import Manifest
 from mmguard.types import BoolArray, Decision, Reason
 
 Outputs = dict[str, Any]
@@ -24,11 +24,11 @@ class Judge:
 
     Args:
         manifest: the bundle's; without a null there is no test.
-        tail: computes the derived outputs; None where there are none.
+        head: computes the derived outputs; None where there are none.
     """
 
-    def __init__(self, manifest: Manifest, policy: Policy, metrics: Metrics, tail: Tail | None) -> None:
-        self._spec, self._policy, self._metrics, self._tail = manifest.output, policy, metrics, tail
+    def __init__(self, manifest: Manifest, policy: Policy, metrics: Metrics, head: Head | None) -> None:
+        self._spec, self._policy, self._metrics, self._head = manifest.output, policy, metrics, head
         self._test = manifest.null.test() if manifest.null else None
 
     def __call__(
@@ -97,12 +97,12 @@ class Judge:
         if self._policy.mode == "shadow":
             return decision, outputs
         if isinstance(clipped, InferenceError):
-            return decision, guarded_outputs(outputs, None, decision, self._spec, self._tail)
+            return decision, guarded_outputs(outputs, None, decision, self._spec, self._head)
         if self._test is None:
             outputs = with_rows_of(clipped.outputs, outputs, decision.reasons == Reason.UNTESTED)
         try:
-            return decision, guarded_outputs(outputs, clipped.logits, decision, self._spec, self._tail)
+            return decision, guarded_outputs(outputs, clipped.logits, decision, self._spec, self._head)
         except Exception as error:
             self._fail([Failure(failed("what follows the logits", error), decision.corrected)], tested=True)
             decision = uncorrected(decision, self._policy)
-            return decision, guarded_outputs(outputs, None, decision, self._spec, self._tail)
+            return decision, guarded_outputs(outputs, None, decision, self._spec, self._head)

@@ -7,7 +7,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from scipy.special import ndtri
 
-from mmguard.bundle import Bundle
+from mmguard.bundle.bundle import Bundle
 from mmguard.guard.decide import rows_of
 from mmguard.guard.forks import COUNTING
 from mmguard.types import Decision, Reason

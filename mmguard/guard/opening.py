@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmguard.bundle import ATTEMPTS, Bundle
+from mmguard.bundle.bundle import ATTEMPTS, Bundle
 from mmguard.errors import MmguardError, ReplacedBundleError
 from mmguard.guard.sessions import NetworkPair
 

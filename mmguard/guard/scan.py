@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mmguard.detection.rates import most_by_chance
 from mmguard.errors import InferenceError, InputError
-from mmguard.files import Entry, list_files, shown
+from mmguard.files.listing import Entry, list_files, shown
 from mmguard.guard.guard import Guard
-from mmguard.images import read_images
-from mmguard.inputs import check_form, is_array, match_columns, name_faults, read_array
-from mmguard.stats import most_by_chance
-from mmguard.types import ABSTAIN, Decision, InputSpec, Reason
+from mmguard.inputs.checks import check_form
+from mmguard.inputs.images import read_images
+from mmguard.inputs.reading import is_array, match_columns, name_faults, read_array
+from mmguard.inputs.spec import InputSpec
+from mmguard.types import ABSTAIN, Decision, Reason
 
 BATCH = 64
 

@@ -14,15 +14,15 @@ import numpy.typing as npt
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state
 
-from mmguard.batching import run_session
-from mmguard.bundle import Bundle
+from mmguard.bundle.bundle import Bundle
+from mmguard.bundle.manifest import OutputSpec
 from mmguard.errors import InferenceError, ModelError, OptionError, ProviderError, TamperedBundleError
-from mmguard.guard.answer import Tail
+from mmguard.guard.answer import Head
 from mmguard.guard.forks import abandon, watch
 from mmguard.guard.interface import check_logits, check_session
 from mmguard.guard.lanes import Lanes
-from mmguard.manifest import OutputSpec
-from mmguard.runtime import new_session
+from mmguard.runtime.batches import run_session
+from mmguard.runtime.session import new_session
 
 logger = logging.getLogger(__name__)
 
@@ -118,8 +118,8 @@ def _refuse_two_runtimes() -> None:
         )
 
 
-class PlanSession:
-    """A session of one of a bundle's plans.
+class GraphSession:
+    """A session of one of a bundle's runtime_graphs.
 
     A forked process opens it again on first use, since ONNX Runtime's threads do not survive a fork.
     """
@@ -152,7 +152,7 @@ class PlanSession:
         self._session, self._opening = None, threading.Lock()
 
     def _open(self) -> ort.InferenceSession:
-        session = open_session(self._bundle.plan(self._form), self._providers, self._threads)
+        session = open_session(self._bundle.runtime_graph(self._form), self._providers, self._threads)
         return check_session(session, self._bundle.manifest, self._form)
 
     def _open_again(self) -> ort.InferenceSession:
@@ -176,7 +176,7 @@ class PlanSession:
 class Network:
     """One session that gives the user's own outputs and the logits."""
 
-    def __init__(self, session: PlanSession, output: OutputSpec, classes: int) -> None:
+    def __init__(self, session: GraphSession, output: OutputSpec, classes: int) -> None:
         self._session = session
         self._output, self._classes = output, classes
 
@@ -210,7 +210,7 @@ def run(session: ort.InferenceSession, names: Sequence[str], x: Array) -> list[A
 
 
 class NetworkPair:
-    """The original and the clipped network of a bundle, and the tail that makes the derived outputs of logits.
+    """The original and the clipped network of a bundle, and the head that makes the derived outputs of logits.
 
     The clipped network runs on a worker thread while the caller's thread runs the original, so that an idle core, or
     on CUDA a second stream, hides it. Safe to call from many threads.
@@ -222,14 +222,14 @@ class NetworkPair:
         threads = threads or default_threads()
         manifest = bundle.manifest
         self.providers = tuple(providers)
-        self._sessions = {form: PlanSession(bundle, form, providers, threads) for form in ("original", "clipped")}
+        self._sessions = {form: GraphSession(bundle, form, providers, threads) for form in ("original", "clipped")}
         self.original, self.clipped = (
             Network(session, manifest.output, len(manifest.classes)) for session in self._sessions.values()
         )
-        self.tail: Tail | None = None
+        self.head: Head | None = None
         if manifest.output.derived:  # of a few rows: always on one thread of the CPU
-            session = self._sessions["tail"] = PlanSession(bundle, "tail", PROVIDERS["cpu"], 1)
-            self.tail = lambda logits: run(session.get(), manifest.output.derived, logits)
+            session = self._sessions["head"] = GraphSession(bundle, "head", PROVIDERS["cpu"], 1)
+            self.head = lambda logits: run(session.get(), manifest.output.derived, logits)
         self.lanes = Lanes(max(2, cores()))
         watch(self)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mmguard.bundle import Bundle
+from mmguard.bundle.bundle import Bundle
 from mmguard.errors import GraphMismatchError
 from mmguard.guard.answer import guarded_outputs
 from mmguard.guard.guard import Batch, Guard
@@ -17,7 +17,7 @@ TOLERANCE = 1e-3
 
 
 def verify_bundle(bundle: Bundle, providers: Sequence[str]) -> float:
-    """Run both networks, the tail and the guard's whole decision on the stored probes.
+    """Run both networks, the head and the guard's whole decision on the stored probes.
 
     Args:
         bundle: an open bundle; its hashes have been checked.
@@ -27,7 +27,7 @@ def verify_bundle(bundle: Bundle, providers: Sequence[str]) -> float:
         The largest difference of a logit, relative to the largest logit (at least 1).
 
     Raises:
-        GraphMismatchError: a network's logits, or what the tail makes of them, differ by more than 1e-3.
+        GraphMismatchError: a network's logits, or what the head makes of them, differ by more than 1e-3.
         TamperedBundleError: a network is not of the manifest's names, dtypes and widths, or a stored number not finite.
         InferenceError: a network failed on the probes.
         ProviderError: the provider cannot be had.
@@ -41,18 +41,20 @@ def verify_bundle(bundle: Bundle, providers: Sequence[str]) -> float:
             _require_equal(guard, f"the {form} network's logits", network.logits, getattr(probes, form))
             for form, network in (("original", original), ("clipped", clipped))
         ]
-        _verify_tail(guard, original)
+        _verify_head(guard, original)
         _verify_answer(guard, x, original, clipped)
     return max(differences)
 
 
-def _verify_tail(guard: Guard, original: NetworkOutput) -> None:
-    """What the tail makes of the original's logits is what the original itself answers."""
-    if guard.networks.tail is None:
+def _verify_head(guard: Guard, original: NetworkOutput) -> None:
+    """What the head makes of the original's logits is what the original itself answers."""
+    if guard.networks.head is None:
         return
     derived = guard.bundle.manifest.output.derived
-    for name, made in zip(derived, guard.networks.tail(original.logits), strict=True):
-        _require_equal(guard, f"output {name!r} as plans.tail makes it of the logits", made, original.outputs[name])
+    for name, made in zip(derived, guard.networks.head(original.logits), strict=True):
+        _require_equal(
+            guard, f"output {name!r} as runtime_graphs.head makes it of the logits", made, original.outputs[name]
+        )
 
 
 def _verify_answer(guard: Guard, x: Batch, original: NetworkOutput, clipped: NetworkOutput) -> None:
@@ -61,7 +63,7 @@ def _verify_answer(guard: Guard, x: Batch, original: NetworkOutput, clipped: Net
     if guard.bundle.manifest.null is not None:
         corrected = replace(decision, corrected=np.ones(len(x), np.bool_))
         spec = guard.bundle.manifest.output
-        guarded_outputs(original.outputs, clipped.logits, corrected, spec, guard.networks.tail)
+        guarded_outputs(original.outputs, clipped.logits, corrected, spec, guard.networks.head)
 
 
 def _require_equal(guard: Guard, what: str, got: Any, expected: Any) -> float:

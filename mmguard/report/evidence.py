@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from mmguard.manifest import Manifest
-from mmguard.stats import ranked_score
+from mmguard.bundle.manifest import Manifest
+from mmguard.detection.null import ranked_score
 from mmguard.types import FloatArray, SiteClipping
 
 LIMIT = 40.0

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from mmguard.manifest import Manifest
+from mmguard.bundle.manifest import Manifest
+from mmguard.inputs.spec import InputSpec, Preprocessing
 from mmguard.report.evidence import Evidence
 from mmguard.report.text import count
-from mmguard.types import InputSpec, Preprocessing
-from mmguard.words import some
+from mmguard.text.format import some
 
 Rows = tuple[tuple[str, str], ...]
 
@@ -21,10 +21,10 @@ OBJECTIVES = {
 }
 
 STATISTICS = {
-    "gap": "how far the margin of the original's decision falls",
-    "excess_gap": "how much further it falls than that of clean inputs of the same decision and margin",
-    "shift": "how far the logits move, beyond what is expected of a clean input's",
-    "centred_shift": "how far the logits less their mean move, beyond what is expected of a clean input's",
+    "margin_gap": "how far the margin of the original's decision falls",
+    "residual_margin_gap": "how much further it falls than that of clean inputs of the same decision and margin",
+    "residual_norm": "how far the logits move, beyond what is expected of a clean input's",
+    "centred_residual_norm": "how far the logits less their mean move, beyond what is expected of a clean input's",
 }
 
 

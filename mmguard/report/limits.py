@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mmguard.advice import BLIND
-from mmguard.manifest import Manifest
+from mmguard.bundle.diagnostics import BLIND
+from mmguard.bundle.manifest import Manifest
 from mmguard.report.evidence import FalsePositives
 from mmguard.report.margins import Margins
 from mmguard.report.text import count, level, number, percent

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmguard.advice import JUDGED
-from mmguard.audit import Audit, audit
+from mmguard.bundle.diagnostics import JUDGED
+from mmguard.bundle.manifest import Manifest
+from mmguard.detection.audit import Audit, audit
 from mmguard.errors import AuditError
-from mmguard.manifest import Manifest
 from mmguard.types import FloatArray
 
 SHOWN = 20

@@ -8,9 +8,9 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mmguard.advice import JUDGED
-from mmguard.audit import LEVEL
-from mmguard.manifest import Manifest
+from mmguard.bundle.diagnostics import JUDGED
+from mmguard.bundle.manifest import Manifest
+from mmguard.detection.audit import LEVEL
 from mmguard.report import text
 from mmguard.report.evidence import Evidence, false_positives
 from mmguard.report.facts import STATISTICS, facts

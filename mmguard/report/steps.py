@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mmguard.audit import LEVEL
-from mmguard.manifest import Manifest
+from mmguard.bundle.manifest import Manifest
+from mmguard.detection.audit import LEVEL
+from mmguard.detection.rates import most_by_chance
 from mmguard.report.evidence import FalsePositives
 from mmguard.report.margins import Verdict
 from mmguard.report.text import count, level, p_value, thousands
-from mmguard.stats import most_by_chance
 
 VOLUMES = (100, 1000, 10_000, 100_000)
 """Numbers of inputs for which the page says how many flags are too many."""

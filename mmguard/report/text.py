@@ -2,9 +2,9 @@
 
 from markupsafe import Markup
 
-from mmguard import words
-from mmguard.visible import visible
-from mmguard.words import number
+from mmguard.text import format as words
+from mmguard.text.format import number
+from mmguard.text.sanitize import visible
 
 __all__ = ["count", "level", "number", "p_value", "percent", "shown", "thousands"]
 

@@ -9,9 +9,10 @@ from benchmarks import adaptive
 from benchmarks.adaptive import SHAPES, TARGET, Attacker
 from benchmarks.cells import Bed
 from benchmarks.suspect import CleanSet, Suspect
-from mmguard.calibrate import DifferentiableGraph
-from mmguard.calibrate.bounds import Bounds
-from mmguard.exporter import find_activations, read_classifier
+from mmguard.calibrate.graph.differentiable import DifferentiableGraph
+from mmguard.calibrate.learning.bounds import Bounds
+from mmguard.exporter.classifier import read_classifier
+from mmguard.exporter.sites import find_activations
 
 
 class Held:

@@ -7,8 +7,8 @@ from benchmarks import cifar
 from benchmarks.audit import METHOD, measure, others, verdict
 from benchmarks.cells import Cell
 from benchmarks.suspect import Suspect
-from mmguard.audit import audit
-from mmguard.calibrate import audit_search
+from mmguard.calibrate.audit import search as audit_search
+from mmguard.detection.audit import audit
 from tests.benchmarks.synthetic import synthetic_cifar
 
 MARGINS = {"sample": np.array([9.0, 60.0, 8.0, 10.0, 9.5, 11.0])}

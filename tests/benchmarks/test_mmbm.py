@@ -2,8 +2,9 @@ import torch
 
 from benchmarks.defences.mmbm import MmBm, norm
 from benchmarks.suspect import CleanSet, Suspect
-from mmguard.calibrate import DifferentiableGraph
-from mmguard.exporter import find_activations, read_classifier
+from mmguard.calibrate.graph.differentiable import DifferentiableGraph
+from mmguard.exporter.classifier import read_classifier
+from mmguard.exporter.sites import find_activations
 
 
 def test_the_bounds_shrink_and_the_decisions_on_d_stay(suspect: Suspect, clean: CleanSet) -> None:

@@ -10,7 +10,8 @@ from benchmarks import objective
 from benchmarks.cells import Bed
 from benchmarks.objective import Judge
 from benchmarks.suspect import CleanSet, Suspect
-from mmguard.exporter import find_activations, read_classifier
+from mmguard.exporter.classifier import read_classifier
+from mmguard.exporter.sites import find_activations
 
 Arrays = dict[str, NDArray[np.float32]]
 

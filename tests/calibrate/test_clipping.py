@@ -8,7 +8,9 @@ import onnx_ir as ir
 import pytest
 from onnx import helper
 
-from mmguard.calibrate import DifferentiableGraph, clipping, measure_clipping
+from mmguard.calibrate import clipping
+from mmguard.calibrate.clipping import measure_clipping
+from mmguard.calibrate.graph.differentiable import DifferentiableGraph
 from tests.bundles import SITES, clean_inputs, run_model, tiny_bounds, tiny_network
 
 

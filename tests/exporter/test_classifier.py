@@ -9,18 +9,20 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from mmguard.bundle.manifest import OutputSpec
 from mmguard.errors import NotClassifierError, NotOnnxError, UnsupportedOperatorError
-from mmguard.exporter import find_activations, read_classifier, run, write_clipped
-from mmguard.exporter.classifier import LOGITS
-from mmguard.manifest import OutputSpec
-from tests.bundles import Tail, tiny_network
+from mmguard.exporter.classifier import LOGITS, read_classifier
+from mmguard.exporter.equality import run
+from mmguard.exporter.insert_min import write_clipped
+from mmguard.exporter.sites import find_activations
+from tests.bundles import Head, tiny_network
 from tests.networks import HEADER, PLAIN, RESIDUAL, write_text
 
 Change = Callable[[onnx.ModelProto], object]
 
 
-def write_changed(folder: Path, change: Change, tail: Tail = Tail.NONE) -> Path:
-    model = tiny_network(tail=tail).model()
+def write_changed(folder: Path, change: Change, head: Head = Head.NONE) -> Path:
+    model = tiny_network(head=head).model()
     change(model)
     onnx.save(model, folder / "model.onnx")
     return folder / "model.onnx"
@@ -157,7 +159,7 @@ def test_external_weights_are_listed(tmp_path: Path, location: str) -> None:
     assert read_classifier(write_external(tmp_path, location)).external_files() == [Path(location)]
 
 
-@pytest.mark.parametrize("location", ["manifest.json", "clipped.onnx", "plans/part.bin"])
+@pytest.mark.parametrize("location", ["manifest.json", "clipped.onnx", "runtime/part.bin"])
 def test_external_weights_that_a_bundle_cannot_hold_are_refused(tmp_path: Path, location: str) -> None:
     with pytest.raises(NotOnnxError, match=f"keeps weights in '{location}', where a bundle keeps a file of its own"):
         read_classifier(write_external(tmp_path, location))

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from mmguard.errors import ModelError, NotOnnxError, UnsupportedOperatorError
-from mmguard.exporter import read_classifier
+from mmguard.exporter.classifier import read_classifier
 from mmguard.exporter.stored import MAX_NODES
-from mmguard.inspection import inspect_model
+from mmguard.pipeline.api import inspect_model
 from tests.bundles import tiny_network
 
 Change = Callable[[onnx.ModelProto], object]

@@ -8,7 +8,9 @@ import onnxruntime as ort
 import pytest
 
 from mmguard.errors import BatchDependentError
-from mmguard.exporter import read_classifier, require_rows, scored_file
+from mmguard.exporter.classifier import read_classifier
+from mmguard.exporter.logits import scored_file
+from mmguard.exporter.rows import require_rows
 from tests.bundles import Array
 from tests.networks import HEADER
 

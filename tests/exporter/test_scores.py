@@ -8,8 +8,10 @@ import onnxruntime as ort
 import pytest
 
 from mmguard.errors import NotClassifierError, OptionError
-from mmguard.exporter import read_classifier, scored, scored_file, write_clipped, write_plans
-from mmguard.exporter.classifier import LOGITS
+from mmguard.exporter.classifier import LOGITS, read_classifier
+from mmguard.exporter.insert_min import write_clipped
+from mmguard.exporter.logits import scored, scored_file
+from mmguard.exporter.runtime_graphs import write_runtime_graphs
 from mmguard.exporter.scores import Scores, find_scores
 from tests.bundles import Array
 from tests.networks import HEADER
@@ -52,32 +54,32 @@ ENDS = [
 ]
 
 
-@pytest.mark.parametrize(("outputs", "end", "columns", "derived", "tail"), ENDS)
+@pytest.mark.parametrize(("outputs", "end", "columns", "derived", "head"), ENDS)
 def test_every_end_leads_back_to_the_logits(
-    outputs: str, end: str, columns: int, derived: tuple[str, ...], tail: tuple[str, ...]
+    outputs: str, end: str, columns: int, derived: tuple[str, ...], head: tuple[str, ...]
 ) -> None:
-    assert scores_of(outputs, end, columns) == Scores("raw", ir.DataType.FLOAT, columns, derived, tail)
+    assert scores_of(outputs, end, columns) == Scores("raw", ir.DataType.FLOAT, columns, derived, head)
 
 
-@pytest.mark.parametrize(("outputs", "end", "columns", "derived", "tail"), ENDS)
+@pytest.mark.parametrize(("outputs", "end", "columns", "derived", "head"), ENDS)
 def test_plans_and_tail_give_what_the_model_gives(
-    tmp_path: Path, outputs: str, end: str, columns: int, derived: tuple[str, ...], tail: tuple[str, ...]
+    tmp_path: Path, outputs: str, end: str, columns: int, derived: tuple[str, ...], head: tuple[str, ...]
 ) -> None:
     path = tmp_path / "original.onnx"
     ir.save(ir.from_onnx_text(network(outputs, end, columns)), path)
     classifier = read_classifier(path)
     write_clipped(classifier, {"hidden": np.full(4, 0.5, np.float32)}, tmp_path / "clipped.onnx")
-    plans = write_plans(tmp_path, classifier)
+    runtime_graphs = write_runtime_graphs(tmp_path, classifier)
     model = run(path, X)
-    both = run(tmp_path / plans["original"], X)
+    both = run(tmp_path / runtime_graphs["original"], X)
     for name, expected in model.items():
         np.testing.assert_array_equal(both[name], expected)
     logits = both[classifier.output.logits]
     assert logits.dtype == np.float32
     assert logits.shape == (6, max(2, columns))
-    assert ("tail" in plans) == bool(classifier.output.derived)
-    if "tail" in plans:
-        made = run(tmp_path / plans["tail"], logits, classifier.output.logits)
+    assert ("head" in runtime_graphs) == bool(classifier.output.derived)
+    if "head" in runtime_graphs:
+        made = run(tmp_path / runtime_graphs["head"], logits, classifier.output.logits)
         assert tuple(made) == classifier.output.derived
         for name, array in made.items():
             assert array.dtype == model[name].dtype

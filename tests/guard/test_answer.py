@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmguard.bundle.manifest import OutputSpec
 from mmguard.guard.answer import guarded_outputs, with_rows_of
-from mmguard.manifest import OutputSpec
 from mmguard.types import Decision
 
 CLIPPED = np.array([[1, 2, 3], [9, 5, 7], [0, 0, 4]], np.float32)
@@ -27,14 +27,14 @@ def decision_of(labels: list[int], corrected: list[bool]) -> Decision:
     return Decision(np.array(labels), zeros, zeros, marks, marks, np.full(n, "both"), numbers, numbers)
 
 
-def tail(logits: np.ndarray[Any, Any]) -> list[Any]:
+def head(logits: np.ndarray[Any, Any]) -> list[Any]:
     """The derived outputs of some rows, in their order."""
     best = logits.argmax(axis=1)
     return [best, best.astype(np.uint8), np.array(["cat", "dog", "ship"])[best], [{"cat": float(i)} for i in best]]
 
 
 def test_a_corrected_row_is_the_clipped_network_s_in_every_output_that_comes_of_the_logits() -> None:
-    outputs = guarded_outputs(OUTPUTS, CLIPPED, decision_of([0, 2, 0], [False, True, False]), SPEC, tail)
+    outputs = guarded_outputs(OUTPUTS, CLIPPED, decision_of([0, 2, 0], [False, True, False]), SPEC, head)
     assert outputs["scores"].tolist() == [[5, 1, 0], [4, 5, 7], [7, 3, 2]]  # class 0 one below the lowest of the others
     assert outputs["scores"].dtype == np.float32
     assert outputs["label"].tolist() == [0, 2, 0]
@@ -45,7 +45,7 @@ def test_a_corrected_row_is_the_clipped_network_s_in_every_output_that_comes_of_
 
 
 def test_a_row_without_a_label_is_void_in_every_output_that_comes_of_the_logits() -> None:
-    outputs = guarded_outputs(OUTPUTS, None, decision_of([0, -1, 0], [False] * 3), SPEC, tail)
+    outputs = guarded_outputs(OUTPUTS, None, decision_of([0, -1, 0], [False] * 3), SPEC, head)
     np.testing.assert_array_equal(outputs["scores"], [[5, 1, 0], [np.nan] * 3, [7, 3, 2]])
     assert outputs["label"].tolist() == [0, -1, 0]
     assert outputs["code"].tolist() == [0, 255, 0]
@@ -70,7 +70,7 @@ def test_what_the_network_returned_is_left_as_it_is(labels: list[int], corrected
     before = {
         name: [dict(row) for row in each] if isinstance(each, list) else each.copy() for name, each in OUTPUTS.items()
     }
-    guarded_outputs(OUTPUTS, CLIPPED, decision_of(labels, corrected), SPEC, tail)
+    guarded_outputs(OUTPUTS, CLIPPED, decision_of(labels, corrected), SPEC, head)
     for name, each in before.items():
         np.testing.assert_array_equal(OUTPUTS[name], each)
 

@@ -3,15 +3,18 @@
 import numpy as np
 import pytest
 
+from mmguard.bundle.manifest import OutputSpec
+from mmguard.detection.mmdf import Criterion, MmdfTest
+from mmguard.detection.null import GaussianNull
+from mmguard.detection.statistics import MarginGap, ResidualNorm
 from mmguard.guard.answer import guarded_outputs
 from mmguard.guard.decide import corrected_model, decide, decide_rows, uncorrected, untested
 from mmguard.guard.policy import Mode, OnError, OnFlag, Policy
-from mmguard.manifest import OutputSpec
-from mmguard.mmdf import Criterion, Gap, MmdfTest, Shift
-from mmguard.stats import GaussianNull
 
 NULL = GaussianNull(0, 0.01, 100)
-TEST = MmdfTest((Criterion(Gap((0.0,) * 3, 0.0), NULL), Criterion(Shift((0.0,) * 3, 1.0), NULL)), 0.005, 0.005)
+TEST = MmdfTest(
+    (Criterion(MarginGap((0.0,) * 3, 0.0), NULL), Criterion(ResidualNorm((0.0,) * 3, 1.0), NULL)), 0.005, 0.005
+)
 ORIGINAL = np.array([[4, 0, 0], [4, 0, 0], [4, 0, 0]], np.float32)
 CLIPPED = np.array(
     [
@@ -47,13 +50,13 @@ def test_the_output_of_a_decision_that_stays_is_the_original_s_own() -> None:
 
 @pytest.mark.parametrize(("theta", "reasons"), [(1.0, ["confidence", "both"]), (0.0, ["none", "disagreement"])])
 def test_a_disagreement_is_told_from_lost_confidence(theta: float, reasons: list[str]) -> None:
-    gap = Criterion(Gap((0.0,) * 3, 0.0), GaussianNull(0, 100, 100))
+    gap = Criterion(MarginGap((0.0,) * 3, 0.0), GaussianNull(0, 100, 100))
     test = MmdfTest((gap,), theta, disagreement_theta=1.0)
     assert decide(ORIGINAL[:2], CLIPPED[:2], test, Policy()).reasons.tolist() == reasons
 
 
 def test_an_input_that_is_not_flagged_keeps_the_original_s_label_though_the_networks_disagree() -> None:
-    test = MmdfTest((Criterion(Gap((0.0,) * 3, 0.0), GaussianNull(0, 100, 100)),), 0.005, 0.005)
+    test = MmdfTest((Criterion(MarginGap((0.0,) * 3, 0.0), GaussianNull(0, 100, 100)),), 0.005, 0.005)
     decision = decide(ORIGINAL, CLIPPED, test, Policy())
     assert decision.labels.tolist() == [0, 0, 0]
     assert decision.clipped_labels.tolist() == [0, 2, 0]
@@ -62,7 +65,7 @@ def test_an_input_that_is_not_flagged_keeps_the_original_s_label_though_the_netw
 
 
 def test_only_the_flagged_of_a_batch_are_answered_otherwise() -> None:
-    test = MmdfTest((Criterion(Gap((0.0,) * 3, 0.0), GaussianNull(0, 2, 100)),), 0.005, 0.005)  # of gaps 3 and 6
+    test = MmdfTest((Criterion(MarginGap((0.0,) * 3, 0.0), GaussianNull(0, 2, 100)),), 0.005, 0.005)  # of gaps 3 and 6
     assert decide(ORIGINAL[:2], CLIPPED[:2], test, Policy()).labels.tolist() == [0, 2]
     assert decide(ORIGINAL[:2], CLIPPED[:2], test, Policy(on_flag="abstain")).labels.tolist() == [0, -1]
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from mmguard.bundle import Bundle
+from mmguard.bundle.bundle import Bundle
 from mmguard.errors import CopyError, MmguardError, ReplacedBundleError, TamperedBundleError
 from mmguard.guard import Guard, Policy
 from tests.bundles import add_trigger, clean_inputs, write_tiny_bundle

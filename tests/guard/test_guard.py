@@ -10,16 +10,16 @@ from prometheus_client import CollectorRegistry
 from scipy.special import log_softmax, softmax
 from scipy.stats import norm, yeojohnson
 
-from mmguard.bundle import Bundle
+from mmguard.bundle.bundle import Bundle
+from mmguard.detection.margins import exclude_class, margin_gap
 from mmguard.errors import InferenceError, InputError, ModelError, OptionError, ProviderError
 from mmguard.guard import Guard, Policy, lanes
 from mmguard.guard.sessions import open_session
-from mmguard.stats import exclude_class, margin_gap
 from mmguard.types import ABSTAIN, Reason
 from tests.bundles import (
     TARGET,
     Array,
-    Tail,
+    Head,
     add_trigger,
     clean_inputs,
     run_model,
@@ -33,10 +33,10 @@ CLEAN = clean_inputs(40, seed=3)
 TRIGGERED = add_trigger(clean_inputs(24, seed=4))
 MIXED = np.concatenate([CLEAN, TRIGGERED])
 NETWORK = tiny_network()
-TAILS: dict[Tail, Callable[[Array], Array]] = {
-    Tail.NONE: np.array,
-    Tail.SOFTMAX: partial(softmax, axis=1),
-    Tail.LOG_SOFTMAX: partial(log_softmax, axis=1),
+TAILS: dict[Head, Callable[[Array], Array]] = {
+    Head.NONE: np.array,
+    Head.SOFTMAX: partial(softmax, axis=1),
+    Head.LOG_SOFTMAX: partial(log_softmax, axis=1),
 }
 
 
@@ -110,9 +110,9 @@ def test_a_row_does_not_depend_on_the_batch_it_comes_in(guard: Guard) -> None:
     np.testing.assert_allclose(together.margin_gaps, [decision.margin_gaps[0] for decision in alone], atol=1e-4)
 
 
-@pytest.mark.parametrize("tail", list(Tail))
-def test_a_corrected_row_carries_the_clipped_values_with_the_original_s_class_last(tmp_path: Path, tail: Tail) -> None:
-    with guard_of(write_tiny_bundle(tmp_path / "b", tail=tail)) as guard:
+@pytest.mark.parametrize("head", list(Head))
+def test_a_corrected_row_carries_the_clipped_values_with_the_original_s_class_last(tmp_path: Path, head: Head) -> None:
+    with guard_of(write_tiny_bundle(tmp_path / "b", head=head)) as guard:
         result = guard.infer(MIXED)
         own = guard.networks.original(MIXED).output
     decision, (original, clipped) = result.decision, logits_of(MIXED)
@@ -121,7 +121,7 @@ def test_a_corrected_row_carries_the_clipped_values_with_the_original_s_class_la
     assert rows.any()
     np.testing.assert_array_equal(result.output[~rows], own[~rows])
     expected = exclude_class(clipped, original.argmax(axis=1))
-    expected = TAILS[tail](expected)
+    expected = TAILS[head](expected)
     np.testing.assert_allclose(result.output[rows], expected[rows], rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(result.output.argmax(axis=1), decision.labels)
     np.testing.assert_array_equal(result.output[rows].argmin(axis=1), decision.original_labels[rows])
@@ -142,12 +142,12 @@ def test_an_abstaining_guard_gives_no_label_and_a_row_of_nan(tiny_bundle: Path) 
 @pytest.mark.parametrize(
     "policy", [{"on_flag": "original"}, {"mode": "shadow"}, {"mode": "shadow", "on_flag": "abstain"}]
 )
-@pytest.mark.parametrize("tail", list(Tail))
+@pytest.mark.parametrize("head", list(Head))
 def test_a_guard_that_may_not_act_answers_the_original_bit_for_bit(
-    tmp_path: Path, policy: dict[str, Any], tail: Tail
+    tmp_path: Path, policy: dict[str, Any], head: Head
 ) -> None:
-    bundle = write_tiny_bundle(tmp_path / "b", tail=tail)
-    session = open_session(Bundle.open(bundle).plan("original"), ["CPUExecutionProvider"], 1)
+    bundle = write_tiny_bundle(tmp_path / "b", head=head)
+    session = open_session(Bundle.open(bundle).runtime_graph("original"), ["CPUExecutionProvider"], 1)
     with guard_of(bundle, **policy) as guard:
         for n in (1, 7, 64):
             result = guard.infer(MIXED[-n:])

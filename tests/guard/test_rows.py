@@ -12,17 +12,17 @@ import onnx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from mmguard.bundle import Bundle
+from mmguard.bundle.bundle import Bundle
 from mmguard.errors import InferenceError, InputError, OverloadError
 from mmguard.guard import Guard, Policy
 from mmguard.guard import lanes as lanes_module
 from mmguard.guard.scan import scan
 from mmguard.guard.sessions import NetworkOutput
-from mmguard.inputs import named
+from mmguard.inputs.checks import named
 from mmguard.types import Decision
 from tests.bundles import (
     Array,
-    Tail,
+    Head,
     add_trigger,
     clean_inputs,
     hash_anew,
@@ -296,15 +296,15 @@ def test_whatever_fails_beside_the_original_is_the_policy_s(
 def test_a_flag_whose_correction_fails_is_answered_by_the_policy_and_stays_a_flag(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    bundle = write_tiny_bundle(tmp_path / "b", tail=Tail.SOFTMAX)
-    own = run_model(tiny_network(tail=Tail.SOFTMAX).model(), X)
+    bundle = write_tiny_bundle(tmp_path / "b", head=Head.SOFTMAX)
+    own = run_model(tiny_network(head=Head.SOFTMAX).model(), X)
     with guard_of(bundle) as guard:
         flagged = guard(X).flagged
         assert flagged.any()
     for on_error in ("raise", "open", "closed"):
         registry = CollectorRegistry()
         with guard_of(bundle, registry, on_error=on_error) as guard:
-            monkeypatch.setattr(guard._judge, "_tail", raiser(error))
+            monkeypatch.setattr(guard._judge, "_head", raiser(error))
             if on_error == "raise":
                 with pytest.raises(
                     InferenceError, match=f"follows the logits failed: {type(error).__name__}"

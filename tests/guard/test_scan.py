@@ -17,7 +17,8 @@ from mmguard import Guard, Policy
 from mmguard.errors import InferenceError, InputError, UnreadableImageError
 from mmguard.guard import scan as module
 from mmguard.guard.scan import Row, scan, summarise
-from mmguard.types import ABSTAIN, Decision, Preprocessing, Reason
+from mmguard.inputs.spec import Preprocessing
+from mmguard.types import ABSTAIN, Decision, Reason
 from tests.bundles import Array, add_trigger, clean_inputs, write_tiny_bundle
 
 CLOSED = Policy(on_error="closed")

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmguard.bundle import Bundle
+from mmguard.bundle.bundle import Bundle
 from mmguard.errors import LateError
 from mmguard.guard import Guard, Policy
 from mmguard.guard.answer import own_copy
 from mmguard.guard.sessions import NetworkOutput
 from mmguard.types import Decision
-from tests.bundles import Array, Tail, add_trigger, clean_inputs, run_model, tiny_network, write_tiny_bundle
+from tests.bundles import Array, Head, add_trigger, clean_inputs, run_model, tiny_network, write_tiny_bundle
 from tests.guard.serving.servers import DEADLINE, Gate
 
 X = np.concatenate([clean_inputs(6, seed=3), add_trigger(clean_inputs(6, seed=4))])
@@ -134,7 +134,7 @@ def test_a_batch_that_was_late_is_answered_without_it_whatever_becomes_of_its_ar
 
 
 def decisions(folder: Path, monkeypatch: pytest.MonkeyPatch, tested: bool, policy: Policy, late: bool) -> Any:
-    bundle = Bundle.open(write_tiny_bundle(folder / "b", tail=Tail.SOFTMAX))
+    bundle = Bundle.open(write_tiny_bundle(folder / "b", head=Head.SOFTMAX))
     manifest = bundle.manifest if tested else replace(bundle.manifest, null=None)
     with Guard(replace(bundle, manifest=manifest), policy=policy, registry=None, threads=1) as guard:
         if late:

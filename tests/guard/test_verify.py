@@ -8,13 +8,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from mmguard.bundle import BOUNDS, PROBES, Bundle, write_tensors
+from mmguard.bundle.bundle import Bundle
+from mmguard.bundle.contents import BOUNDS, PROBES
+from mmguard.bundle.tensors import write_tensors
 from mmguard.errors import GraphMismatchError, InferenceError, TamperedBundleError
 from mmguard.guard import Guard
 from mmguard.guard.sessions import PROVIDERS
 from mmguard.guard.verify import verify_bundle
-from tests.bundles import Tail, tiny_bounds, tiny_network, write_tiny_bundle
-from tests.plans import Plan, external, put
+from tests.bundles import Head, tiny_bounds, tiny_network, write_tiny_bundle
+from tests.stub_graphs import Plan, external, put
 
 
 @pytest.fixture
@@ -25,17 +27,17 @@ def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def softmax(tmp_path: Path) -> Path:
-    """A bundle whose plans have a tail."""
-    return write_tiny_bundle(tmp_path / "softmax.mmguard", tail=Tail.SOFTMAX)
+    """A bundle whose runtime_graphs have a head."""
+    return write_tiny_bundle(tmp_path / "softmax.mmguard", head=Head.SOFTMAX)
 
 
 def verify(bundle: Path) -> float:
     return verify_bundle(Bundle.open(bundle), PROVIDERS["cpu"])
 
 
-@pytest.mark.parametrize("tail", list(Tail))
-def test_an_untouched_bundle_passes(tmp_path: Path, tail: Tail) -> None:
-    assert verify(write_tiny_bundle(tmp_path / "tiny.mmguard", tail=tail)) < 1e-5
+@pytest.mark.parametrize("head", list(Head))
+def test_an_untouched_bundle_passes(tmp_path: Path, head: Head) -> None:
+    assert verify(write_tiny_bundle(tmp_path / "tiny.mmguard", head=head)) < 1e-5
 
 
 @pytest.mark.parametrize("form", ["original", "clipped"])
@@ -60,7 +62,7 @@ def test_a_network_that_is_not_the_manifest_s_is_refused_before_the_first_reques
     bundle: Path, form: str, plan: Plan, refusal: str
 ) -> None:
     put(bundle, {f"{form}.onnx": plan.bytes()})
-    with pytest.raises(TamperedBundleError, match=rf"plans\.{form} of the bundle is not .* {refusal}"):
+    with pytest.raises(TamperedBundleError, match=rf"runtime_graphs\.{form} of the bundle is not .* {refusal}"):
         Guard(bundle, registry=None)
 
 
@@ -84,7 +86,7 @@ def test_a_network_of_other_weights_is_found(bundle: Path, form: str) -> None:
 def tail_of(node: str = "Softmax", given: str = "mmguard_logits", name: str = "probabilities", width: Any = 3) -> bytes:
     graph = helper.make_graph(
         [helper.make_node(node, [given], [name])],
-        "tail",
+        "head",
         [helper.make_tensor_value_info(given, TensorProto.FLOAT, ["N", width])],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", width])],
     )
@@ -102,22 +104,22 @@ def tail_of(node: str = "Softmax", given: str = "mmguard_logits", name: str = "p
 def test_a_tail_that_is_not_the_manifest_s_is_refused_before_the_first_request(
     softmax: Path, content: bytes, refusal: str
 ) -> None:
-    put(softmax, {"plans/tail.onnx": content})
-    with pytest.raises(TamperedBundleError, match=rf"plans\.tail of the bundle is not .* {refusal}"):
+    put(softmax, {"runtime/head.onnx": content})
+    with pytest.raises(TamperedBundleError, match=rf"runtime_graphs\.head of the bundle is not .* {refusal}"):
         Guard(softmax, registry=None)
 
 
 def test_a_tail_that_computes_something_else_is_found(softmax: Path) -> None:
-    put(softmax, {"plans/tail.onnx": tail_of("Sigmoid")})
+    put(softmax, {"runtime/head.onnx": tail_of("Sigmoid")})
     Guard(softmax, registry=None).close()
-    with pytest.raises(GraphMismatchError, match=r"output 'probabilities' as plans\.tail makes it .* differs"):
+    with pytest.raises(GraphMismatchError, match=r"output 'probabilities' as runtime_graphs\.head makes it .* differs"):
         verify(softmax)
 
 
 def test_a_tail_of_other_rows_is_found(softmax: Path) -> None:
     model = onnx.load_from_string(tail_of())
     model.graph.node[0].CopyFrom(helper.make_node("ReduceSum", ["mmguard_logits"], ["probabilities"]))
-    put(softmax, {"plans/tail.onnx": model.SerializeToString()})
+    put(softmax, {"runtime/head.onnx": model.SerializeToString()})
     with pytest.raises(GraphMismatchError, match="output 'probabilities'"):
         verify(softmax)
 

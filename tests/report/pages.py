@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from mmguard.manifest import Manifest
+from mmguard.bundle.manifest import Manifest
 from mmguard.report import Evidence, scores
 from mmguard.types import FloatArray, SiteClipping
 

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import betabinom
 
 from mmguard import Bundle
-from mmguard.manifest import Manifest
+from mmguard.bundle.manifest import Manifest
 from mmguard.report import render
 from mmguard.types import FloatArray
 from tests.report.pages import Reader, evidence_of, with_classes, with_scales

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import beta
 
 from mmguard import Bundle
-from mmguard.manifest import Manifest
+from mmguard.bundle.manifest import Manifest
 from mmguard.report import Evidence, render
 from tests.report.pages import Reader, evidence_of, with_classes
 

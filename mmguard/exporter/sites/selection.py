@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 from mmguard.errors import OptionError
 from mmguard.exporter.sites.activation import Activation
-from mmguard.words import some
+from mmguard.text.format import some
 
 ALL, LAST = "all", "last"
 LISTED = 20

@@ -13,9 +13,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from mmguard.bundle.manifest import Manifest
 from mmguard.guard.serving.request import InferenceRequest
 from mmguard.guard.serving.tensors import HEADER_LENGTH, INPUTS, datatype_of, to_bytes, to_json
-from mmguard.manifest import Manifest
 
 VERSION = "1"
 GUARD_OUTPUTS = {

@@ -19,8 +19,8 @@ from mmguard.errors import InputError
 from mmguard.guard.serving.body import MAX_JSON_BYTES, too_large
 from mmguard.guard.serving.cut import cut_list
 from mmguard.guard.serving.tensors import HEADER_LENGTH, INPUTS, from_bytes, from_json
-from mmguard.inputs import shape_fits
-from mmguard.types import InputSpec
+from mmguard.inputs.checks import shape_fits
+from mmguard.inputs.spec import InputSpec
 
 MAX_FIELD_BYTES = 2**16
 """Of every field but the tensor's data; a field holds some names, or a few numbers."""

@@ -14,8 +14,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, start_http_server
 
-from mmguard.errors import ServeError
-from mmguard.extras import missing
+from mmguard.errors import MissingExtraError, ServeError
 from mmguard.guard.guard import Guard
 from mmguard.guard.policy import Policy
 from mmguard.guard.serving.body import MAX_JSON_BYTES, MAX_REQUEST_BYTES
@@ -26,7 +25,7 @@ try:
 
     from mmguard.guard.serving.app import create_app
 except ModuleNotFoundError as error:
-    raise missing("serving", error.name, "serve") from error
+    raise MissingExtraError.of("serving", error.name, "serve") from error
 
 __all__ = ["create_app", "listen", "make_server", "metrics_server", "open_guards", "serve"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 import numpy.typing as npt
 import onnxruntime as ort
 
-from mmguard.bundle import Bundle
+from mmguard.bundle.bundle import Bundle
 from mmguard.errors import OptionError
 from mmguard.guard.guard import Batch, Guard
 from mmguard.guard.wrapping.callables import GuardedPredictor

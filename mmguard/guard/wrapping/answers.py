@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmguard.bundle import Bundle
+from mmguard.bundle.bundle import Bundle
+from mmguard.bundle.manifest import OutputSpec
 from mmguard.errors import PredictorMismatchError
 from mmguard.guard.guard import Batch, Guard, GuardedBatch
 from mmguard.guard.wrapping import recovery
 from mmguard.guard.wrapping.original import OnDecision, Outputs, WrappedOriginal, probes_of, refuse_another_model
 from mmguard.guard.wrapping.recovery import LogitRecovery
 from mmguard.guard.wrapping.views import View, find_view
-from mmguard.manifest import OutputSpec
 from mmguard.types import ABSTAIN, Decision
 
 Array = npt.NDArray[Any]

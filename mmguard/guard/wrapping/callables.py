@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from mmguard.bundle import Bundle
+from mmguard.bundle.bundle import Bundle
 from mmguard.guard.guard import Batch
 from mmguard.guard.wrapping.answers import Ask, answers_of
 from mmguard.guard.wrapping.face import Face

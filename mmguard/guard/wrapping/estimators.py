@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmguard.bundle import Bundle
+from mmguard.bundle.bundle import Bundle
 from mmguard.errors import InferenceError, OptionError, PredictorMismatchError
 from mmguard.guard.guard import Batch, Guard
 from mmguard.guard.wrapping.answers import Answers, Array, checked, of_logits_alone, probed, view_answers

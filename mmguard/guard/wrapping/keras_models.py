@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from mmguard.bundle import Bundle
+from mmguard.bundle.bundle import Bundle
 from mmguard.errors import OptionError
 from mmguard.guard.guard import Batch
 from mmguard.guard.wrapping.answers import Array, answers_of

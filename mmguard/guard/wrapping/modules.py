@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mmguard.bundle import Bundle
+from mmguard.bundle.bundle import Bundle
 from mmguard.errors import InputError, PredictorMismatchError
 from mmguard.guard.guard import Batch
 from mmguard.guard.wrapping.answers import Array, answers_of

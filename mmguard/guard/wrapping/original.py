@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmguard.bundle import Bundle
+from mmguard.bundle.bundle import Bundle
 from mmguard.errors import PredictorMismatchError
 from mmguard.guard.decide import rows_of
 from mmguard.guard.guard import Batch, Guard, GuardedBatch

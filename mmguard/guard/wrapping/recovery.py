@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmguard.bundle import Bundle
+from mmguard.bundle.bundle import Bundle
 from mmguard.guard.sessions import PROVIDERS, open_session, run
 from mmguard.guard.wrapping.views import FORMS, PROBE_TOLERANCE, Form, View, as_array
 from mmguard.types import BoolArray, FloatArray
 
 Logits = npt.NDArray[np.float32]
 
-LEVEL_FREE = frozenset({"gap", "excess_gap", "centred_shift"})
+LEVEL_FREE = frozenset({"margin_gap", "residual_margin_gap", "centred_residual_norm"})
 """Statistics of the differences between a row's logits, which are all that its probabilities keep."""
 
 TOLERANCE = 1e-3
@@ -32,7 +32,7 @@ class LogitRecovery:
 
     It is used where the test asks for no more (see `LEVEL_FREE`; the logits (0, s) of one sigmoid are recovered whole,
     so any test will do), and where it gives the logits of the bundle's probes, and of logits of every size that went
-    through the bundle's own tail. Labels and top classes are no such output.
+    through the bundle's own head. Labels and top classes are no such output.
 
     Attributes:
         name: of the output. form: of what it holds.
@@ -80,7 +80,7 @@ def of_outputs(bundle: Bundle, outputs: Mapping[str, Any]) -> LogitRecovery | No
     Args:
         outputs: by name, what the predictor gives for the bundle's probes.
     """
-    grid, made = _through_tail(bundle)
+    grid, made = _through_head(bundle)
     for name, expected in made.items():
         for recovery in _candidates(name, outputs[name], len(bundle.manifest.classes)):
             if recovery.error(expected, grid) <= TOLERANCE and _may_be_used(recovery, bundle, outputs[name]):
@@ -95,7 +95,7 @@ def of_view(bundle: Bundle, view: View, name: str, output: Any) -> LogitRecovery
         name: under which that array will come. output: the array for the bundle's probes.
     """
     classes = len(bundle.manifest.classes)
-    grid, made = _through_tail(bundle)
+    grid, made = _through_head(bundle)
     whole = not made or any(
         recovery.error(expected, grid) <= TOLERANCE
         for each, expected in made.items()
@@ -142,12 +142,12 @@ def _may_be_used(recovery: LogitRecovery, bundle: Bundle, output: Any) -> bool:
     return level_free or recovery.error(output, logits, centred=False) <= allowed
 
 
-def _through_tail(bundle: Bundle) -> tuple[Logits, dict[str, Any]]:
-    """Logits of all sizes, and the derived outputs that the bundle's tail makes of them."""
+def _through_head(bundle: Bundle) -> tuple[Logits, dict[str, Any]]:
+    """Logits of all sizes, and the derived outputs that the bundle's head makes of them."""
     rng, names = np.random.default_rng(0), bundle.manifest.output.derived
     shape = (GRID_ROWS, len(bundle.manifest.classes))
     grid = np.concatenate([scale * rng.normal(size=shape) for scale in (0.1, 1, 3, 10, 30)]).astype(np.float32)
     if not names:
         return grid, {}
-    session = open_session(bundle.plan("tail"), PROVIDERS["cpu"], 1)
+    session = open_session(bundle.runtime_graph("head"), PROVIDERS["cpu"], 1)
     return grid, dict(zip(names, run(session, names, grid), strict=True))

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from mmguard.batching import run_session
-from mmguard.bundle import Bundle
+from mmguard.bundle.bundle import Bundle
 from mmguard.errors import InferenceError, InputError, PredictorMismatchError
 from mmguard.guard.guard import Batch, Guard
 from mmguard.guard.wrapping import recovery
@@ -20,6 +19,7 @@ from mmguard.guard.wrapping.answers import probed
 from mmguard.guard.wrapping.face import Face
 from mmguard.guard.wrapping.original import OnDecision, Outputs, WrappedOriginal, refuse_another_model
 from mmguard.guard.wrapping.tensors import as_batch
+from mmguard.runtime.batches import run_session
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ from torch import nn
 from benchmarks.evaluate import export
 from benchmarks.suspect import Suspect, predict
 from benchmarks.training.networks import NETWORKS, resnet, wide_resnet
-from mmguard.exporter import find_activations, read_classifier
+from mmguard.exporter.classifier import read_classifier
+from mmguard.exporter.sites import find_activations
 from tests.benchmarks.synthetic import images_and_labels
 
 every_network = pytest.mark.parametrize("name", sorted(NETWORKS))

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmguard.calibrate import DifferentiableGraph
-from mmguard.exporter import find_activations
-from mmguard.exporter.sites import Survey, survey
+from mmguard.calibrate.graph.differentiable import DifferentiableGraph
+from mmguard.exporter.sites import Survey, find_activations, survey
 from tests.exporter.sites.exports import export
 
 CHANNELS = 4

@@ -7,9 +7,8 @@ import onnx_ir as ir
 import pytest
 
 from mmguard.errors import NoActivationError, OptionError
-from mmguard.exporter import find_activations
-from mmguard.exporter.clip import insert_min
-from mmguard.exporter.sites import Reason, survey
+from mmguard.exporter.insert_min import insert_min
+from mmguard.exporter.sites import Reason, find_activations, survey
 from mmguard.exporter.sites.candidates import ACTIVATIONS
 from mmguard.exporter.sites.candidates import CONTRIBUTED as OPERATORS_OF_ONNX_RUNTIME
 from tests.exporter.sites.graphs import CONTRIBUTED, CONVOLVED, NEWEST, graph, operators, surveyed

@@ -13,9 +13,9 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from mmguard.calibrate import DifferentiableGraph
-from mmguard.calibrate.operators import OPERATORS
-from mmguard.exporter.clip import insert_min
+from mmguard.calibrate.graph.differentiable import DifferentiableGraph
+from mmguard.calibrate.graph.operators import OPERATORS
+from mmguard.exporter.insert_min import insert_min
 from mmguard.exporter.sites import Activation, Reason, Survey, survey
 from tests.exporter.sites.exports import export
 

@@ -23,7 +23,7 @@ from mmguard.errors import OverloadError
 from mmguard.guard import Guard, GuardedBatch, Policy
 from mmguard.guard.serving.server import create_app
 from mmguard.types import Decision
-from tests.bundles import Array, Tail, add_trigger, clean_inputs, write_tiny_bundle
+from tests.bundles import Array, Head, add_trigger, clean_inputs, write_tiny_bundle
 from tests.guard.serving.servers import DEADLINE, Gate, Served, request_of, running, wait_until
 
 INFER = "/v2/models/tiny/infer"
@@ -307,7 +307,7 @@ def test_a_failing_network_is_answered_by_the_policy(tmp_path: Path, on_error: A
 
 
 def test_probabilities_are_served_under_their_own_name(tmp_path: Path) -> None:
-    bundle = write_tiny_bundle(tmp_path / "soft.mmguard", "soft", tail=Tail.SOFTMAX)
+    bundle = write_tiny_bundle(tmp_path / "soft.mmguard", "soft", head=Head.SOFTMAX)
     with running(bundle) as server, triton.InferenceServerClient(server.address) as client:
         result = client.infer("soft", [triton_input(HALF_TRIGGERED)])
     np.testing.assert_allclose(result.as_numpy("probabilities").sum(axis=1), 1, rtol=1e-6)

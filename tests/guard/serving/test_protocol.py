@@ -6,14 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from mmguard.bundle import Bundle
-from mmguard.guard.serving.protocol import (
-    ServedTensor,
-    encode_response,
-    model_metadata,
-    output_names,
-    served_outputs,
-)
+from mmguard.bundle.bundle import Bundle
+from mmguard.guard.serving.protocol import ServedTensor, encode_response, model_metadata, output_names, served_outputs
 from mmguard.guard.serving.request import InferenceRequest
 from mmguard.guard.serving.tensors import HEADER_LENGTH, SLICE, to_bytes, to_json
 from mmguard.guard.sessions import PROVIDERS, open_session

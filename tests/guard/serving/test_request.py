@@ -14,7 +14,7 @@ from mmguard.guard.serving import tensors as tensors_module
 from mmguard.guard.serving.cut import MAX_REST_BYTES
 from mmguard.guard.serving.request import MAX_FIELD_BYTES, InferenceRequest, parse_request
 from mmguard.guard.serving.tensors import HEADER_LENGTH, SLICE
-from mmguard.types import InputSpec
+from mmguard.inputs.spec import InputSpec
 from tests.bundles import Array
 
 LOW, HIGH = np.zeros(1, np.float32), np.ones(1, np.float32)

@@ -11,12 +11,19 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from mmguard.bundle import BOUNDS, PROBES, Bundle, staged, write, write_tensors
-from mmguard.exporter import read_classifier, run, write_clipped, write_plans
+from mmguard.bundle.bundle import Bundle
+from mmguard.bundle.contents import BOUNDS, PROBES
+from mmguard.bundle.manifest import CriterionSpec, NullSpec
+from mmguard.bundle.tensors import write_tensors
+from mmguard.bundle.write import staged, write
+from mmguard.detection.mmdf import Criterion
+from mmguard.exporter.classifier import read_classifier
+from mmguard.exporter.equality import run
+from mmguard.exporter.insert_min import write_clipped
+from mmguard.exporter.runtime_graphs import write_runtime_graphs
 from mmguard.guard.wrapping.face import Face
-from mmguard.manifest import CriterionSpec, NullSpec
-from mmguard.mmdf import Criterion
-from mmguard.types import ClipSite, InputSpec
+from mmguard.inputs.spec import InputSpec
+from mmguard.types import ClipSite
 from tests.bundles import Array, clean_inputs, tiny_bounds, tiny_network, write_tiny_bundle
 
 FLOAT, HALF, LABEL, TEXT = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.STRING
@@ -110,9 +117,9 @@ def _output(spec: tuple[str, int, list[str | int] | None]) -> onnx.ValueInfoProt
 
 
 def write_ended_bundle(
-    out: Path, ending: Ending, statistics: Iterable[str] = ("excess_gap",), scale: float = 1
+    out: Path, ending: Ending, statistics: Iterable[str] = ("residual_margin_gap",), scale: float = 1
 ) -> Path:
-    """Write a bundle of `model_of`, with its plans as calibration writes them; no statistics make it one of MMOM."""
+    """Write a bundle of `model_of`, with its runtime graphs as calibration writes; without statistics, it is an MMOM bundle."""
     probes = np.random.default_rng(2).random((4, 3, 8, 8), dtype=np.float32)
     model, bounds = model_of(ending, scale), tiny_bounds(tiny_network())
     return write_bundle(out, model, bounds, clean_inputs(200), probes, statistics)
@@ -124,7 +131,7 @@ def write_bundle(
     bounds: dict[str, Array],
     x: Array,
     probes: Array,
-    statistics: Iterable[str] = ("excess_gap",),
+    statistics: Iterable[str] = ("residual_margin_gap",),
 ) -> Path:
     """Write a bundle of a model by these bounds, its null fitted on inputs x."""
     manifest = Bundle.open(write_tiny_bundle(out.with_name(f"{out.name}.tiny"))).manifest
@@ -135,11 +142,11 @@ def write_bundle(
     with staged(out) as folder:
         shutil.copyfile(path, folder / "original.onnx")
         write_clipped(classifier, bounds, folder / "clipped.onnx")
-        plans = write_plans(folder, classifier)
+        runtime_graphs = write_runtime_graphs(folder, classifier)
         write_tensors(folder / BOUNDS, bounds)
-        probed = {form: run(folder / plans[form], probes, name) for form in forms}
+        probed = {form: run(folder / runtime_graphs[form], probes, name) for form in forms}
         write_tensors(folder / PROBES, {"x": probes, **probed})
-        original, clipped = (run(folder / plans[form], x, name) for form in forms)
+        original, clipped = (run(folder / runtime_graphs[form], x, name) for form in forms)
         fitted = {each: Criterion.fit(each, original, clipped, None)[0] for each in statistics}
         criteria = tuple(CriterionSpec.of(each, criterion) for each, criterion in fitted.items())
         margins = dict.fromkeys(("sample", "shared"), (1.0,) * original.shape[1])
@@ -147,7 +154,7 @@ def write_bundle(
             manifest,
             input=InputSpec(classifier.input_name, (None, *x.shape[1:]), x.min(axis=0), x.max(axis=0)),
             output=classifier.output,
-            plans=plans,
+            runtime_graphs=runtime_graphs,
             sites=tuple(ClipSite(value, "Relu", 1, bound.size) for value, bound in bounds.items()),
             classes=tuple(f"class{k}" for k in range(original.shape[1])),
             null=NullSpec("gaussian", len(x), 0.005, 0.05, criteria, ()) if criteria else None,

@@ -13,7 +13,7 @@ from mmguard.errors import InputError, OptionError, PredictorMismatchError
 from mmguard.guard import Guard, Policy, wrap
 from mmguard.guard.wrapping import GuardedModel
 from mmguard.types import Decision
-from tests.bundles import Array, Tail, add_trigger, clean_inputs, write_tiny_bundle
+from tests.bundles import Array, Head, add_trigger, clean_inputs, write_tiny_bundle
 from tests.guard.wrapping.endings import callable_of, rows_of_the_original
 
 MIXED = np.concatenate([clean_inputs(20, seed=3), add_trigger(clean_inputs(12, seed=4))])
@@ -51,7 +51,7 @@ def expected_of(bundle: Path, **policy: Any) -> Array:
 
 @pytest.mark.parametrize("policy", [{}, {"on_flag": "abstain"}, {"mode": "shadow"}], ids=str)
 def test_arrays_and_tensors_are_guarded(tmp_path: Path, policy: dict[str, Any]) -> None:
-    bundle, decisions = write_tiny_bundle(tmp_path / "b", tail=Tail.SOFTMAX), list[Decision]()
+    bundle, decisions = write_tiny_bundle(tmp_path / "b", head=Head.SOFTMAX), list[Decision]()
     safe = wrap(Model(bundle), bundle, policy=Policy(**policy), on_decision=decisions.append, **OPTIONS)
     rows, expected = rows_of_the_original(safe), expected_of(bundle, **policy)
     for answer in (safe.predict(MIXED), safe.predict(MIXED.astype(np.float64)), safe.predict_on_batch(MIXED.tolist())):

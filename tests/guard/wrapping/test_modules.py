@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from mmguard.errors import CopyError, InputError, PredictorMismatchError
 from mmguard.guard import Guard, Policy, wrap
 from mmguard.types import Decision
-from tests.bundles import Array, Tail, add_trigger, clean_inputs, tiny_network, write_tiny_bundle
+from tests.bundles import Array, Head, add_trigger, clean_inputs, tiny_network, write_tiny_bundle
 from tests.guard.wrapping.endings import rows_of_the_original
 
 MIXED = np.concatenate([clean_inputs(20, seed=3), add_trigger(clean_inputs(12, seed=4))])
@@ -59,13 +59,13 @@ def test_a_module_answers_with_tensors_what_the_guard_says(tiny_bundle: Path, po
     np.testing.assert_array_equal(safe.forward(x).numpy(), answer.numpy())
 
 
-@pytest.mark.parametrize("tail", [Tail.NONE, Tail.SOFTMAX])
-def test_probabilities_of_a_module_are_guarded_without_the_bundle_s_original(tmp_path: Path, tail: Tail) -> None:
-    bundle = write_tiny_bundle(tmp_path / "b", tail=tail)
+@pytest.mark.parametrize("head", [Head.NONE, Head.SOFTMAX])
+def test_probabilities_of_a_module_are_guarded_without_the_bundle_s_original(tmp_path: Path, head: Head) -> None:
+    bundle = write_tiny_bundle(tmp_path / "b", head=head)
     safe = wrap(Tiny(lambda logits: logits.softmax(dim=1)).eval(), bundle, **OPTIONS)
     rows, answer = rows_of_the_original(safe), safe(torch.tensor(MIXED))
     assert sum(rows) == 0
-    expected = expected_of(write_tiny_bundle(tmp_path / "p", tail=Tail.SOFTMAX), MIXED)
+    expected = expected_of(write_tiny_bundle(tmp_path / "p", head=Head.SOFTMAX), MIXED)
     np.testing.assert_allclose(answer, expected, rtol=1e-3, atol=1e-5)
 
 

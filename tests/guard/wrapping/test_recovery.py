@@ -34,7 +34,7 @@ def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
     """Bundles by ending, statistics and scale of the logits, each written once."""
 
     @cache
-    def write(end: str, statistics: tuple[str, ...] = ("excess_gap",), scale: float = 1) -> Path:
+    def write(end: str, statistics: tuple[str, ...] = ("residual_margin_gap",), scale: float = 1) -> Path:
         return write_ended_bundle(tmp_path_factory.mktemp("ended") / "b", ENDINGS[end], statistics, scale)
 
     return write
@@ -106,7 +106,7 @@ def test_a_test_of_the_logits_level_runs_the_original_but_after_a_sigmoid(
     bundle_of: Bundles, end: str, count: int
 ) -> None:
     """Of two classes by one sigmoid the logits are (0, s), so there the level is known."""
-    statistics, decisions = ("excess_gap", "shift"), list[Decision]()
+    statistics, decisions = ("residual_margin_gap", "residual_norm"), list[Decision]()
     bundle = bundle_of(end, statistics, SCALES.get(end, 1))
     safe = wrap(session_of(bundle), bundle, on_decision=decisions.append, **OPTIONS)
     rows = rows_of_the_original(safe)

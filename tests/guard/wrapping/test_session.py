@@ -20,7 +20,7 @@ from mmguard.guard import Guard, Policy, wrap
 from mmguard.guard.sessions import ORT_ERRORS
 from mmguard.guard.wrapping import GuardedSession
 from mmguard.types import Decision
-from tests.bundles import Array, Tail, add_trigger, clean_inputs, tiny_network, write_tiny_bundle
+from tests.bundles import Array, Head, add_trigger, clean_inputs, tiny_network, write_tiny_bundle
 from tests.guard.wrapping.endings import ENDINGS, session_of, write_ended_bundle
 
 MIXED = np.concatenate([clean_inputs(20, seed=3), add_trigger(clean_inputs(12, seed=4))])
@@ -224,7 +224,7 @@ def test_feeds_and_outputs_that_the_model_does_not_have_are_refused(tiny_bundle:
 
 
 def test_a_session_of_other_outputs_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
-    other = write_tiny_bundle(tmp_path / "b", tail=Tail.SOFTMAX)
+    other = write_tiny_bundle(tmp_path / "b", head=Head.SOFTMAX)
     with pytest.raises(PredictorMismatchError, match=r"outputs are probabilities, those of the model .* are logits"):
         wrap(session_of(other), tiny_bundle, **OPTIONS)
 

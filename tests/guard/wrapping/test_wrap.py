@@ -13,7 +13,7 @@ from scipy.special import expit, softmax
 from mmguard.errors import CopyError, InferenceError, OptionError, PredictorMismatchError
 from mmguard.guard import Guard, Policy, wrap
 from mmguard.types import Decision
-from tests.bundles import Array, Tail, add_trigger, clean_inputs, write_tiny_bundle
+from tests.bundles import Array, Head, add_trigger, clean_inputs, write_tiny_bundle
 from tests.guard.wrapping.endings import ENDINGS, callable_of, session_of, write_ended_bundle
 
 MIXED = np.concatenate([clean_inputs(20, seed=3), add_trigger(clean_inputs(12, seed=4))])
@@ -26,21 +26,21 @@ def expected_of(bundle: Path, x: Array, **policy: Any) -> Array:
         return output
 
 
-@pytest.mark.parametrize("tail", list(Tail))
-def test_a_wrapped_callable_answers_as_the_guard_does(tmp_path: Path, tail: Tail) -> None:
-    bundle = write_tiny_bundle(tmp_path / "b", tail=tail)
+@pytest.mark.parametrize("head", list(Head))
+def test_a_wrapped_callable_answers_as_the_guard_does(tmp_path: Path, head: Head) -> None:
+    bundle = write_tiny_bundle(tmp_path / "b", head=head)
     safe = wrap(callable_of(bundle), bundle, **OPTIONS)
     np.testing.assert_allclose(safe(MIXED), expected_of(bundle, MIXED), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("policy", [{}, {"on_flag": "abstain"}], ids=str)
-@pytest.mark.parametrize("answered", list(Tail))
-@pytest.mark.parametrize("bundled", list(Tail))
+@pytest.mark.parametrize("answered", list(Head))
+@pytest.mark.parametrize("bundled", list(Head))
 def test_logits_and_probabilities_are_guarded_whichever_the_bundle_s_model_gives(
-    tmp_path: Path, bundled: Tail, answered: Tail, policy: dict[str, Any]
+    tmp_path: Path, bundled: Head, answered: Head, policy: dict[str, Any]
 ) -> None:
-    bundle = write_tiny_bundle(tmp_path / "b", tail=bundled)
-    other = write_tiny_bundle(tmp_path / "other", tail=answered)
+    bundle = write_tiny_bundle(tmp_path / "b", head=bundled)
+    other = write_tiny_bundle(tmp_path / "other", head=answered)
     predict, decisions = callable_of(other), list[Decision]()
     safe = wrap(predict, bundle, policy=Policy(**policy), on_decision=decisions.append, **OPTIONS)
     answer, (decision,) = safe(MIXED), decisions
@@ -186,9 +186,9 @@ def test_what_on_decision_writes_to_a_decision_changes_no_answer(tmp_path: Path,
         np.testing.assert_array_equal(wrap(predictor, bundle, on_decision=writes, **options)(MIXED), expected)
 
 
-@pytest.mark.parametrize("tail", list(Tail))
-def test_an_answer_of_nan_is_an_inference_error_whatever_the_model_gives(tmp_path: Path, tail: Tail) -> None:
-    bundle = write_tiny_bundle(tmp_path / "b", tail=tail)
+@pytest.mark.parametrize("head", list(Head))
+def test_an_answer_of_nan_is_an_inference_error_whatever_the_model_gives(tmp_path: Path, head: Head) -> None:
+    bundle = write_tiny_bundle(tmp_path / "b", head=head)
     predict, broken = callable_of(bundle), list[bool]()
 
     def fragile(x: Array) -> Array:
@@ -262,7 +262,7 @@ def test_a_guarded_callable_cannot_be_copied_or_pickled(tiny_bundle: Path) -> No
         safe.__wrapped__  # noqa: B018
 
 
-@pytest.mark.parametrize("statistics", [("excess_gap",), ()], ids=["guard", "corrected model"])
+@pytest.mark.parametrize("statistics", [("residual_margin_gap",), ()], ids=["guard", "corrected model"])
 @pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
 def test_of_two_classes_the_second_s_probability_or_score_alone_is_guarded(
     tmp_path: Path, shape: tuple[int, ...], statistics: tuple[str, ...]

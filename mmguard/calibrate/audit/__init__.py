@@ -1,0 +1,1 @@
+"""The search for each class's largest margins, which the audit judges."""

@@ -1,0 +1,1 @@
+"""The clean set D: read, labelled and bounded."""

@@ -1,0 +1,1 @@
+"""The model as a PyTorch module, so that gradients reach its inputs and its bounds."""

@@ -1,0 +1,31 @@
+"""Matrix products."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmguard.calibrate.graph.operators.registry import Node, operator
+
+
+@operator("Gemm", attributes=("alpha", "beta", "transA", "transB"))
+def gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+    """The matrix `alpha A B + beta C`, with A (M, J), B (J, K) after their transposition and C broadcast to (M, K)."""
+    alpha, beta = node.attribute("alpha", 1.0), node.attribute("beta", 1.0)
+    a = a.T if node.attribute("transA", 0) else a
+    if node.attribute("transB", 0) and alpha == beta == 1 and (c is None or c.dim() == 1):
+        return F.linear(a, b, c)
+    product = a @ (b.T if node.attribute("transB", 0) else b)
+    product = product if alpha == 1 else alpha * product
+    return product if c is None else product + (c if beta == 1 else beta * c)
+
+
+@operator("MatMul")
+def matmul(node: Node, a: Tensor, b: Tensor) -> Tensor:
+    """NumPy's matmul."""
+    return torch.matmul(a, b)
+
+
+@operator("Einsum", attributes=("equation",))
+def einsum(node: Node, *operands: Tensor) -> Tensor:
+    """Einstein's sum by `equation`."""
+    return torch.einsum(node.required("equation"), *operands)

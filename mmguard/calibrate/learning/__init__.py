@@ -1,0 +1,1 @@
+"""Learning the bounds (paper, section 3.1)."""

@@ -1,0 +1,1 @@
+"""The `mmguard` command: one file a command."""

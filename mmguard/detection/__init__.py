@@ -1,0 +1,1 @@
+"""The MMDF test and the audit. NumPy and SciPy only."""

@@ -1,0 +1,1 @@
+"""From a model and a clean set to a guard bundle."""

@@ -1,0 +1,1 @@
+"""Every constant of a calibration."""
