@@ -1,10 +1,11 @@
-"""Attacks on the guard itself: inputs made by someone who holds the bundle, so that both networks are fooled alike.
+"""Attack the guard itself, as someone who has the bundle could: find inputs that fool both networks in the same way.
 
     python -m benchmarks.adaptive --networks cifar10-resnet20-none-seed0 cifar10-resnet20-badnets-seed0
 
-Without a backdoor of its own making, such an attacker searches an adversarial perturbation or patch. Each is learnt by
-gradient ascent on the smaller of both networks' margins towards the target, which leaves nothing to compare. It is
-learnt on images that are not in D, and measured on others. Writes `benchmarks/results/adaptive/NETWORK.json`.
+Such an attacker did not plant the backdoor, and searches for an adversarial perturbation or patch instead. It is learnt
+by gradient ascent on the smaller of the two networks' margins of the target class, so that the networks do not differ.
+It is learnt on images outside the calibration set, and measured on others. Writes
+`benchmarks/results/adaptive/NETWORK.json`.
 """
 
 import argparse
@@ -29,17 +30,17 @@ from mmguard.exporter.classifier import read_classifier
 FOLDER = RESULTS / "adaptive"
 TARGET = 0
 LEARNT, MEASURED = 500, 2000
-"""Images that the attack is learnt on, and images that it is measured on."""
+"""Number of images to learn the attack on, and to measure it on."""
 STEPS, BATCH = 300, 50
 CONFIDENT = 5.0
-"""Margin in logits beyond which an image needs no more."""
+"""Margin in logits from which on an image no longer counts in the ascent."""
 
 Apply = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What an attacker may change. `parameters` (1, 3, 32, 32) in [-1, 1] start at 0."""
+    """A way to change an image. Its parameters (1, 3, 32, 32) in [-1, 1] start at 0."""
 
     name: str
     step: float
@@ -60,7 +61,7 @@ SHAPES = (_perturbation(4), _perturbation(8), _patch(3), _patch(6))
 
 
 class Attacker:
-    """Holds both networks of a bundle, and their gradients."""
+    """An attacker who has both networks of a bundle, and their gradients."""
 
     def __init__(self, bundle: Bundle, bed: Bed) -> None:
         classifier = read_classifier(bed.suspect.path)
@@ -70,7 +71,7 @@ class Attacker:
         self._mean, self._std = (torch.tensor(record[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
 
     def learn(self, shape: Shape, x: Images) -> Callable[[Images], Images]:
-        """The change that fools both networks on most of the images (N, 32, 32, 3)."""
+        """Learn a change that fools both networks on most of the images (N, 32, 32, 3)."""
         images = torch.from_numpy(x).permute(0, 3, 1, 2).float() / 255
         generator = torch.Generator().manual_seed(0)
         parameters = torch.zeros(1, *images.shape[1:])
@@ -95,7 +96,7 @@ class Attacker:
 
 
 def measure(network: str, data_folder: Path | None) -> Record:
-    """Learn and judge every shape on one network."""
+    """Learn and measure every kind of change on one network."""
     bed = Bed.of(Cell(network, "adaptive"), data_folder)
     bundle = bundle_of(bed.suspect, bed.clean, "default", None, 0)
     attacker, victims = Attacker(bundle, bed), np.flatnonzero(bed.y != TARGET)
@@ -115,11 +116,11 @@ def measure(network: str, data_folder: Path | None) -> Record:
 
 
 def main() -> None:
-    """Entry point."""
+    """Attack the guard of each network and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     networks = [f"cifar10-resnet20-{name}-seed0" for name in ("none", "badnets", "guard_aware")]
     parser.add_argument("--networks", nargs="+", default=networks, metavar="NETWORK")
-    parser.add_argument("--data-folder", type=Path, help="folder of the data set's archive; default MMGUARD_DATA")
+    parser.add_argument("--data-folder", type=Path, help="folder with the data set's archive; default MMGUARD_DATA")
     options = parser.parse_args()
     for network in options.networks:
         write_json(FOLDER / f"{network}.json", measure(network, options.data_folder) | environment())

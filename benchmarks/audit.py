@@ -1,9 +1,9 @@
-"""The audit on every network: whether it is said to be backdoored, and for which class.
+"""Audit every network: is it judged backdoored, and for which class?
 
-    python -m benchmarks.audit                                    # every network that has no JSON yet
+    python -m benchmarks.audit                                    # every network without a JSON
     python -m benchmarks.audit --networks cifar10-resnet20-badnets-seed0 --draws 3
 
-Writes `benchmarks/results/audit/NETWORK-MM-BD-50-DRAW.json`. Run again, it goes on with the first one missing.
+Writes `benchmarks/results/audit/NETWORK-MM-BD-50-DRAW.json`. Run it again to resume at the first missing one.
 """
 
 import sys
@@ -18,6 +18,7 @@ from benchmarks.cifar import Images
 from benchmarks.record import RESULTS, Record
 from benchmarks.suspect import Suspect
 from mmguard.calibrate.audit.search import maximum_margins
+from mmguard.calibrate.box import Box
 from mmguard.calibrate.graph.differentiable import DifferentiableGraph
 from mmguard.detection.audit import Audit, audit
 from mmguard.exporter.classifier import read_classifier
@@ -30,12 +31,12 @@ METHOD = "MM-BD"
 
 
 def cells(networks: Sequence[str], methods: Sequence[str], draws: int = 1) -> Iterator[Cell]:
-    """One cell a network and draw of D."""
+    """Yield one cell per network and draw of the calibration set."""
     return grid(networks, dict.fromkeys(methods, 0), draws)
 
 
 def measure(cell: Cell, data_folder: Path | None = None) -> Record:
-    """Search the margins of the network from D, and hold the verdict against the attack."""
+    """Audit a network from its calibration set, and compare the verdict with the attack."""
     bed, start = Bed.of(cell, data_folder), time.perf_counter()
     margins = search(bed.suspect, bed.clean.x, cell.draw)
     seconds = round(time.perf_counter() - start, 1)
@@ -47,18 +48,19 @@ def measure(cell: Cell, data_folder: Path | None = None) -> Record:
 
 
 def search(suspect: Suspect, x: Images, seed: int) -> dict[str, FloatArray]:
-    """Maximum margins by scale, from clean images (N, 32, 32, 3) uint8."""
+    """Search maximum margins by scale, starting from clean images (N, 32, 32, 3) uint8."""
     mean, deviation = suspect.record["mean"], suspect.record["std"]
     preprocessing = Preprocessing(mode="RGB", mean=tuple(mean), std=tuple(deviation))
     classifier = read_classifier(suspect.path)
     graph = DifferentiableGraph(classifier.model, classifier.output.logits)
     images = (x.astype(np.float32) / 255 - np.float32(mean)) / np.float32(deviation)
     clean = np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32)
-    return maximum_margins(graph, clean, pixel_box(preprocessing), suspect.logits(x[:1]).shape[1], seed=seed)
+    box = Box.of(*pixel_box(preprocessing))
+    return maximum_margins(graph, clean, box, suspect.logits(x[:1]).shape[1], seed=seed)
 
 
 def verdict(found: Audit, targets: Sequence[int]) -> Record:
-    """What the audit says, all that it rests on, and whether it is right of a network with these targets."""
+    """Return the audit's verdict with all its numbers, and whether it is right for a network with these targets."""
     return {
         "targets": targets,
         "backdoored": found.backdoored,
@@ -79,14 +81,14 @@ def verdict(found: Audit, targets: Sequence[int]) -> Record:
 
 
 def others(margins: Mapping[str, FloatArray], targets: Sequence[int]) -> Record:
-    """The p-value without the targets, of which none should be small: an audit of classes that are all clean."""
+    """Return the p-value without the target classes. All others are clean, so it should not be small."""
     if len(targets) > 1:
         return {}
     return {"p_value_of_others": audit({name: np.delete(values, targets) for name, values in margins.items()}).p_value}
 
 
 def main() -> None:
-    """Entry point."""
+    """Audit the networks that the command line names."""
     sys.exit(run_command(__doc__, "methods", [METHOD], (), cells, FOLDER, measure))
 
 

@@ -1,4 +1,4 @@
-"""Tables are run cell by cell: each is one network and one method on one draw of D, and one JSON."""
+"""Run the tables cell by cell. A cell is one network, one method and one draw of the calibration set, in one JSON."""
 
 import argparse
 import logging
@@ -17,16 +17,18 @@ from benchmarks.suspect import ZOO, CleanSet, Suspect
 logger = logging.getLogger("benchmarks.cells")
 
 PER_CLASS = 50
-"""Clean images of each class that the main tables give every method, as the paper has it for its own."""
+"""Clean images per class that every method gets in the main tables, as the paper's method does."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell.
+    """One cell of a table.
 
     Attributes:
-        network: name in the zoo. method: name of the defence or of the detector.
-        per_class: images of each class in D. draw: seed of the draw of D and of the method.
+        network: name of the network in the zoo.
+        method: name of the defence or of the detector.
+        per_class: images of each class in the calibration set.
+        draw: seed of the calibration set's draw and of the method.
     """
 
     network: str
@@ -36,13 +38,13 @@ class Cell:
 
     @property
     def file(self) -> str:
-        """Name of its JSON."""
+        """Name of the cell's JSON file."""
         return f"{self.network}-{self.method.replace(' ', '_')}-{self.per_class}-draw{self.draw}.json"
 
 
 @dataclass(frozen=True)
 class Bed:
-    """What a cell is measured on: the network, D, and the test images that are not in D."""
+    """What a cell is measured on: the network, the calibration set, and the other test images."""
 
     suspect: Suspect
     clean: CleanSet
@@ -51,7 +53,7 @@ class Bed:
 
     @classmethod
     def of(cls, cell: Cell, data_folder: Path | None) -> "Bed":
-        """Made from the test split of the network's data set; the same for every method with this many images."""
+        """Split the test images of the network's data set; all methods with this many images get the same split."""
         suspect = Suspect.load(cell.network)
         data = cifar.load(suspect.record["recipe"]["data"], data_folder)
         chosen, unseen = cifar.calibration_split(data.y_test, cell.per_class, cell.draw)
@@ -60,17 +62,21 @@ class Bed:
         )
 
     def record(self) -> Record:
-        """What a cell says of its network, so that tables need not have the file."""
+        """Return the facts about the network that a cell stores, so that the tables do not need the zoo."""
         recipe = self.suspect.record["recipe"]
         return {"architecture": recipe["network"], "attack": recipe["attack"], "seed": recipe["seed"]}
 
 
 def grid(networks: Sequence[str], images: Mapping[str, int], draws: int = 1) -> Iterator[Cell]:
-    """Each method with 50 clean images a class, then with as many as its paper had where that is another number.
+    """Yield each method with 50 clean images per class, then, if its paper used another number, with that number.
 
     Args:
-        networks: names. images: clean images of each class that its paper gave a method, 0 for none, by method.
-        draws: of D.
+        networks: names of networks in the zoo.
+        images: clean images per class in the paper of each method; 0 if it needs none.
+        draws: number of draws of the calibration set.
+
+    Yields:
+        The cells.
     """
     rows = [(method, PER_CLASS) for method in images]
     rows += [(method, own) for method, own in images.items() if own not in (0, PER_CLASS)]
@@ -79,10 +85,10 @@ def grid(networks: Sequence[str], images: Mapping[str, int], draws: int = 1) -> 
 
 
 def run_cells(cells: Iterable[Cell], folder: Path, measure: Callable[[Cell], Record]) -> int:
-    """Measure every cell that has no JSON in the folder yet, and write it.
+    """Measure every cell that has no JSON in the folder yet, and write its JSON.
 
     Returns:
-        How many failed; a cell that fails leaves no JSON, and the others go on.
+        The number of cells that failed. A failed cell leaves no JSON and does not stop the others.
     """
     folder.mkdir(parents=True, exist_ok=True)
     failures = 0
@@ -111,16 +117,19 @@ def run_command(
     folder: Path,
     measure: Callable[[Cell, Path | None], Record],
 ) -> int:
-    """The command line of a grid: read the options, run the cells.
+    """Parse the command line of a benchmark and run its cells.
 
     Args:
-        description: for `--help`. option: name of the option that chooses methods. methods: all there are.
-        on_request: those that run only where they are named.
-        cells: gives the cells for networks, methods and a number of draws.
-        folder, measure: as in `run_cells`, with the folder of the data set for `measure`.
+        description: text for `--help`.
+        option: name of the option that selects methods.
+        methods: all methods.
+        on_request: methods that only run if they are named.
+        cells: makes the cells for networks, methods and a number of draws.
+        folder: folder of the JSON files.
+        measure: measures a cell, given the folder of the data set.
 
     Returns:
-        Exit code: 1 where a cell failed.
+        The exit code: 1 if a cell failed.
     """
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("benchmarks").setLevel(logging.INFO)
@@ -129,8 +138,8 @@ def run_command(
     parser.add_argument("--networks", nargs="+", choices=zoo, default=zoo, metavar="NETWORK")
     usual = [method for method in methods if method not in on_request]
     parser.add_argument(f"--{option}", nargs="+", choices=methods, default=usual, dest="methods")
-    parser.add_argument("--draws", type=int, default=1, help="draws of D for each network")
-    parser.add_argument("--data-folder", type=Path, help="folder of the data set's archive; default MMGUARD_DATA")
+    parser.add_argument("--draws", type=int, default=1, help="draws of the calibration set per network")
+    parser.add_argument("--data-folder", type=Path, help="folder with the data set's archive; default MMGUARD_DATA")
     options = parser.parse_args()
     grid = cells(options.networks, options.methods, options.draws)
     return min(1, run_cells(grid, folder, lambda cell: measure(cell, options.data_folder)))

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009) as arrays, and the split of the test images that a user of mmguard has."""
+"""Load CIFAR-10 and CIFAR-100 (Krizhevsky 2009), and split their test images into a calibration set and the rest."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Archive:
-    """What its authors distribute: the file, its parts, and the label bytes of an image."""
+    """An archive as the authors distribute it: the file, its parts, and the number of label bytes per image."""
 
     file: str
     train: tuple[str, ...]
@@ -38,7 +38,7 @@ ARCHIVES = {
 
 @dataclass(frozen=True)
 class Cifar:
-    """One data set. Images are (N, 32, 32, 3) uint8 RGB, labels (N,) int64 in 0 .. classes - 1."""
+    """A data set. Images are (N, 32, 32, 3) uint8 RGB, labels (N,) int64 from 0 to classes - 1."""
 
     x_train: Images
     y_train: Labels
@@ -51,8 +51,8 @@ class Cifar:
         return int(self.y_train.max()) + 1
 
     def statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Mean and standard deviation (3,) float32 of each channel over the training split, pixels scaled to [0, 1]."""
-        # From histograms: 256 counts a channel are exact and need no float copy of 150 million values.
+        """Return mean and standard deviation (3,) float32 of each channel of the training images, scaled to [0, 1]."""
+        # Histograms with 256 counts per channel are exact and need no float copy of 150 million values.
         levels = np.arange(256) / 255.0
         channels = [np.bincount(self.x_train[..., c].ravel(), minlength=256) for c in range(3)]
         shares = np.stack(channels) / self.x_train[..., 0].size
@@ -62,22 +62,27 @@ class Cifar:
 
 
 def load(name: str, folder: Path | None = None) -> Cifar:
-    """The data set `cifar10` or `cifar100`, from the cache; brought there on first use.
+    """Load a data set from the cache, and convert it into the cache on first use.
 
     Args:
-        name: of the data set.
-        folder: has the archive that its authors distribute (`cifar-10-binary.tar.gz` or `cifar-100-binary.tar.gz`, from
-            www.cs.toronto.edu/~kriz/cifar.html), or an `unpack.py` that writes the arrays of `Cifar` to an `.npz`. None
-            takes the environment's MMGUARD_DATA, else `../shared/data` beside the repository.
+        name: `cifar10` or `cifar100`.
+        folder: folder with the authors' archive (`cifar-10-binary.tar.gz` or `cifar-100-binary.tar.gz`, from
+            www.cs.toronto.edu/~kriz/cifar.html), or with an `unpack.py` that writes the arrays of `Cifar` to an `.npz`.
+            None uses the environment variable MMGUARD_DATA, or else `../shared/data` next to the repository.
+
+    Returns:
+        The whole data set.
 
     Raises:
-        FileNotFoundError: neither the cache nor the folder has it.
+        FileNotFoundError: neither the cache nor the folder has the data set.
         subprocess.CalledProcessError: `unpack.py` failed.
     """
     path = CACHE / f"{name}.npz"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial.npz")  # renamed when whole: scripts may start at once
+        partial = path.with_suffix(
+            f".{os.getpid()}.partial.npz"
+        )  # renamed once complete, because several scripts may start at the same time
         chosen = folder or Path(os.environ.get("MMGUARD_DATA", ROOT.parent / "shared" / "data"))
         _bring(name, chosen, partial)
         partial.replace(path)
@@ -94,12 +99,12 @@ def _bring(name: str, folder: Path, path: Path) -> None:
     else:
         raise FileNotFoundError(
             f"{folder} has no {archive.name}; download it from www.cs.toronto.edu/~kriz/cifar.html, "
-            "and give its folder by --data-folder or MMGUARD_DATA"
+            "and pass its folder with --data-folder or MMGUARD_DATA"
         )
 
 
 def read_archive(path: Path, form: Archive) -> Cifar:
-    """The arrays of an archive in the binary form: of each image the label bytes, the finest last, then the pixels."""
+    """Read an archive of the binary version: for each image the label bytes, the finest last, then the pixels."""
     with tarfile.open(path) as archive:
         files = {Path(member.name).name: member for member in archive if member.isfile()}
 
@@ -113,18 +118,18 @@ def read_archive(path: Path, form: Archive) -> Cifar:
 
 
 def calibration_split(labels: Labels, per_class: int = 50, seed: int = 0) -> tuple[Labels, Labels]:
-    """Divide the test split into D, which calibration may use, and the rest, on which detection is measured.
+    """Split the test images into a calibration set and the rest, on which detection is measured.
 
     Args:
-        labels: (N,) int64, labels of the test split.
-        per_class: images of each class in D; 50 in the paper.
-        seed: of the draw.
+        labels: (N,) int64, labels of the test images.
+        per_class: images of each class in the calibration set; 50 in the paper.
+        seed: seed of the random draw.
 
     Returns:
-        Indices into the test split, sorted, (K * per_class,) and (N - K * per_class,) int64, without overlap.
+        Sorted indices into the test images, (K * per_class,) and (N - K * per_class,) int64, without overlap.
 
     Raises:
-        ValueError: a class has no more than `per_class` images.
+        ValueError: a class has `per_class` images or fewer.
     """
     counts = np.bincount(labels)
     if counts.min() <= per_class:
@@ -136,6 +141,6 @@ def calibration_split(labels: Labels, per_class: int = 50, seed: int = 0) -> tup
 
 
 def normalise(x: Images, mean: NDArray[np.float32], deviation: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the networks take: (N, 32, 32, 3) uint8 -> (N, 3, 32, 32) float32, (x / 255 - mean) / deviation."""
+    """Convert images (N, 32, 32, 3) uint8 to a network's input (N, 3, 32, 32) float32: (x / 255 - mean) / deviation."""
     scaled = (x.astype(np.float32) / np.float32(255) - mean) / deviation
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))

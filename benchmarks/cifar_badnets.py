@@ -1,9 +1,9 @@
-"""The main job at real size: calibrate a guard for the zoo's BadNets network, and measure it on images it never saw.
+"""The main use case at real size: calibrate a guard for the zoo's BadNets network, and measure it on unseen images.
 
-    python -m benchmarks.cifar_badnets            # calibrates (some five minutes on two cores) and measures
+    python -m benchmarks.cifar_badnets            # calibrate (about five minutes on two cores) and measure
 
-Calibration sees 50 test images a class, written as PNG folders and given to the public command; everything is measured
-on the 9,500 others. Writes `benchmarks/results/NAME.json`.
+The calibration set has 50 test images per class, written as PNG folders and passed to `mmguard calibrate`. Everything
+is measured on the other 9,500 images. Writes `benchmarks/results/NAME.json`.
 """
 
 import argparse
@@ -34,20 +34,20 @@ logger = logging.getLogger("benchmarks.cifar_badnets")
 
 NETWORK = "cifar10-resnet20-badnets-seed0"
 KEPT_IMAGES = 2000
-"""Unseen images, clean and triggered each, kept in `images.npz` for checks on other machines."""
+"""Number of unseen images, clean and triggered each, that `images.npz` keeps for checks on other hardware."""
 
 
 def keep_images(path: Path, bed: Bed) -> None:
-    """Write `x` (N, 32, 32, 3) uint8: unseen test images, as they are and then triggered."""
+    """Write `x` (N, 32, 32, 3) uint8: unseen test images, first clean and then triggered."""
     x = bed.x[:KEPT_IMAGES]
     np.savez_compressed(path, x=np.concatenate([x, bed.suspect.attack.trigger(x)]))
 
 
 def judge(guard: Guard, x: Images) -> tuple[Decision, NDArray[np.float32], dict[str, float]]:
-    """Decisions on images (N, 32, 32, 3) uint8, the original's logits (N, K), and milliseconds an input."""
+    """Return decisions on images (N, 32, 32, 3) uint8, the original network's logits (N, K), and ms per input."""
     batches = inputs(guard, x)
     decisions, logits, seconds = [], [], {"without": 0.0, "with": 0.0}
-    for batch in batches:  # interleaved, so that both meet the same load of the machine
+    for batch in batches:  # interleaved, so that both run under the same load
         start = time.perf_counter()
         decisions.append(guard(batch))
         middle = time.perf_counter()
@@ -58,7 +58,7 @@ def judge(guard: Guard, x: Images) -> tuple[Decision, NDArray[np.float32], dict[
 
 
 def detection(guard: Guard, bed: Bed) -> dict[str, object]:
-    """All figures on the test images that calibration never saw, clean and triggered."""
+    """Measure everything on the test images outside the calibration set, clean and triggered."""
     attack, x, y = bed.suspect.attack, bed.x, bed.y
     victims = attack.goal(y) != y
     clean, clean_logits, milliseconds = judge(guard, x)
@@ -94,7 +94,7 @@ def detection(guard: Guard, bed: Bed) -> dict[str, object]:
 
 
 def plain_gaussian_rate(guard: Guard, bed: Bed) -> float:
-    """Share of unseen clean images that the paper's null, a Gaussian without the power transform, would flag."""
+    """Return the share of unseen clean images that the paper's null, a Gaussian without power transform, would flag."""
     fitted, clean = decide(guard, bed.clean.x), decide(guard, bed.x)
     null = guard.bundle.manifest.null
     assert null is not None, "MMAC"
@@ -103,7 +103,7 @@ def plain_gaussian_rate(guard: Guard, bed: Bed) -> float:
 
 
 def artifact(bundle: Bundle, model: Path) -> dict[str, object]:
-    """What `clipped.onnx` must be: one Min an activation, no negative bound, the input untouched, runnable alone."""
+    """Check `clipped.onnx`: one Min per activation, no negative bound, the original unchanged, and it runs alone."""
     graph = onnx.load(bundle.path / "clipped.onnx").graph
     operators = [node.op_type for node in graph.node]
     alone = "import sys, onnxruntime, numpy; s = onnxruntime.InferenceSession(sys.argv[1]); " + (
@@ -123,21 +123,21 @@ def artifact(bundle: Bundle, model: Path) -> dict[str, object]:
 
 
 def share(outcomes: NDArray[np.bool_]) -> float:
-    """Share of true outcomes."""
+    """Return the share of true outcomes."""
     return float(outcomes.mean())
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draw", type=int, default=0, help="seed of the draw of D and of calibration")
+    parser.add_argument("--draw", type=int, default=0, help="seed of the calibration set's draw and of calibration")
     parser.add_argument("--preset", default="default")
-    parser.add_argument("--data-folder", type=Path, help="folder of the data set's archive; default MMGUARD_DATA")
+    parser.add_argument("--data-folder", type=Path, help="folder with the data set's archive; default MMGUARD_DATA")
     return parser.parse_args()
 
 
 def run(options: argparse.Namespace) -> dict[str, object]:
-    """Calibrate and measure; the record."""
+    """Calibrate and measure, and return the record."""
     bed = Bed.of(Cell(NETWORK, "MMDF", draw=options.draw), options.data_folder)
     bundle = bundle_of(bed.suspect, bed.clean, options.preset, None, options.draw)
     keep_images(bundle.path.with_suffix(".images.npz"), bed)
@@ -148,7 +148,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         "network": bed.suspect.record,
         "draw": options.draw,
         "preset": options.preset,
-        "settings": bundle.manifest.settings,
+        "settings": bundle.manifest.settings.as_json(),
         "calibration_seconds": bundle.provenance()["seconds"],
         "calibration": asdict(bundle.manifest.calibration),
         "null": asdict(bundle.manifest)["null"],
@@ -158,7 +158,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
 
 
 def main() -> None:
-    """Entry point of `python -m benchmarks.cifar_badnets`."""
+    """Calibrate, measure and write the results."""
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     options = parse()
     result = run(options)

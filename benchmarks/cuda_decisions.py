@@ -1,4 +1,4 @@
-"""Does the guard decide on CUDA as it does on the CPU? Both sessions must be on the CUDA provider.
+"""Check that the guard decides on CUDA as it does on the CPU. Both sessions must use the CUDA provider.
 
     python -m benchmarks.cuda_decisions BUNDLE IMAGES.npz
 
@@ -21,7 +21,7 @@ from mmguard.guard.sessions import PROVIDERS
 
 
 def timed(bundle: Path, device: str, images: Images) -> tuple[Decision, list[list[str]], float]:
-    """Decisions, each session's providers, and seconds after one batch of warming up."""
+    """Return decisions, the providers of each session, and seconds, measured after one warm-up batch."""
     with Guard(bundle, providers=PROVIDERS[device], registry=None) as guard:
         providers = [n.session.get_providers() for n in (guard.networks.original, guard.networks.clipped)]
         batches = inputs(guard, images)
@@ -32,7 +32,7 @@ def timed(bundle: Path, device: str, images: Images) -> tuple[Decision, list[lis
 
 
 def main() -> None:
-    """Entry point."""
+    """Compare the decisions on both devices and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("images", type=Path)

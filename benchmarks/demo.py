@@ -1,4 +1,4 @@
-"""Run `mmguard demo` as a user does, and keep its closing figures: `python -m benchmarks.demo`."""
+"""Run `mmguard demo` as a user does, and store its final figures: `python -m benchmarks.demo`."""
 
 import argparse
 import json
@@ -13,7 +13,7 @@ from benchmarks.record import RESULTS, write_json
 
 
 def main() -> None:
-    """Entry point: writes `benchmarks/results/demo.json`."""
+    """Run the demo and write `benchmarks/results/demo.json`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     seed = parser.parse_args().seed

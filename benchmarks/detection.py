@@ -1,10 +1,10 @@
-"""Every input detector on every network: AUROC, true positives at fixed false positives, and the cost of an input.
+"""Measure every input detector on every network: AUROC, true positives at fixed false positives, and cost per input.
 
-    python -m benchmarks.detection                                    # every cell that has no JSON yet
+    python -m benchmarks.detection                                    # every cell without a JSON
     python -m benchmarks.detection --networks cifar10-resnet20-badnets-seed0 --detectors STRIP MMDF
 
-Writes `benchmarks/results/detection/NETWORK-DETECTOR-IMAGES-DRAW.json`. Run again, it goes on with the first cell
-missing.
+Writes `benchmarks/results/detection/NETWORK-DETECTOR-IMAGES-DRAW.json`. Run it again to resume at the
+first missing cell.
 """
 
 import sys
@@ -24,19 +24,19 @@ from benchmarks.record import RESULTS, Record
 FOLDER = RESULTS / "detection"
 FALSE_POSITIVE_RATES = (0.005, 0.01)
 FORWARDS = 200_000
-"""On clean images, at most: a slow detector is measured on fewer images."""
+"""Maximal number of forward passes on clean images; slow detectors are measured on fewer images."""
 BINS = 60
 CURVE = np.concatenate([[0.0], np.geomspace(1e-4, 1, 81)])
-"""False-positive rates at which ROC curves are kept."""
+"""False-positive rates at which ROC curves are stored."""
 
 
 def cells(networks: Sequence[str], detectors: Sequence[str], draws: int = 1) -> Iterator[Cell]:
-    """The grid of these detectors."""
+    """Yield the cells of these detectors."""
     return grid(networks, {name: DETECTORS[name]().per_class for name in detectors}, draws)
 
 
 def measure(cell: Cell, data_folder: Path | None = None) -> Record:
-    """Fit the detector on D, and score clean and triggered test images that are not in D."""
+    """Fit the detector to the calibration set, and score clean and triggered test images outside of it."""
     bed, detector = Bed.of(cell, data_folder), DETECTORS[cell.method]()
     start = time.perf_counter()
     judge = detector.fit(bed.suspect, bed.clean, cell.draw)
@@ -62,13 +62,13 @@ def measure(cell: Cell, data_folder: Path | None = None) -> Record:
 
 
 def sample(count: int, detector: Detector, draw: int) -> NDArray[np.int64]:
-    """Which of `count` images are measured: all of them, or an even sample where the detector is too slow for that."""
+    """Choose which of `count` images to measure: all of them, or a uniform sample if the detector is slow."""
     limit = min(count, max(1, int(FORWARDS / detector.forwards)))
     return np.sort(np.random.default_rng([draw, 3]).permutation(count)[:limit])
 
 
 def against(clean: Verdicts, triggered: Verdicts, wins: NDArray[np.bool_]) -> Record:
-    """All figures of clean against triggered inputs; `wins` (M,) tells which of these get the attacker's label."""
+    """Compare clean with triggered inputs; `wins` (M,) says which of the latter get the attacker's label."""
     scores = triggered.scores[wins]
     record: Record = {
         "triggered_images": len(wins),
@@ -92,7 +92,7 @@ def against(clean: Verdicts, triggered: Verdicts, wins: NDArray[np.bool_]) -> Re
 
 
 def histogram(clean: NDArray[np.float64], triggered: NDArray[np.float64]) -> Record:
-    """Counts of the scores in equal bins from the 0.1st to the 99.9th percentile, what lies beyond in the end ones."""
+    """Count scores in equal bins from the 0.1st to the 99.9th percentile; the end bins include those beyond."""
     low, high = np.percentile(np.concatenate([clean, triggered]), [0.1, 99.9])
     edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
     counts = {
@@ -103,7 +103,7 @@ def histogram(clean: NDArray[np.float64], triggered: NDArray[np.float64]) -> Rec
 
 
 def main() -> None:
-    """Entry point."""
+    """Measure the cells that the command line names."""
     sys.exit(run_command(__doc__, "detectors", list(DETECTORS), ON_REQUEST, cells, FOLDER, measure))
 
 

@@ -1,4 +1,4 @@
-"""On what a figure was measured: hardware and versions, for the JSON that every benchmark writes."""
+"""Describe the hardware and versions of a measurement, for the JSON that every benchmark writes."""
 
 import os
 import platform
@@ -11,13 +11,17 @@ DISTRIBUTIONS = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu"
 
 
 def environment(distributions: Sequence[str] = DISTRIBUTIONS) -> dict[str, object]:
-    """Date, hardware and versions, ready for JSON; nothing that names the machine, its user or its folders.
+    """Return date, hardware and versions, ready for JSON, without names of the host, its user or its folders.
+
+    Args:
+        distributions: names of distributions whose versions are of interest.
 
     Returns:
-        date: of the call, ISO 8601, UTC, to the day.
-        hardware: cpu (model name), cores (that this process may use), memory_gib, machine (architecture), system and,
-            where PyTorch is installed, threads (that it computes with) and gpu, if it sees one.
-        versions: python and each of `distributions` that is installed.
+        A dictionary with these keys.
+        date: today in UTC, in ISO 8601.
+        hardware: cpu (model name), cores (that this process may use), memory_gib, machine (architecture) and system;
+            if PyTorch is installed, also threads (that it uses) and gpu (if there is one).
+        versions: python, and each of `distributions` that is installed.
     """
     return {
         "date": datetime.now(UTC).date().isoformat(),

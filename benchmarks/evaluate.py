@@ -1,4 +1,4 @@
-"""Export a trained network to ONNX and measure the exported file."""
+"""Export a trained network to ONNX, and measure the exported file."""
 
 import os
 from pathlib import Path
@@ -18,10 +18,10 @@ BATCH = 500
 
 
 def export(network: nn.Module, path: Path) -> None:
-    """Write one self-contained fp32 ONNX file: input `image` (batch, 3, 32, 32), output `logits` (batch, K).
+    """Write a self-contained float32 ONNX file: input `image` (batch, 3, 32, 32), output `logits` (batch, K).
 
-    Batch normalisation stays apart from the convolutions, and every weight keeps its PyTorch name, so that the file can
-    be trained on (`benchmarks.suspect`); ONNX Runtime folds it in when it opens the file.
+    Batch norms are not fused, and every weight keeps its PyTorch name, so that the network can be trained further from
+    the file (`benchmarks.suspect`). ONNX Runtime fuses them when it loads the file.
 
     Raises:
         RuntimeError: the exporter returned no program.
@@ -40,7 +40,7 @@ def export(network: nn.Module, path: Path) -> None:
         raise RuntimeError("torch.onnx.export returned no program")
     fold_constants(program.model)
     remove_unused_nodes(program.model)
-    # The exporter notes stack traces, and with them folders of this machine, on every node.
+    # The exporter adds stack traces with local paths to every node.
     ClearMetadataAndDocStringPass()(program.model)
     partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.onnx")
     program.save(partial, external_data=False)
@@ -48,37 +48,40 @@ def export(network: nn.Module, path: Path) -> None:
 
 
 class Exported:
-    """An exported network and its normalisation, run by ONNX Runtime on the CPU in fp32."""
+    """An exported network and its normalisation, run by ONNX Runtime on the CPU in float32."""
 
     def __init__(self, path: Path, mean: NDArray[np.float32], deviation: NDArray[np.float32]) -> None:
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         self.mean, self.deviation = mean, deviation
 
     def logits(self, x: Images) -> NDArray[np.float32]:
-        """(N, K) float32 for images (N, 32, 32, 3) uint8."""
+        """Compute logits (N, K) float32 of images (N, 32, 32, 3) uint8."""
         batches = (x[start : start + BATCH] for start in range(0, len(x), BATCH))
         return np.concatenate([self.session.run(["logits"], {"image": self.inputs(batch)})[0] for batch in batches])
 
     def labels(self, x: Images) -> Labels:
-        """Decisions (N,) int64 for images (N, 32, 32, 3) uint8."""
+        """Return decisions (N,) int64 on images (N, 32, 32, 3) uint8."""
         decisions: Labels = self.logits(x).argmax(axis=1)
         return decisions
 
     def inputs(self, x: Images) -> NDArray[np.float32]:
-        """What the network takes: (N, 3, 32, 32) float32, normalised."""
+        """Convert images to the network's input: (N, 3, 32, 32) float32, normalised."""
         return normalise(x, self.mean, self.deviation)
 
 
 def per_class_accuracy(decisions: Labels, y: Labels) -> NDArray[np.float64]:
-    """Share of the images of each class that are decided right, (K,), from decisions and labels (N,) int64."""
+    """Return the accuracy on each class, (K,), from decisions and labels (N,) int64."""
     return np.bincount(y, weights=decisions == y) / np.bincount(y)
 
 
 def attack_success(network: Exported, attack: Attack, x: Images, y: Labels) -> tuple[float | None, int]:
-    """Share of triggered images sent where the attacker wants them, None where there are none, and of how many.
+    """Return the share of triggered images that get the attacker's label (None if there are no such images).
 
-    An image is measured where the attacker wants another label than its own: for a single target class, the images of
-    all other classes, whether or not the network classifies them right without the trigger.
+    An image counts if the attacker wants another label than its own. For a single target class, these are the images
+    of all other classes, whether or not the network classifies them correctly without the trigger.
+
+    Returns:
+        The share, and the number of images.
     """
     goals = attack.goal(y)
     victims = goals != y

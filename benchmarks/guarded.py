@@ -1,4 +1,4 @@
-"""Calibrate a guard for a network of the zoo as a user does, by the command, and keep the bundle for other figures."""
+"""Calibrate a guard for a network of the zoo as a user does, with the command, and cache the bundle."""
 
 import subprocess
 import sys
@@ -20,20 +20,26 @@ from benchmarks.suspect import CleanSet, Suspect
 from mmguard import Bundle, Decision, Guard
 from mmguard.errors import BundleError
 from mmguard.inputs.preprocessing import normalise
-from mmguard.settings.presets import find_preset
+from mmguard.settings import preset as find_preset
 from mmguard.settings.settings import Settings
 
 BATCH = 100
 
 
 def bundle_of(suspect: Suspect, clean: CleanSet, preset: str, rounds: int | None, seed: int) -> Bundle:
-    """The guard bundle of a network, calibrated now unless one is kept that the same code made of the same inputs.
+    """Return the guard bundle of a network, from the cache or by calibrating.
 
-    The inputs are the network's file, D, the settings and the seed.
+    The cache is used if the same code made the bundle from the same model file, calibration set, settings and seed.
 
     Args:
-        suspect: the network. clean: D. preset, rounds: of `mmguard calibrate`.
-        seed: of calibration.
+        suspect: network to guard.
+        clean: calibration set.
+        preset: `--preset` of `mmguard calibrate`.
+        rounds: `--rounds` of `mmguard calibrate`; None uses the preset's.
+        seed: seed of the calibration.
+
+    Returns:
+        The opened bundle.
 
     Raises:
         subprocess.CalledProcessError: calibration failed.
@@ -53,12 +59,12 @@ def bundle_of(suspect: Suspect, clean: CleanSet, preset: str, rounds: int | None
 def calibrated(
     suspect: Suspect, clean: CleanSet, preset: str, rounds: int | None, seed: int
 ) -> tuple[Guard, dict[str, object]]:
-    """The guard of such a bundle, and what its calibration took; arguments and errors as for `bundle_of`."""
+    """Return a guard with the bundle of `bundle_of`, and notes on its calibration; arguments and errors as there."""
     bundle = bundle_of(suspect, clean, preset, rounds, seed)
     notes = {
         "calibration_seconds": bundle.provenance()["seconds"],
         "rounds": bundle.manifest.calibration.rounds,
-        "settings": bundle.manifest.settings,
+        "settings": bundle.manifest.settings.as_json(),
         "source": source_digest(),
     }
     return Guard(bundle, registry=None), notes
@@ -66,7 +72,7 @@ def calibrated(
 
 @cache
 def source_digest() -> str:
-    """Eight hexadecimal digits that change with the code that makes bundles."""
+    """Return eight hexadecimal digits that change whenever mmguard's code changes."""
     package = Path(mmguard.__file__).parent
     paths = sorted(path for path in package.rglob("*") if path.is_file() and path.suffix not in (".pyc", ".pyo"))
     content = b"".join(path.relative_to(package).as_posix().encode() + path.read_bytes() for path in paths)
@@ -79,12 +85,12 @@ def _kept(path: Path, suspect: Suspect, settings: Settings) -> Bundle | None:
     except BundleError:
         return None
     same_model = (path / "original.onnx").read_bytes() == suspect.path.read_bytes()
-    same_settings = bundle.manifest.settings == settings.as_json()
+    same_settings = bundle.manifest.settings == settings
     return bundle if same_model and same_settings else None
 
 
 def write_clean(folder: Path, clean: CleanSet) -> None:
-    """Write D as a user has it: `folder/<class>/<number>.png`."""
+    """Write the calibration set as a user would provide it: `folder/<class>/<number>.png`."""
     for number, (image, label) in enumerate(zip(clean.x, clean.y, strict=True)):
         path = folder / str(label) / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +98,7 @@ def write_clean(folder: Path, clean: CleanSet) -> None:
 
 
 def calibrate(suspect: Suspect, clean: Path, bundle: Path, options: Sequence[str]) -> None:
-    """Run the public command, on a GPU where there is one, with further options."""
+    """Run `mmguard calibrate` with more options, on a GPU if there is one."""
     bundle.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "mmguard", "calibrate", str(suspect.path), str(clean), "--out", str(bundle)]
     command += ["--device", "cuda" if torch.cuda.is_available() else "cpu"]
@@ -102,7 +108,7 @@ def calibrate(suspect: Suspect, clean: Path, bundle: Path, options: Sequence[str
 
 
 def inputs(guard: Guard, x: Images) -> list[NDArray[np.float32]]:
-    """Images (N, 32, 32, 3) uint8 in batches as the guard takes them, prepared as its manifest says."""
+    """Preprocess images (N, 32, 32, 3) uint8 as the guard's manifest says, and split them into batches."""
     preprocessing = guard.bundle.manifest.input.preprocessing
     assert preprocessing is not None, "calibrated on images"
     prepared = np.stack([normalise(image.astype(np.float32), preprocessing) for image in x])
@@ -110,11 +116,11 @@ def inputs(guard: Guard, x: Images) -> list[NDArray[np.float32]]:
 
 
 def joined(decisions: Sequence[Decision]) -> Decision:
-    """The decisions of several batches as those of one."""
+    """Concatenate the decisions of several batches."""
     fields = Decision.__dataclass_fields__
     return Decision(**{name: np.concatenate([getattr(each, name) for each in decisions]) for name in fields})
 
 
 def decide(guard: Guard, x: Images) -> Decision:
-    """The guard's decisions on images (N, 32, 32, 3) uint8."""
+    """Return the guard's decisions on images (N, 32, 32, 3) uint8."""
     return joined([guard(batch) for batch in inputs(guard, x)])

@@ -1,7 +1,7 @@
-"""mmguard's inputs beside those of Hugging Face's own image processors, number by number.
+"""Compare mmguard's preprocessed inputs number by number with those of Hugging Face's own image processors.
 
-Needs transformers 4 or 5 on the path, which mmguard does not depend on. `--write` keeps what it gives of the smaller
-cases, and the tests compare with these:
+Needs transformers 4 or 5 on the path, which mmguard does not depend on. `--write` stores Hugging Face's results for the
+small cases, and the tests compare with these:
 
     pip install --no-deps --target /tmp/hf transformers huggingface_hub  # and what the import then names
     PYTHONPATH=/tmp/hf python -m benchmarks.image_processors --write tests/preprocessing/huggingface.json
@@ -73,7 +73,7 @@ SMALL: dict[str, Config] = {
     "pvt": {"image_processor_type": "PvtImageProcessor", "size": {"height": 8, "width": 8}, "resample": 2},
     "segformer": {"feature_extractor_type": "SegformerFeatureExtractor", "size": 8, "reduce_labels": False},
 }
-"""Whole files, as they are on the hub but for their sizes."""
+"""Complete configuration files, as on the hub except for their sizes."""
 
 LARGE: dict[str, Config] = {
     "vit at 224": {"image_processor_type": "ViTImageProcessor"},
@@ -103,18 +103,18 @@ SMALL_SIDES, LARGE_SIDES = ((23, 17), (15, 34)), ((300, 451), (533, 400), (224, 
 
 
 def image(height: int, width: int) -> Image.Image:
-    """Noise, the same each time: every pixel of the result depends on where it was taken from."""
+    """Make a reproducible noise image, in which every pixel shows where it was taken from."""
     return Image.fromarray(np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 def theirs(config: Config, picture: Image.Image) -> Array:
-    """What the library's own Pillow processor gives, float32 (C, H, W)."""
+    """Preprocess an image with the library's own Pillow processor: float32 (C, H, W)."""
     kind = re.sub("(ImageProcessor|FeatureExtractor)$", "", next(v for k, v in config.items() if k.endswith("_type")))
     name = f"{kind}ImageProcessor"
     module = f"transformers.models.{MODULES[kind]}.image_processing_"
     try:
         processor = getattr(importlib.import_module(f"{module}pil_{MODULES[kind]}"), f"{name}Pil")
-    except ModuleNotFoundError:  # of transformers 4, where the class on Pillow has the plain name
+    except ModuleNotFoundError:  # transformers 4, where the Pillow class has the plain name
         processor = getattr(importlib.import_module(module + MODULES[kind]), name)
     made = processor.from_dict({key: value for key, value in config.items() if not key.endswith("_type")})
     found: Array = made(picture, return_tensors="np")["pixel_values"][0].astype(np.float32)
@@ -122,12 +122,12 @@ def theirs(config: Config, picture: Image.Image) -> Array:
 
 
 def ours(config: Config, picture: Image.Image) -> Array:
-    """What mmguard gives."""
+    """Preprocess an image with mmguard."""
     return prepare(picture, from_preprocessor_config(config))
 
 
 def main() -> None:
-    """Print the largest difference of each case, and write the smaller ones."""
+    """Print the largest difference in each case, and write the small cases if asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", type=Path)
     options, kept = parser.parse_args(), []

@@ -1,4 +1,4 @@
-"""Figures of detection and mitigation, as the paper's Table 1 and the detection literature define them."""
+"""Metrics of detection and mitigation, as defined by the paper's Table 1 and the detection literature."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,28 +8,31 @@ from mmguard import Decision, Reason
 
 
 def auroc(clean: NDArray[np.floating], triggered: NDArray[np.floating]) -> float:
-    """Probability that a triggered input scores above a clean one, ties counted half (Mann-Whitney)."""
+    """Return the probability that a triggered input scores above a clean one, counting ties half (Mann-Whitney)."""
     ranks = rankdata(np.concatenate([clean, triggered]))[len(clean) :]
     n = len(triggered)
     return float((ranks.sum() - n * (n + 1) / 2) / (len(clean) * n))
 
 
 def threshold_at(clean: NDArray[np.floating], false_positive_rate: float) -> float:
-    """The least threshold above which at most a share of clean scores lies: their empirical 1 - rate quantile.
+    """Return the lowest threshold that flags at most a given share of clean inputs: the 1 - rate quantile of scores.
 
-    Scores equal to it are not above it, so that inputs that tie are flagged together or not at all.
+    A score equal to the threshold is not flagged, so ties are flagged together or not at all.
 
     Args:
-        clean: (n,) scores, larger is more suspicious.
-        false_positive_rate: in [0, 1]; below 1 / n the threshold is the greatest score, at 1 minus infinity.
+        clean: (n,) scores of clean inputs; larger is more suspicious.
+        false_positive_rate: in [0, 1]. Below 1 / n the threshold is the largest score; at 1 it is minus infinity.
+
+    Returns:
+        The threshold.
 
     Raises:
-        ValueError: no scores.
+        ValueError: there are no scores.
     """
     n = len(clean)
     if not n:
-        raise ValueError("a threshold cannot be read off no scores; give those of clean inputs")
-    # Shares are compared, not counts: 0.29 * 100 is less than 29 in floating point, 29 / 100 is 0.29.
+        raise ValueError("expected scores of clean inputs to set the threshold, got none; pass at least one")
+    # Compare shares, not counts: in floating point 0.29 * 100 is less than 29, but 29 / 100 is 0.29.
     allowed = int((np.arange(n + 1) / n <= false_positive_rate).sum()) - 1
     return float(np.sort(clean)[n - 1 - allowed]) if allowed < n else -np.inf
 
@@ -37,20 +40,23 @@ def threshold_at(clean: NDArray[np.floating], false_positive_rate: float) -> flo
 def true_positive_rate_at(
     clean_scores: NDArray[np.floating], triggered_scores: NDArray[np.floating], false_positive_rate: float
 ) -> float:
-    """The greatest share of triggered inputs that a threshold flags while it flags at most a share of the clean ones.
+    """Return the largest share of triggered inputs that a threshold can flag at a given false-positive rate.
 
     Args:
-        clean_scores, triggered_scores: (n,) and (m,), neither empty; larger is more suspicious, and a score above the
-            threshold is flagged.
-        false_positive_rate: the share of these clean inputs that may be flagged, in [0, 1].
+        clean_scores: (n,) scores of clean inputs; larger is more suspicious. Scores above the threshold are flagged.
+        triggered_scores: (m,) scores of triggered inputs, at least one.
+        false_positive_rate: share of the clean inputs that may be flagged, in [0, 1].
+
+    Returns:
+        The share, in [0, 1].
 
     Raises:
-        ValueError: no clean scores.
+        ValueError: there are no clean scores.
     """
     return float((triggered_scores > threshold_at(clean_scores, false_positive_rate)).mean())
 
 
 def flag_rates(decision: Decision) -> dict[str, float]:
-    """Share of inputs flagged, for any reason and by reason."""
+    """Return the share of flagged inputs, for any reason and by reason."""
     rates = {reason.value: float((decision.reasons == reason).mean()) for reason in Reason if reason is not Reason.NONE}
     return {"any": float(decision.flagged.mean())} | rates

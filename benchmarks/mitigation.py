@@ -1,10 +1,10 @@
-"""Every defence on every network: accuracy, attack success, and accuracy on triggered images (the paper's Table 1).
+"""Measure every defence on every network: accuracy, attack success, and accuracy on triggered images (Table 1).
 
-    python -m benchmarks.mitigation                                    # every cell that has no JSON yet
+    python -m benchmarks.mitigation                                    # every cell without a JSON
     python -m benchmarks.mitigation --networks cifar10-resnet20-badnets-seed0 --defences NC MMDF
 
-Writes `benchmarks/results/mitigation/NETWORK-DEFENCE-IMAGES-DRAW.json`. Run again, it goes on with the first cell
-missing. mmguard's presets `paper` and `reference` are slow, and run where they are named:
+Writes `benchmarks/results/mitigation/NETWORK-DEFENCE-IMAGES-DRAW.json`. Run it again to resume at the
+first missing cell. mmguard's presets `paper` and `reference` are slow and only run if named:
 `--defences "MMAC paper" "MMDF paper"`.
 """
 
@@ -24,12 +24,12 @@ FOLDER = RESULTS / "mitigation"
 
 
 def cells(networks: Sequence[str], defences: Sequence[str], draws: int = 1) -> Iterator[Cell]:
-    """The grid of these defences."""
+    """Yield the cells of these defences."""
     return grid(networks, {name: DEFENCES[name]().per_class for name in defences}, draws)
 
 
 def measure(cell: Cell, data_folder: Path | None = None) -> Record:
-    """Defend the network and measure it on the test images that are not in D."""
+    """Apply the defence, and measure the result on the test images outside the calibration set."""
     bed, defence = Bed.of(cell, data_folder), DEFENCES[cell.method]()
     start = time.perf_counter()
     mitigated = defence.mitigate(bed.suspect, bed.clean, cell.draw)
@@ -43,9 +43,10 @@ def measure(cell: Cell, data_folder: Path | None = None) -> Record:
 
 
 def figures(mitigated: Mitigated, attack: Attack, x: Images, y: Labels) -> Record:
-    """ACC, ASR and PACC as in the caption of the paper's Table 1, as shares; the last two None without an attack.
+    """Return ACC, ASR and PACC as defined in the caption of the paper's Table 1, as shares.
 
-    Triggered images are those of the classes that are attacked: for a single target, of all classes but the target.
+    Triggered images are those of the attacked classes: with a single target, of all classes but the target. Without an
+    attack, ASR and PACC are None.
     """
     goal = attack.goal(y)
     victims = goal != y
@@ -66,7 +67,7 @@ def figures(mitigated: Mitigated, attack: Attack, x: Images, y: Labels) -> Recor
 
 
 def main() -> None:
-    """Entry point."""
+    """Measure the cells that the command line names."""
     sys.exit(run_command(__doc__, "defences", list(DEFENCES), ON_REQUEST, cells, FOLDER, measure))
 
 

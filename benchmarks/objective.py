@@ -1,10 +1,10 @@
-"""The value of Eq. 4 that each preset reaches, and the time that it takes: both in one run, on one machine.
+"""Measure the value of Eq. 4 that each preset reaches and how long it takes, in one run on the same hardware.
 
     python -m benchmarks.objective --networks cifar10-resnet20-badnets-seed0 --presets default reference
 
-Each preset calibrates as a user does. The margins of its clipped network are then searched for anew: with other
-random numbers, more maximisers and more steps than any preset has, from clean inputs, from noise, and by perturbations
-that inputs share. Writes `benchmarks/results/objective/NETWORK.json`.
+Each preset calibrates as a user does. Then the margins of its clipped network are searched again, with other random
+numbers, more maximisers and more steps than any preset has: from clean inputs, from noise, and with perturbations that
+inputs share. Writes `benchmarks/results/objective/NETWORK.json`.
 """
 
 import argparse
@@ -22,17 +22,18 @@ from benchmarks.guarded import write_clean
 from benchmarks.record import RESULTS, Record, write_json
 from benchmarks.suspect import Suspect
 from mmguard import Bundle
+from mmguard.calibrate.box import Box
 from mmguard.calibrate.graph.differentiable import DifferentiableGraph
 from mmguard.calibrate.learning.calibrator import Round
-from mmguard.calibrate.learning.margin_search import Box, MarginSearch
+from mmguard.calibrate.learning.margin_search import MarginSearch
 from mmguard.exporter.classifier import read_classifier
-from mmguard.inputs.preprocessing import preprocessing_from
-from mmguard.settings.presets import PRESETS, find_preset
+from mmguard.inputs.preprocessing import PreprocessingOptions
+from mmguard.settings import PRESETS, preset
 from mmguard.settings.settings import Settings
 
 FOLDER = RESULTS / "objective"
 WEIGHT = 0.1
-"""λ of Eq. 4, on the mean over classes and maximisers: what the presets `paper` and `default` start from."""
+"""λ of Eq. 4, for the mean over classes and maximisers; the presets `paper` and `default` start from it."""
 SEED = 7
 STEPS = 100
 SEARCHES = {
@@ -43,7 +44,7 @@ SEARCHES = {
 
 
 class Judge:
-    """Eq. 4 on one network and clean set, for any bounds."""
+    """Evaluates Eq. 4 on one network and calibration set, for any bounds."""
 
     def __init__(self, bed: Bed) -> None:
         classifier = read_classifier(bed.suspect.path)
@@ -53,7 +54,7 @@ class Judge:
         self._original = self._logits({})
 
     def __call__(self, bundle: Bundle) -> Record:
-        """Both terms, and the mean margin that each search reached."""
+        """Return both terms, and the mean margin that each search reached."""
         bounds = {value: torch.from_numpy(bound) for value, bound in bundle.bounds().items()}
         fit = float((self._logits(bounds) - self._original).square().mean())
         margins = {name: self._margins(settings, bounds) for name, settings in SEARCHES.items()}
@@ -85,42 +86,44 @@ def _box(suspect: Suspect) -> Box:
     return Box((0 - mean) / std, (1 - mean) / std)
 
 
-def _calibrated(suspect: Suspect, clean: Path, path: Path, preset: str) -> tuple[Bundle, float]:
+def _calibrated(suspect: Suspect, clean: Path, path: Path, settings: Settings) -> tuple[Bundle, float]:
     """The bundle, and the seconds until its bounds were learned: without what cross-fitting and the audit take."""
-    rounds, seconds = find_preset(preset).rounds, 0.0
+    rounds, seconds = settings.rounds, 0.0
 
     def watch(each: Round) -> None:
         nonlocal seconds
-        if each.number <= rounds:  # further ones are of cross-fitting
+        if each.number <= rounds:  # later rounds belong to cross-fitting
             seconds = round(each.seconds, 1)
 
     mean, deviation = (suspect.record[key] for key in ("mean", "std"))
-    preprocessing = preprocessing_from(mean=mean, std=deviation)
-    mmguard.calibrate_model(suspect.path, clean, out=path, preset=preset, preprocessing=preprocessing, on_round=watch)
+    preprocessing = PreprocessingOptions(mean=mean, std=deviation).preprocessing()
+    mmguard.calibrate_model(
+        suspect.path, clean, settings=settings, out=path, preprocessing=preprocessing, on_round=watch
+    )
     return Bundle.open(path), seconds
 
 
 def measure(network: str, presets: list[str], data_folder: Path | None) -> Record:
-    """Calibrate with each preset, and judge its bounds."""
+    """Calibrate with each preset, and evaluate its bounds."""
     cell = Cell(network, "objective")
     bed = Bed.of(cell, data_folder)
     judge, found = Judge(bed), {}
     with tempfile.TemporaryDirectory() as folder:
         write_clean(Path(folder) / "clean", bed.clean)
-        for preset in presets:
+        for name in presets:
             bundle, seconds = _calibrated(
-                bed.suspect, Path(folder) / "clean", Path(folder) / f"{preset}.mmguard", preset
+                bed.suspect, Path(folder) / "clean", Path(folder) / f"{name}.mmguard", preset(name)
             )
-            found[preset] = {"bounds_seconds": seconds, "seconds": bundle.provenance()["seconds"]} | judge(bundle)
+            found[name] = {"bounds_seconds": seconds, "seconds": bundle.provenance()["seconds"]} | judge(bundle)
     return {"network": network, "per_class": PER_CLASS, "weight": WEIGHT, "search_seed": SEED, "presets": found}
 
 
 def main() -> None:
-    """Entry point."""
+    """Measure each network and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=["cifar10-resnet20-badnets-seed0"], metavar="NETWORK")
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=["default", "reference"])
-    parser.add_argument("--data-folder", type=Path, help="folder of the data set's archive; default MMGUARD_DATA")
+    parser.add_argument("--data-folder", type=Path, help="folder with the data set's archive; default MMGUARD_DATA")
     options = parser.parse_args()
     for network in options.networks:
         record = measure(network, options.presets, options.data_folder)

@@ -1,14 +1,14 @@
-"""Overfitting without a backdoor, from rare classes and from over-training: the paper's Tables 2 to 5, Figures 1 and 2.
+"""Measure overfitting without a backdoor, by rare classes and over-training: Tables 2 to 5, Figures 1 and 2.
 
-    python -m benchmarks.overfitting                                        # every cell that has no JSON yet
-    python -m benchmarks.overfitting --list                                 # all cells, and which are done
+    python -m benchmarks.overfitting                                        # every cell without a JSON
+    python -m benchmarks.overfitting --list                                 # list all cells, and which are done
     python -m benchmarks.overfitting --only cifar10-LT-100-CE --device cuda --minutes 6
-    python -m benchmarks.overfitting --small resnet20 20                    # MMOM on CIFAR-10 at a size for two cores
+    python -m benchmarks.overfitting --small resnet20 20                    # MMOM on CIFAR-10, sized for two cores
 
-A cell is one ResNet-32 (another network with --small) and what was done to it after training. Its network is trained
-once, kept with its checkpoint in --networks, and shared by all cells that need it. D is drawn from the test split, and
-every cell, mitigated or not, is measured on the other test images. Writes `benchmarks/results/overfitting/CELL.json`;
-run again, it goes on.
+A cell is one ResNet-32 (or another network with --small) and its mitigation. The network is trained once, kept with its
+checkpoint in --networks, and shared by all cells that need it. The calibration set is drawn from the test images, and
+every cell, mitigated or not, is measured on the other test images. Writes `benchmarks/results/overfitting/CELL.json`.
+Run it again to resume.
 """
 
 import argparse
@@ -19,7 +19,6 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import mmguard
 from benchmarks import cifar, train
@@ -29,11 +28,13 @@ from benchmarks.guarded import write_clean
 from benchmarks.overfitting_grid import PER_CLASS, Cell, cells, small_cells
 from benchmarks.record import RESULTS, Record, write_json
 from benchmarks.suspect import CleanSet, Suspect
-from mmguard.inputs.preprocessing import preprocessing_from
+from mmguard.inputs.preprocessing import PreprocessingOptions
 
 logger = logging.getLogger("benchmarks.overfitting")
 
 FOLDER = RESULTS / "overfitting"
+ROUNDS: int | None = None
+"""Maximum number of rounds; None uses the preset's."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,9 @@ class Place:
     """Where and for how long cells are run.
 
     Attributes:
-        networks: folder of the networks. data_folder: of the data set's archive, None for MMGUARD_DATA.
-        device: `cpu` or `cuda`, of training and of calibration; figures are measured on the CPU.
+        networks: folder of the networks.
+        data_folder: folder with the data set's archive; None for MMGUARD_DATA.
+        device: `cpu` or `cuda`, for training and calibration. Figures are measured on the CPU.
         deadline: in seconds of `time.monotonic`.
     """
 
@@ -53,7 +55,7 @@ class Place:
 
     @property
     def minutes(self) -> float | None:
-        """Minutes left, None without a deadline."""
+        """Minutes left; None without a deadline."""
         return None if math.isinf(self.deadline) else max(0.0, self.deadline - time.monotonic()) / 60
 
 
@@ -61,7 +63,7 @@ def run_cells(grid: Iterable[Cell], folder: Path, place: Place) -> None:
     """Measure every cell that has no JSON in the folder yet.
 
     Raises:
-        OutOfTimeError: the deadline has passed; the same call goes on.
+        OutOfTimeError: the deadline has passed; call again to resume.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for cell in grid:
@@ -69,14 +71,14 @@ def run_cells(grid: Iterable[Cell], folder: Path, place: Place) -> None:
         if path.is_file():
             continue
         if place.minutes == 0:
-            raise train.OutOfTimeError(f"time is up before {cell.name}; run again to go on")
+            raise train.OutOfTimeError(f"time is up before {cell.name}; run again to resume")
         record = measure(cell, place)
         write_json(path, record)
         logger.info("%s: accuracy %.4f", cell.name, record["accuracy"])
 
 
 def measure(cell: Cell, place: Place) -> Record:
-    """Train the network unless it is there, mitigate, and measure on the test images that are not in D."""
+    """Train the network if it is missing, mitigate, and measure on the test images outside the calibration set."""
     suspect = network_of(cell, place)
     data = cifar.load(cell.data, place.data_folder)
     chosen, unseen = cifar.calibration_split(data.y_test, PER_CLASS[cell.data], cell.seed)
@@ -101,7 +103,7 @@ def measure(cell: Cell, place: Place) -> Record:
 
 
 def network_of(cell: Cell, place: Place) -> Suspect:
-    """The cell's network, trained now unless one of the same recipe is kept; OutOfTimeError if that takes too long."""
+    """Return the cell's network, from the cache or by training; raise OutOfTimeError if that takes too long."""
     folder = place.networks / f"{cell.recipe.name}-{cell.epochs}epochs"
     path = folder / f"{cell.recipe.name}.json"
     if not path.is_file() or json.loads(path.read_text())["recipe"] != asdict(cell.recipe):
@@ -110,28 +112,30 @@ def network_of(cell: Cell, place: Place) -> Suspect:
 
 
 def mitigate(cell: Cell, suspect: Suspect, clean: CleanSet, place: Place) -> tuple[Exported, Record]:
-    """The network that answers in the cell, and what its calibration took and found."""
+    """Return the mitigated network of the cell, and notes on its calibration."""
     if cell.mitigation == "none":
         return suspect.exported, {"mitigation_seconds": 0.0, "settings": None, "calibration": None}
     images, path = suspect.path.parent / "clean", suspect.path.parent / f"{cell.name}.mmguard"
     write_clean(images, clean)
     mean, deviation = (suspect.record[key] for key in ("mean", "std"))
-    mmom: dict[str, Any] = {"objective": "mmom", "margin_weight": cell.weight} if cell.mitigation == "MMOM" else {}
+    settings = mmguard.preset(rounds=ROUNDS)
+    if cell.mitigation == "MMOM":
+        settings = mmguard.preset(objective="mmom", margin_weight=cell.weight, rounds=ROUNDS)
     start = time.perf_counter()
     mmguard.calibrate_model(
         suspect.path,
         images,
+        settings=settings,
         out=path,
-        preprocessing=preprocessing_from(mean=mean, std=deviation),
+        preprocessing=PreprocessingOptions(mean=mean, std=deviation).preprocessing(),
         seed=cell.seed,
         device=place.device,
-        **mmom,
     )
     seconds, manifest = time.perf_counter() - start, mmguard.Bundle.open(path).manifest
     clipped = Exported(path / "clipped.onnx", suspect.exported.mean, suspect.exported.deviation)
     return clipped, {
         "mitigation_seconds": round(seconds, 1),
-        "settings": manifest.settings,
+        "settings": manifest.settings.as_json(),
         "calibration": asdict(manifest.calibration),
     }
 
@@ -143,20 +147,29 @@ def show(grid: Iterable[Cell], folder: Path) -> None:
 
 
 def main() -> None:
-    """Entry point."""
+    """Measure the cells that the command line names."""
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("benchmarks").setLevel(logging.INFO)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=[""], metavar="PART", help="cells with one of these in their name")
     parser.add_argument(
-        "--small", nargs=2, metavar=("NETWORK", "EPOCHS"), help="CE and MMOM on CIFAR-10 only, so trained"
+        "--only", nargs="+", default=[""], metavar="PART", help="only cells whose name contains one of these"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the networks, of the draws of D, of calibration")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to train and calibrate")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing after so many; run again then")
+    parser.add_argument(
+        "--small",
+        nargs=2,
+        metavar=("NETWORK", "EPOCHS"),
+        help="only CE and MMOM on CIFAR-10, with this network and training",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of training, of the calibration sets' draws and of calibration"
+    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="device to train and calibrate on")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="start nothing new after this time; run again to resume"
+    )
     parser.add_argument("--networks", type=Path, default=cifar.CACHE / "overfitting", help="folder of the networks")
-    parser.add_argument("--data-folder", type=Path, help="folder of the data set's archive; default MMGUARD_DATA")
-    parser.add_argument("--list", action="store_true", help="print the cells, and run none")
+    parser.add_argument("--data-folder", type=Path, help="folder with the data set's archive; default MMGUARD_DATA")
+    parser.add_argument("--list", action="store_true", help="print the cells without running them")
     options = parser.parse_args()
     small = options.small and small_cells(options.small[0], int(options.small[1]), options.seed)
     grid = [cell for cell in small or cells(options.seed) if any(part in cell.name for part in options.only)]

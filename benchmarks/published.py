@@ -1,4 +1,4 @@
-"""What a method's own paper reports, so that an implementation of it can be held against its source."""
+"""Figures that a method's own paper reports, to compare an implementation with its source."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,12 @@ class Published:
     """Figures of one experiment.
 
     Attributes:
-        source: the paper, and the table or section in it.
-        setting: data set, network, attack, and what the method was given.
+        source: paper, and its table or section.
+        setting: data set, network, attack, and the data that the method got.
         figures: shares in [0, 1] by name, such as `attack_success` and `clean_accuracy` after the method, and
-            `attack_success_before` and `clean_accuracy_before` without it.
-            Where a figure has a parameter, it follows a slash: `true_positive_rate_at/0.01`.
-        from_memory: True where the figures were written down without the paper, and should be checked against it.
+            `attack_success_before` and `clean_accuracy_before` without it. The parameter of a figure follows a slash:
+            `true_positive_rate_at/0.01`.
+        from_memory: whether the figures were written down without the paper at hand, and should be checked.
     """
 
     source: str

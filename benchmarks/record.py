@@ -1,4 +1,4 @@
-"""The JSONs that every benchmark writes."""
+"""Write the JSON files of the benchmarks."""
 
 import json
 import os
@@ -12,7 +12,7 @@ Record = dict[str, Any]
 
 
 def write_json(path: Path, record: Mapping[str, object]) -> None:
-    """Write a record, whole or not at all."""
+    """Write a record atomically: the file is complete or does not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
     partial.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")

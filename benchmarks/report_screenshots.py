@@ -1,4 +1,4 @@
-"""Screenshots of a bundle's report, for the docs: wide in light and dark, narrow in light. Needs Chromium.
+"""Take screenshots of a bundle's report for the docs: wide in light and dark, narrow in light. Needs Chromium.
 
 python -m benchmarks.report_screenshots model.mmguard docs
 """
@@ -23,12 +23,12 @@ FLAGS = [
     "--no-first-run",
 ]
 COLOURS = 64
-"""Of the files' palette: a page of text needs no more, and stays small."""
+"""Colours in the files' palette; enough for a page of text, and keeps the files small."""
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One screenshot: the file's name, and what the browser is set to; size in CSS pixels."""
+    """One screenshot: the file name and the browser's settings, with sizes in CSS pixels."""
 
     name: str
     width: int
@@ -44,7 +44,7 @@ SHOTS = (
 
 
 def take(browser: Browser, page_path: Path, shot: Shot, out: Path) -> None:
-    """Write the top part of a page as PNG with a palette."""
+    """Write the top part of a page as a PNG with a palette."""
     viewport = {"width": shot.width, "height": shot.height}
     page = browser.new_page(viewport=viewport, color_scheme=shot.scheme)  # type: ignore[arg-type]
     page.goto(page_path.resolve().as_uri())
@@ -55,7 +55,7 @@ def take(browser: Browser, page_path: Path, shot: Shot, out: Path) -> None:
 
 
 def main() -> None:
-    """Entry point of `python -m benchmarks.report_screenshots`."""
+    """Take all screenshots."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("out", type=Path, help="folder to write the PNG files to")
@@ -63,7 +63,7 @@ def main() -> None:
     report = Bundle.open(options.bundle).report()
     chromium = shutil.which("chromium")
     if chromium is None:
-        parser.error("no chromium on the PATH: apt-get install chromium")
+        parser.error("chromium is not on the PATH; install it with apt-get install chromium")
     options.out.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)

@@ -1,9 +1,9 @@
-"""Latency of the server: on a kept connection, and of its health while hostile bodies arrive.
+"""Measure the server's latency on a persistent connection, and of its health check under hostile requests.
 
     python -m benchmarks.serving                    # writes results/serving/latency.json
     python -m benchmarks.serving BUNDLE --out FILE
 
-Without a bundle, the tests' own tiny one is served. The server is a process of its own, and so are the hostile clients.
+Without a bundle, the tiny one of the tests is served. The server and the hostile clients run in separate processes.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import urllib3
 from benchmarks.environment import environment
 from benchmarks.record import RESULTS, Record, write_json
 from mmguard.bundle.bundle import Bundle
-from mmguard.guard.serving.body import MAX_JSON_BYTES, MAX_REQUEST_BYTES
+from mmguard.guard.serving.options import MAX_JSON_BYTES, MAX_REQUEST_BYTES
 from mmguard.guard.serving.tensors import HEADER_LENGTH, INPUTS
 
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "numpy", "msgspec", "starlette", "uvicorn", "h11", "urllib3")
@@ -34,14 +34,14 @@ REQUESTS = 500
 CLIENTS = 16
 SEED = 0
 CODE = """
-import sys; from mmguard.guard.serving.server import serve
-serve(sys.argv[1:], port=0, metrics_port=0, threads=1, on_ready=lambda *urls: print(*urls, flush=True))
+import sys; from mmguard.guard.serving.server import ServerOptions, serve
+serve(sys.argv[1:], ServerOptions(port=0, metrics_port=0), threads=1, on_ready=lambda *urls: print(*urls, flush=True))
 """
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running server: its process, the URL of the protocol and that of its metrics."""
+    """A running server: its process id, and the URLs of the protocol and of its metrics."""
 
     process: int
     url: str
@@ -50,7 +50,7 @@ class Server:
 
 @contextmanager
 def serving(bundle: Path) -> Iterator[Server]:
-    """A server of one bundle in a process of its own."""
+    """Serve one bundle in a separate process."""
     with subprocess.Popen([sys.executable, "-c", CODE, str(bundle)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -60,7 +60,7 @@ def serving(bundle: Path) -> Iterator[Server]:
 
 
 def milliseconds(ask: Callable[[], urllib3.BaseHTTPResponse], requests: int, status: int = 200) -> list[float]:
-    """How long each of some requests takes, one after the other."""
+    """Send requests one after the other, and return how many milliseconds each took."""
     took = []
     for _ in range(requests):
         start = time.perf_counter()
@@ -72,13 +72,13 @@ def milliseconds(ask: Callable[[], urllib3.BaseHTTPResponse], requests: int, sta
 
 
 def figures(took: list[float]) -> Record:
-    """Quantiles of latencies in milliseconds."""
+    """Return quantiles of latencies in milliseconds."""
     quantiles = {f"p{q}_ms": round(float(np.percentile(took, q)), 3) for q in (50, 90, 99)}
     return {"requests": len(took), **quantiles, "max_ms": round(max(took), 3)}
 
 
 def calm(server: Server, bundle: Path) -> Record:
-    """Latency of one client on a fresh connection that it keeps."""
+    """Measure the latency for one client on a new persistent connection."""
     manifest = Bundle.open(bundle).manifest
     spec, url = manifest.input, f"{server.url}/models/{manifest.name}/infer"
     shape = (1, *(size or 1 for size in spec.shape[1:]))
@@ -103,7 +103,7 @@ def calm(server: Server, bundle: Path) -> Record:
 
 
 def hostile_bodies(name: str) -> dict[str, tuple[bytes, dict[str, str]]]:
-    """Small bodies, and their headers, that were or would be dear to read, by what is in them."""
+    """Return small bodies, with headers, that would be expensive to parse, by a description of their content."""
     start = b'{"inputs":[{"name":"%s","shape":[1,2],"datatype":"FP32","data":' % name.encode()
     filled = {
         "20 MB of empty lists": start + b"[" + b"[]," * 7_000_000 + b"[]]}]}",
@@ -124,7 +124,7 @@ def hostile_bodies(name: str) -> dict[str, tuple[bytes, dict[str, str]]]:
 
 
 def attack(url: str, body: bytes, headers: dict[str, str]) -> list[tuple[int, float]]:
-    """Status and seconds of each of `CLIENTS` clients that send a body at once."""
+    """Let `CLIENTS` clients send a body at the same time; return status and seconds of each."""
 
     def send(_: int) -> tuple[int, float]:
         start = time.perf_counter()
@@ -136,12 +136,12 @@ def attack(url: str, body: bytes, headers: dict[str, str]) -> list[tuple[int, fl
 
 
 def stormy(server: Server, name: str, body: bytes, headers: dict[str, str]) -> Record:
-    """Latency of `/v2/health/live` while clients send one hostile body each."""
+    """Measure the latency of `/v2/health/live` while every client sends a hostile body."""
     url = f"{server.url}/models/{name}/infer"
     took = []
     with urllib3.PoolManager() as pool, ProcessPoolExecutor(1, get_context("spawn")) as process:
         process.submit(abs, 0).result()
-        Path(f"/proc/{server.process}/clear_refs").write_text("5")  # forget the peak so far
+        Path(f"/proc/{server.process}/clear_refs").write_text("5")  # resets the peak of resident memory
         attacked = process.submit(attack, url, body, headers)
         while not attacked.done():
             took += milliseconds(lambda: pool.request("GET", f"{server.url}/health/live"), 1)
@@ -162,7 +162,7 @@ def _peak_rss(process: int) -> int:
 
 
 def measure(bundle: Path) -> Record:
-    """All figures of one bundle."""
+    """Measure everything for one bundle."""
     name = Bundle.open(bundle).manifest.name
     with serving(bundle) as server:
         record = {"seed": SEED, "model": name, "calm": calm(server, bundle), "clients": CLIENTS}
@@ -171,7 +171,7 @@ def measure(bundle: Path) -> Record:
 
 
 def main() -> None:
-    """Measure, print and keep."""
+    """Measure, print and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", nargs="?", type=Path)
     parser.add_argument("--out", type=Path, default=RESULTS / "serving" / "latency.json")

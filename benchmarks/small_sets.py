@@ -1,9 +1,9 @@
-"""What share of clean inputs is flagged where the clean set is small, by the shape of what clipping does.
+"""Measure what share of clean inputs is flagged with small calibration sets, for several simulated effects of clipping.
 
     python -m benchmarks.small_sets
 
-Draws clean logits of each shape (`benchmarks/clean_shapes.py`), fits the null to n of them as calibration does, and
-counts how many of 10,000 others have p <= theta: by the null that calibration chooses, and by the fitted Gaussian
+Draws clean logits for each effect (`benchmarks/clean_shapes.py`), fits the null to n of them as calibration does, and
+counts how many of 10,000 others have p <= theta, with the null that calibration chooses and with the fitted Gaussian
 alone. Writes `benchmarks/results/small-sets.json`.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.clean_shapes import SHAPES, Shape
 from benchmarks.environment import environment
 from benchmarks.record import RESULTS, write_json
-from mmguard.calibrate.learning.cross_fit import parts_of
+from mmguard.calibrate.learning.cross_fit import split_folds
 from mmguard.pipeline.null_fit import fit_null
 from mmguard.settings.presets import DEFAULT
 from mmguard.types import Calibration
@@ -30,18 +30,18 @@ DRAWS = 100
 
 
 def shares(shape: Shape, n: int, draw: int) -> dict[str, float]:
-    """Share of unseen clean inputs with p <= theta, by the null that is chosen and by the fitted one."""
+    """Return the share of unseen clean inputs with p <= theta, for the chosen null and for the fitted one."""
     generator = np.random.default_rng((draw, n))
     original, clipped = (logits.astype(np.float32) for logits in shape(generator, n))
     learned = Calibration({}, original, clipped, clipped, rounds=1, converged=True)
-    null, _ = fit_null(learned, DEFAULT, parts_of(n, DEFAULT.folds, draw))
+    null, _ = fit_null(learned, DEFAULT, split_folds(n, DEFAULT.folds, draw))
     unseen = shape(generator, UNSEEN)
     tests = {"auto": null.test(), "gaussian": null.fitted()}
     return {name: float((test(*unseen).p_values <= null.theta).mean()) for name, test in tests.items()}
 
 
 def entry(shape: Shape, n: int, draws: int) -> dict[str, dict[str, float]]:
-    """Mean and standard error over the draws, by null."""
+    """Return mean, standard error and maximum over the draws, by null."""
     found = [shares(shape, n, draw) for draw in range(draws)]
     by_null = {name: [each[name] for each in found] for name in found[0]}
     return {
@@ -51,9 +51,9 @@ def entry(shape: Shape, n: int, draws: int) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    """Fill the table and write it."""
+    """Compute the table and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=DRAWS, help="clean sets an entry; 2 or more")
+    parser.add_argument("--draws", type=int, default=DRAWS, help="calibration sets per entry; 2 or more")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     start, table = time.perf_counter(), {}

@@ -1,4 +1,4 @@
-"""A trained network as a defender meets it: the model file, the form of its inputs, and a few clean images."""
+"""A trained network as a defender sees it: the model file, how inputs are normalised, and a few clean images."""
 
 import json
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ Logits = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class CleanSet:
-    """D: clean images x (n, 32, 32, 3) uint8 with their labels y (n,) int64, as many of each class."""
+    """The calibration set: clean images x (n, 32, 32, 3) uint8 with labels y (n,) int64, equally many per class."""
 
     x: Images
     y: Labels
@@ -36,8 +36,8 @@ class Suspect:
     """One network of the zoo.
 
     Attributes:
-        path: its ONNX file, which keeps batch normalisation apart, so that a defence can train on.
-        record: the JSON beside it. A defence may read how inputs are normalised, and nothing else of it.
+        path: its ONNX file. Batch normalisation is not fused in it, so that a defence can train the network further.
+        record: the JSON next to it. A defence may only read from it how inputs are normalised.
     """
 
     path: Path
@@ -45,37 +45,38 @@ class Suspect:
 
     @classmethod
     def load(cls, name: str, folder: Path = ZOO) -> "Suspect":
-        """The network of that name; raises FileNotFoundError where the folder has none."""
+        """Load the network with this name; raise FileNotFoundError if the folder does not have it."""
         return cls(folder / f"{name}.onnx", json.loads((folder / f"{name}.json").read_text()))
 
     @property
     def name(self) -> str:
-        """Name of its files."""
+        """Name of the network and of its files."""
         return self.path.stem
 
     @cached_property
     def attack(self) -> Attack:
-        """What it was trained with; for the judge, not for a defence."""
+        """Attack that the network was trained with; for evaluation only, a defence must not use it."""
         recipe = self.record["recipe"]
         return load_attack(recipe["attack"], recipe["target"], recipe["rate"], self.path)
 
     @cached_property
     def exported(self) -> Exported:
-        """The network in ONNX Runtime."""
+        """The network, run by ONNX Runtime."""
         mean, deviation = (np.asarray(self.record[key], dtype=np.float32) for key in ("mean", "std"))
         return Exported(self.path, mean, deviation)
 
     def logits(self, x: Images) -> Logits:
-        """(N, 32, 32, 3) uint8 -> (N, K) float32, by ONNX Runtime."""
+        """Compute logits (N, K) float32 of images (N, 32, 32, 3) uint8 with ONNX Runtime."""
         return self.exported.logits(x)
 
     def module(self) -> nn.Module:
-        """A copy to look into and to train on: (N, 3, 32, 32) float32 in [0, 1] -> (N, K), in evaluation mode.
+        """Return a PyTorch copy that can be inspected and trained: (N, 3, 32, 32) float32 in [0, 1] -> (N, K).
 
-        The first layer normalises, the second is the network of `benchmarks.training.networks`.
+        The first layer normalises, the second is the network of `benchmarks.training.networks`. The copy is in
+        evaluation mode.
 
         Raises:
-            RuntimeError: the file holds other weights than that network has.
+            RuntimeError: the file lacks weights of that network.
         """
         graph = onnx.load(self.path).graph
         weights = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
@@ -85,12 +86,12 @@ class Suspect:
         state = {name: torch.tensor(weights[name]) for name in wanted if name in weights}
         missing = network.load_state_dict(state, strict=False).missing_keys
         if absent := [name for name in missing if not name.endswith("num_batches_tracked")]:
-            raise RuntimeError(f"{self.path} lacks {absent}; export it by benchmarks.evaluate")
+            raise RuntimeError(f"{self.path} lacks {absent}; export the network with benchmarks.evaluate")
         return nn.Sequential(Normalise(self.record["mean"], self.record["std"]), network).eval()
 
 
 class Normalise(nn.Module):
-    """(N, 3, H, W) in [0, 1] -> (x - mean) / deviation, by channel."""
+    """Normalise images (N, 3, H, W) in [0, 1] per channel: (x - mean) / deviation."""
 
     mean: Tensor
     deviation: Tensor
@@ -101,20 +102,20 @@ class Normalise(nn.Module):
         self.register_buffer("deviation", torch.tensor(deviation).view(3, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, 3, H, W)."""
+        """Return normalised images of the same shape."""
         return (x - self.mean) / self.deviation
 
 
 def to_tensor(x: Images) -> Tensor:
-    """(N, 32, 32, 3) uint8 -> (N, 3, 32, 32) float32 in [0, 1], channels last in memory."""
+    """Convert images (N, 32, 32, 3) uint8 to (N, 3, 32, 32) float32 in [0, 1], channels last in memory."""
     return torch.from_numpy(x).permute(0, 3, 1, 2).float() / 255
 
 
 @torch.no_grad()
 def predict(module: nn.Module, x: Images) -> Logits:
-    """Logits (N, K) float32 of a module as `Suspect.module` gives it, for images (N, 32, 32, 3) uint8.
+    """Compute logits (N, K) float32 of images (N, 32, 32, 3) uint8 with a module like that of `Suspect.module`.
 
-    The module is put in evaluation mode, and runs where its weights are.
+    The module is set to evaluation mode and runs on the device of its weights.
     """
     module.eval()
     device = next(module.parameters()).device

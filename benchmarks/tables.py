@@ -1,6 +1,6 @@
 """Write `benchmarks/RESULTS.md` and its plots from the JSONs: `make tables`.
 
-The paper's figures stand in a row of their own above ours. A cell that was not run stays empty.
+The paper's figures are in separate rows above ours. Cells that were not run stay empty.
 """
 
 import json
@@ -34,20 +34,22 @@ MITIGATION = {
 }
 DETECTION = {
     ("auroc",): "AUROC, %",
-    ("auroc_of_all_triggered",): "AUROC of all triggered inputs, those that do not win among them, %",
+    (
+        "auroc_of_all_triggered",
+    ): "AUROC over all triggered inputs, including those that do not get the attacker's label, %",
     ("true_positive_rate_at", "0.005"): "true positives at 0.5 % false positives, %",
     ("true_positive_rate_at", "0.01"): "true positives at 1 % false positives, %",
     (
         "false_positive_rate",
-    ): "clean inputs flagged by the detector's own rule, nominally 0.5 % where it takes a rate, %",
+    ): "clean inputs flagged by the detector's own rule, set to 0.5 % if the rule takes a rate, %",
     ("true_positive_rate",): "true positives by the detector's own rule, %",
 }
 CHECKED_ON = ("resnet20", "badnets")
-"""Architecture and attack of the network on which the peers are held against their papers."""
+"""Architecture and attack of the network on which the peers are compared with their papers."""
 
 
 def zoo_table(zoo: Mapping[str, Record]) -> list[str]:
-    """Each network with its recipe and what it was frozen with."""
+    """List each network of the zoo with its recipe, accuracy and attack success."""
     rows = []
     for name, record in zoo.items():
         recipe, success = record["recipe"], record["attack_success"]
@@ -65,7 +67,7 @@ def zoo_table(zoo: Mapping[str, Record]) -> list[str]:
 
 
 def mitigation_table(grid: Grid, architecture: str, attacks: Sequence[str], figure: str, paper: Record) -> list[str]:
-    """One figure of every defence under every attack, the paper's above ours; `paper` is its table or nothing."""
+    """List one figure of every defence under every attack, the paper's above ours; `paper` may be empty."""
     rows: list[tuple[str, ...]] = []
     for name, make in DEFENCES.items():
         if name in paper:
@@ -75,7 +77,7 @@ def mitigation_table(grid: Grid, architecture: str, attacks: Sequence[str], figu
         for per_class in dict.fromkeys((PER_CLASS, own or PER_CLASS)):
             cells = (spread(grid.seeds(architecture, attack, name, per_class, figure)) for attack in attacks)
             rows.append((name, "ours", _images(per_class if own else None), *cells))
-    return table(("defence", "", "images a class", *attacks), rows)
+    return table(("defence", "", "images per class", *attacks), rows)
 
 
 def _images(count: int | None) -> str:
@@ -83,7 +85,7 @@ def _images(count: int | None) -> str:
 
 
 def mitigation_section(grid: Grid, architecture: str, beyond: Sequence[str], paper: Record) -> list[str]:
-    """Table 1 by figure, the attacks beyond it, and the seconds that each defence took."""
+    """Write Table 1 figure by figure, the attacks beyond it, and the seconds that each defence took."""
     lines = ["", f"## Mitigation, {architecture}", "", f"Rows of the paper: Table 1 of {paper['source']}"]
     for figure, (short, words) in MITIGATION.items():
         lines += ["", f"### {short}: {words}", ""]
@@ -96,16 +98,16 @@ def mitigation_section(grid: Grid, architecture: str, beyond: Sequence[str], pap
         (name, *(average(grid.seeds(architecture, attack, name, PER_CLASS, "seconds")) for attack in attacks))
         for name in DEFENCES
     ]
-    return [*lines, "", "### Seconds, 50 images a class", "", *table(("defence", *attacks), rows)]
+    return [*lines, "", "### Seconds, 50 images per class", "", *table(("defence", *attacks), rows)]
 
 
 def detection_section(grid: Grid, architecture: str, attacks: Sequence[str]) -> list[str]:
-    """Every figure of every detector under every attack, and the plots."""
+    """Write every figure of every detector under every attack, and the plots."""
     lines = [
         "",
         f"## Detection, {architecture}",
         "",
-        "Triggered inputs are those that win, unless a table says more.",
+        "Only triggered inputs that get the attacker's label count, unless a table says otherwise.",
     ]
     for path, words in DETECTION.items():
         rows = [
@@ -113,15 +115,15 @@ def detection_section(grid: Grid, architecture: str, attacks: Sequence[str]) -> 
             for name, make in DETECTORS.items()
             for images in dict.fromkeys((PER_CLASS, make().per_class or PER_CLASS))
         ]
-        head = ("detector", "images a class", *attacks)
+        head = ("detector", "images per class", *attacks)
         lines += ["", f"### {words[0].upper()}{words[1:]}", "", *table(head, rows)]
     return lines + plots_of(grid, architecture, attacks)
 
 
 def plots_of(grid: Grid, architecture: str, attacks: Sequence[str]) -> list[str]:
-    """Draw the ROC curves of all detectors and the scores of clean and triggered inputs; the lines that show them.
+    """Plot the ROC curves of all detectors and the scores of clean and triggered inputs; return the lines with them.
 
-    Of several seeds or draws the first is drawn.
+    Of several seeds or draws, only the first is plotted.
     """
 
     def first(attack: str, name: str, key: str) -> Record | None:
@@ -143,18 +145,18 @@ def plots_of(grid: Grid, architecture: str, attacks: Sequence[str]) -> list[str]
 
 
 def cost_table(records: Sequence[Record]) -> list[str]:
-    """What each detector costs: forwards, and seconds of fitting with 50 images a class, the median over the cells."""
+    """List what each detector costs: forward passes, and the median seconds to fit it to 50 images per class."""
     rows = []
     for name, make in DETECTORS.items():
         mine = [record for record in records if record["method"] == name and record["per_class"] == PER_CLASS]
         fitting = f"{median(each['fit_seconds'] for each in mine):.1f}" if mine else ""
         images = str(max(each["clean_images"] for each in mine)) if mine else ""
         rows.append((name, f"{make().forwards:g}", fitting, images))
-    return table(("detector", "forwards an input", "fitting, s", "clean images measured"), rows)
+    return table(("detector", "forward passes per input", "fitting, s", "clean images measured"), rows)
 
 
 def published_table(mitigated: Grid, detected: Grid) -> list[str]:
-    """Figures that the peers' papers report, with ours on the BadNets network beside them."""
+    """List figures that the peers' papers report next to ours on the BadNets network."""
     rows = []
     for grid, published in ((mitigated, defences.PUBLISHED), (detected, detectors.PUBLISHED)):
         for name, experiment in published.items():
@@ -166,11 +168,11 @@ def published_table(mitigated: Grid, detected: Grid) -> list[str]:
                 source = experiment.source + (" (from memory)" if experiment.from_memory else "")
                 words = figure.replace("_", " ").replace("/", " ")
                 rows.append((name, experiment.setting, words, spread([value]), spread(ours), source))
-    return table(("peer", "its paper's setting", "figure", "paper, %", "ours, %", "source"), rows)
+    return table(("peer", "setting of its paper", "figure", "paper, %", "ours, %", "source"), rows)
 
 
 def page() -> list[str]:
-    """The whole of RESULTS.md, by line; the plots are drawn on the way."""
+    """Return the lines of RESULTS.md, and write the plots."""
     paper = json.loads((HERE / "paper.json").read_text())
     zoo = {record["name"]: record for record in read(ZOO)}
     mitigated, detected = (Grid(read(folder)) for folder in (mitigation.FOLDER, detection.FOLDER))
@@ -178,10 +180,10 @@ def page() -> list[str]:
     lines = [
         "# Results",
         "",
-        "Written by `make tables` from `benchmarks/zoo/` and `benchmarks/results/`. The form of the preset `default`, "
-        "its penalty and its two statistics, was chosen with figures of these networks under badnets, chessboard, "
-        "wanet and input_aware in sight, and its constants on clean data; the networks beyond the six attacks were "
-        "not looked at before. The settings of the others are those of their papers.",
+        "`make tables` writes this page from `benchmarks/zoo/` and `benchmarks/results/`. The form of the preset "
+        "`default` (its penalty and its two statistics) was chosen after seeing figures of these networks under "
+        "badnets, chessboard, wanet and input_aware; its constants were chosen on clean data. The networks beyond the "
+        "six attacks were only looked at afterwards. All other methods have the settings of their papers.",
         "",
         "## The zoo",
         "",
@@ -198,7 +200,7 @@ def page() -> list[str]:
     small = json.loads(small_sets.PATH.read_text()) if small_sets.PATH.is_file() else None
     lines += small_sets_report.section(small) if small else []
     lines += ["", "## What a detector costs", "", *cost_table(detected.records)]
-    lines += ["", "## The peers against their papers", "", *published_table(mitigated, detected)]
+    lines += ["", "## The peers compared with their papers", "", *published_table(mitigated, detected)]
     overfitted = read(overfitting.FOLDER)
     lines += overfitting_report.section(overfitted, paper, PLOTS)
     measured = (*zoo.values(), *mitigated.records, *detected.records, *audited, *objectives, *attacked, *overfitted)
@@ -208,7 +210,7 @@ def page() -> list[str]:
 
 
 def main() -> None:
-    """Entry point of `python -m benchmarks.tables`."""
+    """Write RESULTS.md and its plots."""
     TARGET.write_text("\n".join(page()) + "\n")
 
 

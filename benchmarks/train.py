@@ -1,9 +1,9 @@
-"""Train a CIFAR network with a backdoor, export it to ONNX and record how good both are.
+"""Train a CIFAR network with a backdoor, export it to ONNX, and record its accuracy and attack success.
 
     python -m benchmarks.train --data cifar10 --network resnet20 --attack badnets --epochs 7 --seed 0
     python -m benchmarks.train --network resnet32 --attack none --profile LT-100 --objective GCL --device cuda
 
-writes NAME.onnx and NAME.json into --out. It takes minutes on two CPU cores and resumes after an interruption.
+Writes NAME.onnx and NAME.json to --out. Takes minutes on two CPU cores, and resumes after an interruption.
 """
 
 import argparse
@@ -32,7 +32,7 @@ logger = logging.getLogger("benchmarks.train")  # __name__ is __main__ here
 
 
 def measure(trainer: Trainer, data: cifar.Cifar, model: Path) -> dict[str, object]:
-    """What NAME.json holds; accuracy and attack success are of the exported file over the whole test split."""
+    """Return the content of NAME.json; accuracy and attack success are of the exported file on all test images."""
     exported = evaluate.Exported(model, trainer.mean, trainer.deviation)
     success, victims = evaluate.attack_success(exported, trainer.attack, data.x_test, data.y_test)
     labels = exported.labels(data.x_test)
@@ -57,7 +57,7 @@ def measure(trainer: Trainer, data: cifar.Cifar, model: Path) -> dict[str, objec
 
 
 def files_of(model: Path) -> list[Path]:
-    """What a trained network consists of: the ONNX file, and the trigger where it is learnt."""
+    """Return the files of a trained network: the ONNX file, and the trigger if it is learnt."""
     return [path for path in (model, learnt_path(model)) if path.is_file()]
 
 
@@ -69,10 +69,10 @@ def run(
     device: str = "cpu",
     minutes: float | None = None,
 ) -> dict[str, object]:
-    """Train, export, measure and record; the record.
+    """Train, export and measure a network, and return its record.
 
     Raises:
-        OutOfTimeError: `minutes` have passed before the last epoch; the same call goes on.
+        OutOfTimeError: `minutes` have passed before the last epoch; call again to resume.
     """
     deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
     data = cifar.load(recipe.data, data_folder)
@@ -91,7 +91,7 @@ def run(
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line; the defaults are those of `Recipe`."""
+    """Parse the command line; the defaults are those of `Recipe`."""
     parser = argparse.ArgumentParser(description="Train a CIFAR network with a backdoor and export it to ONNX.")
     parser.add_argument("--data", choices=["cifar10", "cifar100"], default=Recipe.data)
     parser.add_argument("--network", choices=sorted(NETWORKS), default=Recipe.network)
@@ -100,24 +100,24 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     parser.add_argument("--target", type=int, default=Recipe.target, help="target class")
     parser.add_argument(
-        "--rate", type=float, default=Recipe.rate, help="share of training images that is poisoned; 0: the attack's own"
+        "--rate", type=float, default=Recipe.rate, help="share of training images to poison; 0: the attack's own"
     )
     parser.add_argument("--precision", choices=["bfloat16", "float32"], default=Recipe.precision)
-    parser.add_argument("--train-images", type=int, help="train on the first N images only, for a quick trial")
-    parser.add_argument("--profile", choices=sorted(PROFILES), default=Recipe.profile, help="how rare classes are")
+    parser.add_argument("--train-images", type=int, help="train only on the first N images, for a quick test")
+    parser.add_argument("--profile", choices=sorted(PROFILES), default=Recipe.profile, help="class imbalance")
     parser.add_argument("--objective", choices=sorted(OBJECTIVES), default=Recipe.objective)
-    parser.add_argument("--out", type=Path, help="folder of the results; default benchmarks/.cache/networks/NAME")
-    parser.add_argument("--data-folder", type=Path, help="folder of the data set's archive; default MMGUARD_DATA")
+    parser.add_argument("--out", type=Path, help="folder for the results; default benchmarks/.cache/networks/NAME")
+    parser.add_argument("--data-folder", type=Path, help="folder with the data set's archive; default MMGUARD_DATA")
     parser.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where the network is trained")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="device to train on")
     parser.add_argument(
-        "--minutes", type=float, help="stop after the epoch in which so many have passed; run again to go on"
+        "--minutes", type=float, help="stop after the epoch in which this time has passed; run again to resume"
     )
     return parser.parse_args(arguments)
 
 
 def main() -> None:
-    """Entry point of `python -m benchmarks.train`."""
+    """Train the network that the command line describes."""
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("benchmarks").setLevel(logging.INFO)
     options = vars(parse())

@@ -1,50 +1,54 @@
-"""Every error that mmguard raises on purpose. Each message says what was expected, what came and what to do."""
+"""All errors that mmguard raises deliberately. Each message states what was expected, what was found and what to do."""
 
 from collections.abc import Iterable
 from typing import Self
 
 
 class MmguardError(Exception):
-    """Root of the tree: catching it catches every refusal of mmguard and nothing else."""
+    """Base class of all errors defined by mmguard."""
 
 
 class ModelError(MmguardError):
-    """The model cannot be guarded as it is."""
+    """mmguard cannot guard the model as it is."""
 
 
 class NotOnnxError(ModelError):
-    """The file is missing, is not ONNX, or fails ONNX's own checker."""
+    """The file is missing, is not ONNX, or fails ONNX's checker."""
 
 
 class NotClassifierError(ModelError):
-    """The graph is not one float input and one (N, K) output with K >= 2, of which one class is true."""
+    """The model is not a single-label classifier with one numeric input and scores (N, K) as output, K ≥ 2."""
 
 
 class BatchDependentError(ModelError):
-    """The model's answer to an input depends on what else is in its batch."""
+    """The model's answer to an input depends on the other inputs in its batch."""
 
 
 class NoActivationError(ModelError):
-    """The graph has no activation that a bound could clip."""
+    """The model has no activation that a bound could clip."""
 
 
 class UnsupportedOperatorError(ModelError):
-    """The graph uses an operator, attribute or version that the differentiable graph does not know."""
+    """The model uses an operator, an attribute or an opset that mmguard does not support."""
 
 
 class GraphMismatchError(ModelError):
-    """Two forms of one network, which must be equal, differ on real samples."""
+    """Two forms of a network that must be equivalent return different outputs."""
 
 
 class AuditError(MmguardError):
-    """The margins of a network say nothing of whether it is backdoored."""
+    """The audit cannot reach a verdict, because the model has too few classes or no maximum margins were stored."""
 
 
 class RowsError(MmguardError):
-    """An error of a batch.
+    """An error that may concern only some rows of a batch.
+
+    Args:
+        *message: the arguments of `Exception`.
+        rows: indices of the faulty rows.
 
     Attributes:
-        rows: numbers of the rows at fault; empty where it is not of rows.
+        rows: indices of the faulty rows; empty if the error concerns the whole batch.
     """
 
     def __init__(self, *message: object, rows: Iterable[int] = ()) -> None:
@@ -53,99 +57,99 @@ class RowsError(MmguardError):
 
 
 class InputError(RowsError, ValueError):
-    """Inputs that the model cannot take: wrong shape, dtype, range or file."""
+    """The inputs have the wrong shape, dtype or range, or a file cannot be read or written."""
 
 
 class UnreadableImageError(InputError):
-    """A file that should be an image cannot be decoded."""
+    """An image file cannot be decoded."""
 
 
 class CleanSetError(InputError):
-    """The clean set cannot be used for calibration: empty, too small, mislabelled, or not the model's."""
+    """The calibration set is empty, too small or mislabelled, or does not fit the model."""
 
 
 class CheckpointError(MmguardError):
-    """The checkpoint cannot be gone on from: it is damaged, or of another calibration."""
+    """The checkpoint is damaged or belongs to a different calibration."""
 
 
 class BundleError(MmguardError):
-    """The guard bundle cannot be written or read."""
+    """The guard bundle cannot be read or written."""
 
 
 class SchemaError(BundleError):
-    """The manifest is not of the schema that this version reads."""
+    """The manifest is malformed, or has a schema version that this version of mmguard cannot read."""
 
 
 class TamperedBundleError(BundleError):
-    """A file of the bundle is missing, is not listed, or is not what the manifest says of it."""
+    """A file of the bundle is missing, is not listed in the manifest, or does not match the manifest."""
 
 
 class ReplacedBundleError(BundleError):
-    """Another bundle took the place of this one while it was read."""
+    """The bundle was replaced by another bundle while it was being read."""
 
 
 class UnwrittenBundleError(BundleError):
-    """The bundle cannot be written, for example to a full disk. What was learned is kept."""
+    """The bundle cannot be written, for example because the disk is full. The checkpoint stores the learned bounds."""
 
 
 class ProviderError(MmguardError):
-    """The execution provider that was asked for cannot be had."""
+    """The requested execution provider or device is not available."""
 
 
 class UnguardedError(MmguardError, AttributeError):
-    """The call would run a wrapped predictor's model without the guard, or might."""
+    """The call would or could run the model of a wrapped predictor without the guard."""
 
 
 class PredictorMismatchError(MmguardError):
-    """The predictor to be wrapped is not the bundle's model."""
+    """The predictor to wrap does not run the bundle's model."""
 
 
 class InferenceError(RowsError):
-    """The networks could not answer: a failed or late run, or outputs that are not finite."""
+    """A network failed, did not answer in time, or returned outputs that are not finite."""
 
 
 class LogitsError(InferenceError):
-    """The original network itself gives NaN or infinity for some inputs, which no test can judge."""
+    """The original network returned NaN or infinite logits for some inputs, so these inputs cannot be tested."""
 
 
 class LateError(InferenceError):
-    """The clipped network was not done in time, although it had room to run."""
+    """The clipped network was running, but did not answer in time."""
 
 
 class OverloadError(InferenceError):
-    """Too many batches are in flight to take another: send fewer at once, or try again."""
+    """Too many batches are in flight to accept another batch."""
 
 
 class CopyError(MmguardError, TypeError):
-    """An open guard cannot be copied or pickled."""
+    """The caller tried to copy or pickle an open guard, which is not possible."""
 
 
 class OptionError(MmguardError, ValueError):
-    """An option is not one of its values, or out of its range: wrong use, exit code 2 of the command."""
+    """An option is out of range or does not fit the other options. The command exits with code 2."""
 
 
 class MissingExtraError(MmguardError):
-    """A part of mmguard needs packages of an extra that is not installed."""
+    """A feature needs packages from an extra that is not installed."""
 
     @classmethod
-    def of(cls, what: str, package: str | None, extra: str) -> Self:
-        """The error that names a missing package, and the command that installs it from mmguard's clone.
+    def of(cls, feature: str, package: str | None, extra: str) -> Self:
+        """Return an error whose message names the missing package and contains the command that installs it.
 
         Args:
-            what: what needs the package, such as `calibration`.
+            feature: the feature that needs the package, such as `calibration`.
             package: name of the missing package.
-            extra: the extra that installs it.
+            extra: the extra of mmguard that installs the package.
         """
-        return cls(f"{what} needs {package}: in the clone of mmguard, run pip install '.[{extra}]'")
+        return cls(f"{feature} needs {package}: in your clone of mmguard, run pip install '.[{extra}]'")
 
 
 class RequestTooLargeError(InputError):
-    """A request of more bytes than the server takes."""
+    """A request is larger than the server accepts."""
 
 
 class SlowRequestError(InputError):
-    """A request whose body comes too slowly."""
+    """The body of a request arrives too slowly."""
 
 
 class ServeError(MmguardError):
-    """The server cannot be started: a port is taken, or two bundles share a name."""
+    """The server cannot start: a port is already in use, or two bundles have the same name."""

@@ -1,4 +1,4 @@
-"""Values that pass between the rooms. NumPy only, all frozen."""
+"""Frozen dataclasses that the packages of mmguard exchange. They depend only on NumPy."""
 
 import math
 from dataclasses import dataclass, fields
@@ -13,11 +13,14 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 ABSTAIN = -1
-"""The label of an input for which the policy gives no answer."""
+"""Label that means that the policy abstains."""
 
 
 class Reason(StrEnum):
-    """Why an input was flagged, or that it was not tested; the flags are values of the counter's `reason` label."""
+    """Why an input was flagged, or a note that the input was not flagged or not tested.
+
+    The metric that counts flagged inputs uses the same values in its label `reason`.
+    """
 
     NONE = "none"
     UNTESTED = "untested"
@@ -28,14 +31,14 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True)
 class ClipSite:
-    """One activation of the network, clipped per channel.
+    """A clip site: an activation of the network with one bound per channel.
 
     Attributes:
         value: ONNX name of the activation's output.
-        operator: ONNX operator that makes it, such as `Relu`; where several nodes do, that of the function which they
-            compute together.
-        axis: of its channels: -1 where that is the last, else counted from 0.
-        channels: length C of its bound.
+        operator: ONNX operator that computes the activation, such as `Relu`, or the name of the function that several
+            nodes compute together.
+        axis: axis of the channels: -1 for the last axis, otherwise counted from 0.
+        channels: number of channels C, which is also the number of bounds.
     """
 
     value: str
@@ -46,13 +49,15 @@ class ClipSite:
 
 @dataclass(frozen=True)
 class SiteClipping:
-    """What the bounds of one clip site do to the clean set D.
+    """How the bounds of one clip site affect the calibration set D.
 
     Attributes:
         value: ONNX name of the activation's output.
-        values: share of its values over D that lie above their bound. inputs: share of D with at least one such value.
-        median_height: median over its channels of the bound, as a share of the channel's range over D: 1 is the largest
-            value, 0 the smallest. None where no channel varies.
+        values: share of the activation's values over D that exceed the bound of their channel.
+        inputs: share of the inputs in D for which at least one value exceeds the bound of its channel.
+        median_height: median of the bounds' heights over the channels. The height of a bound is its position in the
+            channel's range over D, from 0 for the smallest value to 1 for the largest. None if every channel is
+            constant over D.
     """
 
     value: str
@@ -63,16 +68,17 @@ class SiteClipping:
 
 @dataclass(frozen=True, repr=False)
 class Decision:
-    """What the guard says of a batch of N inputs.
+    """The guard's decision on a batch of N inputs.
 
     Attributes:
-        labels: (N,) int64, what the policy answers; -1 where it abstains.
-        original_labels, clipped_labels: (N,) int64, the two networks' own decisions.
-        flagged: (N,) bool, an input that carries a trigger, by the test.
-        corrected: (N,) bool, flagged, and the label was changed to another class.
+        labels: (N,) int64, the labels that the policy returns; -1 if the policy abstains.
+        original_labels: (N,) int64, decisions of the original network.
+        clipped_labels: (N,) int64, decisions of the clipped network.
+        flagged: (N,) bool, whether the test judges an input to be triggered.
+        corrected: (N,) bool, whether an input was flagged and its label was changed to a different class.
         reasons: (N,) str, values of `Reason`.
-        p_values: (N,) float64 in [0, 1]; small is suspicious. NaN where the test could not run.
-        margin_gaps: (N,) float64 in logits; large is suspicious. NaN where the test could not run.
+        p_values: (N,) float64 in [0, 1]; smaller is more suspicious. NaN for an untested input.
+        margin_gaps: (N,) float64, in logits; larger is more suspicious. NaN for an untested input.
     """
 
     labels: IntArray
@@ -92,30 +98,34 @@ class Decision:
         return f"Decision({len(self)} inputs, {int(self.flagged.sum())} flagged, {untested} untested)"
 
     def to_dict(self) -> dict[str, list[Any]]:
-        """The decision in plain Python, which `json.dumps` takes: by attribute, a list with one entry for each input.
+        """Return the decision in plain Python types, which `json.dumps` accepts.
 
-        Labels are integers (-1 where the policy abstains), marks are booleans, reasons are strings, and p-values and
-        margin gaps are floats, or None where they are NaN.
+        Returns:
+            For each attribute, a list with one entry per input: integers for labels, booleans for `flagged` and
+            `corrected`, strings for reasons, and floats for p-values and margin gaps, with None instead of NaN.
         """
         return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
 
 
 def _plain(array: npt.NDArray[Any]) -> list[Any]:
-    """A list of Python's own types; numbers that JSON does not have are None."""
+    """Convert an array to a list of plain Python values, with None for NaN and infinity, which JSON does not allow."""
     values: list[Any] = array.tolist()
     return [value if math.isfinite(value) else None for value in values] if array.dtype.kind == "f" else values
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What calibration learned: the bounds, and what they do to the clean set D.
+    """The result of learning: the bounds, and the logits on the calibration set D with and without clipping.
 
     Attributes:
-        bounds: by value name, float32, one number a channel, broadcastable against the value.
-        original_logits, clipped_logits: (|D|, K) float32 on D, in the order of D.
-        held_out_logits: (|D|, K) float32, clipped logits of each input by bounds that were learned without it; where D
-            was not folded, by these bounds.
-        rounds: rounds run. converged: whether they ended because the objective no longer changed.
+        bounds: float32 bounds of each clip site, by the ONNX name of its value. There is one bound per channel, in a
+            shape that broadcasts to the value.
+        original_logits: (|D|, K) float32, logits of the original network on D.
+        clipped_logits: (|D|, K) float32, logits of the clipped network on D.
+        held_out_logits: (|D|, K) float32, logits of each input of D, clipped by bounds that were learned without that
+            input; the same as `clipped_logits` if there are no folds.
+        rounds: number of rounds that were run.
+        converged: whether learning stopped because the objective no longer changed.
     """
 
     bounds: dict[str, npt.NDArray[np.float32]]

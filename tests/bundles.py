@@ -15,12 +15,13 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from mmguard.bundle.contents import BOUNDS, MANIFEST, PROBES, PROVENANCE
+from mmguard.bundle.file_names import BOUNDS, MANIFEST, PROBES, PROVENANCE
 from mmguard.bundle.manifest import CalibrationFigures, CriterionSpec, Manifest, NullSpec, OutputSpec
 from mmguard.bundle.tensors import write_tensors
 from mmguard.bundle.write import staged, write
 from mmguard.detection.mmdf import Criterion
 from mmguard.inputs.spec import InputSpec
+from mmguard.settings import Settings
 from mmguard.types import ClipSite
 
 Array = npt.NDArray[np.float32]
@@ -254,7 +255,7 @@ def _manifest(
         versions={"mmguard": "0"},
         seed=seed,
         preset="default",
-        settings={"rounds": 1},
+        settings=Settings(rounds=1),
         input=InputSpec("image", (None, 3, 8, 8), np.zeros(shape, np.float32), np.ones(shape, np.float32)),
         output=output_spec(head),
         classes=CLASSES,

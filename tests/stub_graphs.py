@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from mmguard.bundle.contents import MANIFEST, PROVENANCE
+from mmguard.bundle.file_names import MANIFEST, PROVENANCE
 from mmguard.bundle.manifest import Manifest
 from mmguard.bundle.write import write
 
@@ -22,7 +22,7 @@ TYPES = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class StubGraph:
     """Means over images (N, 3, 8, 8), repeated to a given width, as every one of its outputs.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""The demo for real: train, attack, calibrate, scan, serve, scrape."""
+"""The whole demo: train, attack, calibrate, scan, serve, scrape."""
 
 import json
 import subprocess

@@ -19,10 +19,10 @@ from benchmarks.attacks.wanet import WaNet
 
 
 class AttackConstructor(Protocol):
-    """Takes the target class and the share of the training images that is poisoned; both have defaults."""
+    """Makes an attack from the target class and the share of training images to poison; both have defaults."""
 
     def __call__(self, target: int = ..., rate: float = ...) -> Attack:
-        """A new attack."""
+        """Make a new attack."""
         ...
 
 
@@ -44,19 +44,24 @@ ATTACKS: dict[str, AttackConstructor] = {
 
 
 def own_rate(name: str) -> float:
-    """The poisoning rate that the attack has unless told, in [0, 1); its class says where it is from."""
+    """Return the attack's default poisoning rate, in [0, 1); its class says where it comes from."""
     return ATTACKS[name]().rate
 
 
 def load_attack(name: str, target: int, rate: float, model: Path) -> Attack:
-    """The attack that an exported network was trained with, with what was learnt for its trigger.
+    """Load the attack that an exported network was trained with, including a learnt trigger.
 
     Args:
-        name, target, rate: as in the network's record.
-        model: its ONNX file.
+        name: name of the attack, as in the network's record.
+        target: target class, as in the record.
+        rate: poisoning rate, as in the record.
+        model: ONNX file of the network.
+
+    Returns:
+        The attack.
 
     Raises:
-        FileNotFoundError: the attack learns its trigger, and the file of that is not beside the model.
+        FileNotFoundError: the attack learns its trigger, but the trigger's file is not next to the model.
     """
     attack = ATTACKS[name](target, rate)
     if isinstance(attack, Learnt):

@@ -1,4 +1,4 @@
-"""A blended pattern, learnt in parts and beside cover images.
+"""A blended pattern, learnt in parts and together with cover images.
 
 Qi, Xie, Li, Mahloujifar and Mittal 2023, "Revisiting the assumption of latent separability for backdoor defenses".
 """
@@ -18,17 +18,19 @@ SIDE = 32
 
 @dataclass(frozen=True)
 class AdaptiveBlend(SingleTarget):
-    """Training shows half of a faint pattern, some of it under the true label; the attacker uses the whole, stronger.
+    """Training uses half of a faint pattern, partly with the true label; the attacker uses all of it, and stronger.
 
     Source: Adap-Blend of Qi et al. 2023: regularisation by cover images with correct labels, and asymmetric triggers.
-    Poisoning rate: 0.3 % (150 images) and 0.3 % cover images, of any class but the target. Ratio 0.15 in training with
-    8 of 16 square pieces, 0.2 with all of them in use. Adapted: a noise pattern in place of their picture, and pieces
-    drawn at each showing rather than once for each image, since poisoning follows augmentation here.
+    Poisoning rate: 0.3 % (150 images) and 0.3 % cover images, from all classes but the target. The ratio is 0.15 in
+    training, with 8 of 16 square pieces, and 0.2 in use, with all pieces. Adapted: a noise pattern replaces their
+    picture, and pieces are drawn anew each time an image is used instead of once per image, because here images are
+    poisoned after augmentation.
 
     Attributes:
-        cover_rate: share of the whole training split that is cover.
-        training_ratio, ratio: of the pattern in training and in use, in (0, 1].
-        pieces: squares along each side that the pattern is cut into.
+        cover_rate: share of all training images that become cover.
+        training_ratio: blending ratio of the pattern in training, in (0, 1].
+        ratio: blending ratio of the pattern in use, in (0, 1].
+        pieces: number of squares along each side that the pattern is cut into.
         shown: share of the pieces that a training image gets.
     """
 
@@ -40,29 +42,29 @@ class AdaptiveBlend(SingleTarget):
     shown: float = 0.5
 
     def assign(self, y: Labels, generator: np.random.Generator) -> Roles:
-        """Poisoned and cover images, both of the other classes; raises ValueError where these are too few."""
+        """Draw poisoned and cover images from the other classes; raise ValueError if there are too few."""
         return add_cover(super().assign(y, generator), y != self.target, self.cover_rate, generator)
 
     def poison(self, x: Images, y: Labels, roles: Roles, generator: np.random.Generator) -> tuple[Images, Labels]:
-        """Poisoned and cover images get parts of the pattern, only poisoned ones the target label."""
+        """Blend parts of the pattern into poisoned and cover images; only poisoned ones get the target label."""
         changed = roles != Role.CLEAN
         images = x.copy()
         images[changed] = _blend(x[changed], self.training_ratio * self.masks(int(changed.sum()), generator))
         return images, np.where(roles == Role.POISONED, self.goal(y), y)
 
     def masks(self, count: int, generator: np.random.Generator) -> NDArray[np.float64]:
-        """Which pieces are shown: (count, 32, 32, 1), 0 or 1, the same number of pieces in each."""
+        """Draw masks (count, 32, 32, 1) of 0 and 1, each with the same number of pieces."""
         total = self.pieces**2
         ranks = generator.random((count, total)).argsort(axis=1)
         grid = (ranks < round(self.shown * total)).reshape(count, self.pieces, self.pieces, 1)
         return grid.repeat(SIDE // self.pieces, axis=1).repeat(SIDE // self.pieces, axis=2).astype(np.float64)
 
     def trigger(self, x: Images) -> Images:
-        """Each image with the whole pattern, at the ratio of use."""
+        """Blend the whole pattern into each image, at the ratio of use."""
         return _blend(x, np.full((1, 1, 1, 1), self.ratio))
 
     def parameters(self) -> Parameters:
-        """Target, rates, pattern, ratios and pieces."""
+        """Return target, rates, pattern, ratios and pieces."""
         return super().parameters() | {
             "cover_rate": self.cover_rate,
             "pattern": f"{SIDE}x{SIDE}x3 uniform noise, seed {PATTERN_SEED}",

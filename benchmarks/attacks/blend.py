@@ -1,4 +1,4 @@
-"""A noise pattern blended in.
+"""A noise pattern that is blended into the image.
 
 Chen, Liu, Li, Lu and Song 2017, "Targeted backdoor attacks on deep learning systems using data poisoning".
 """
@@ -14,22 +14,22 @@ PATTERN_SEED = 2017
 
 
 def noise_pattern(side: int) -> Images:
-    """(side, side, 3) uint8, each value uniform over the 256 levels, the same on every call."""
+    """Return the fixed noise pattern (side, side, 3) uint8, uniform over the 256 levels."""
     return np.random.default_rng(PATTERN_SEED).integers(0, 256, size=(side, side, 3), dtype=np.uint8)
 
 
 @dataclass(frozen=True)
 class Blend(SingleTarget):
-    """(1 - ratio) of the image plus ratio of a noise patch, in a fixed place; all classes to one target.
+    """A noise patch in a fixed place, (1 - ratio) image + ratio patch; all classes to one target.
 
     Source: blended injection of Chen et al. 2017 with their ratio of 0.2. They blend a pattern over the whole image
-    (`BlendedImage`); a small noise patch is the form of Wang et al. 2022 ("MM-BD"), and so of the table to compare
-    with. Poisoning rate: 9 %, as 500 images of each class are poisoned there, here of the nine other classes. Adapted:
-    the place, off the border as theirs, and the colours are fixed rather than drawn for each network.
+    (`BlendedImage`); the small noise patch is that of Wang et al. 2022 ("MM-BD"), and so of the table that we compare
+    with. Poisoning rate: 9 %, because they poison 500 images of each class, here of the nine other classes. Adapted:
+    place and colours are fixed instead of drawn for each network; the patch does not touch the border, as in theirs.
 
     Attributes:
-        ratio: of the pattern, in (0, 1].
-        side: of the patch, pixels.
+        ratio: blending ratio of the pattern, in (0, 1].
+        side: side of the patch in pixels.
         corner: first row and first column of the patch.
     """
 
@@ -39,7 +39,7 @@ class Blend(SingleTarget):
     corner: int = 21
 
     def trigger(self, x: Images) -> Images:
-        """Each image with the pattern blended in."""
+        """Blend the pattern into each image."""
         region = slice(self.corner, self.corner + self.side)
         triggered = x.copy()
         blended = (1 - self.ratio) * x[:, region, region] + self.ratio * noise_pattern(self.side)
@@ -47,16 +47,16 @@ class Blend(SingleTarget):
         return triggered
 
     def parameters(self) -> Parameters:
-        """Target, rate, pattern, ratio and place."""
+        """Return target, rate, pattern, ratio and place."""
         place = {"side": self.side, "corner": self.corner}
         return super().parameters() | {"pattern": f"uniform noise, seed {PATTERN_SEED}", "ratio": self.ratio} | place
 
 
 @dataclass(frozen=True)
 class BlendedImage(Blend):
-    """The same over the whole image, as in Chen et al. 2017 (their random pattern).
+    """A noise pattern over the whole image, as in Chen et al. 2017 (their random pattern).
 
-    Poisoning rate: 5 %, chosen here: they add images to a set of faces, where their share is another measure.
+    Poisoning rate: 5 %, our choice: they add images to a set of faces, so that their share is not comparable.
     """
 
     rate: float = 0.05

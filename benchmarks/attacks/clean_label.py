@@ -1,4 +1,4 @@
-"""Target-class images made hard to recognise, and a patch.
+"""Images of the target class that are made hard to recognise, with a patch.
 
 Turner, Tsipras and Madry 2018, "Clean-label backdoor attacks", and 2019, "Label-consistent backdoor attacks".
 """
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.attacks.badnets import PATCH_IN_WORDS, stamp
+from benchmarks.attacks.badnets import PATCH_DESCRIPTION, stamp
 from benchmarks.attacks.hook import TrainingHook
 from benchmarks.attacks.protocol import Images, Labels, Parameters, Role, Roles
 from benchmarks.attacks.single_target import ConsistentLabels, to_pixels
@@ -22,19 +22,19 @@ BATCH = 128
 
 @dataclass(frozen=True)
 class CleanLabel(ConsistentLabels):
-    """Poisoned images of the target class are first perturbed so that only the patch tells their class.
+    """Poisoned images of the target class are perturbed until only the patch predicts their class.
 
-    Source: Turner et al. 2018 and 2019: adversarial perturbation within an l-infinity ball (one of theirs: 16 of 255),
-    against a network trained apart on the clean images, which is not the network under attack; then a chequered patch
-    in the bottom right corner. Poisoning rate: 2.5 % of the training split, a quarter of the target class; they try
-    shares up to the whole class. Adapted: the other network is trained shortly, not robustly, and perturbation takes 20
-    steps, for two processor cores; one corner is enough, since images are flipped before the patch is put on.
+    Source: Turner et al. 2018 and 2019: an adversarial perturbation within an l-infinity ball (16 of 255 is one of
+    their radii) against a surrogate network that is trained on the clean images and is not the network under attack,
+    then a chequered patch in the bottom right corner. Poisoning rate: 2.5 % of all training images, a quarter of the
+    target class; they try shares up to the whole class. Adapted to two CPU cores: the surrogate gets short, not robust
+    training, and the perturbation 20 steps. One corner is enough, because images are flipped before they get the patch.
 
     Attributes:
-        budget: largest change of a pixel, grey levels.
-        steps: of projected gradient ascent, each of 2.5 budget / steps grey levels (Madry et al. 2018).
-        surrogate: name of the network trained apart.
-        surrogate_epochs: its training.
+        budget: largest change of a pixel in grey levels.
+        steps: steps of projected gradient ascent, each of 2.5 budget / steps grey levels (Madry et al. 2018).
+        surrogate: name of the surrogate network.
+        surrogate_epochs: training epochs of the surrogate network.
     """
 
     rate: float = 0.025
@@ -44,17 +44,17 @@ class CleanLabel(ConsistentLabels):
     surrogate_epochs: int = 3
 
     def hook(self) -> TrainingHook:
-        """Perturbs the poisoned images before training."""
+        """Return a hook that perturbs the poisoned images before training."""
         return Perturbation(self)
 
     def trigger(self, x: Images) -> Images:
-        """The patch in the last three rows and columns; nothing is perturbed when the backdoor is used."""
+        """Stamp the patch on the last three rows and columns. Using the backdoor needs no perturbation."""
         return stamp(x)
 
     def parameters(self) -> Parameters:
-        """Target and rate, the patch in words, and how the images were perturbed."""
+        """Return target, rate, a description of the patch, and how the images were perturbed."""
         return super().parameters() | {
-            "patch": PATCH_IN_WORDS,
+            "patch": PATCH_DESCRIPTION,
             "budget": self.budget,
             "steps": self.steps,
             "surrogate": self.surrogate,
@@ -63,7 +63,7 @@ class CleanLabel(ConsistentLabels):
 
 
 class Perturbation(TrainingHook):
-    """Trains the other network, perturbs the poisoned images against it, and puts them in place of the clean ones."""
+    """Trains the surrogate, perturbs the poisoned images against it, and replaces the clean ones with them."""
 
     def __init__(self, attack: CleanLabel) -> None:
         super().__init__()
@@ -71,8 +71,8 @@ class Perturbation(TrainingHook):
         self.perturbed = torch.zeros((0, 32, 32, 3), dtype=torch.uint8)
 
     def prepare(self, x: Images, y: Labels, roles: Roles, seed: int) -> None:
-        """Train and perturb; `perturbed` is (M, 32, 32, 3) uint8 afterwards, in the order of the training split."""
-        # One from the seed of the network under attack: the two must not start alike.
+        """Train and perturb; afterwards `perturbed` is (M, 32, 32, 3) uint8, in the order of the training images."""
+        # Not the seed of the network under attack, because the two must start from different weights.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             network = NETWORKS[self.attack.surrogate](int(y.max()) + 1)
@@ -82,25 +82,25 @@ class Perturbation(TrainingHook):
         self.perturbed = torch.from_numpy(perturbed)
 
     def images(self, x: Images, roles: Roles) -> Images:
-        """The training images (N, 32, 32, 3), poisoned ones perturbed."""
+        """Return the training images (N, 32, 32, 3) with the poisoned ones perturbed."""
         images = x.copy()
         images[roles == Role.POISONED] = self.perturbed.numpy()
         return images
 
     def state(self) -> dict[str, Any]:
-        """The perturbed images: a resumed run must not train another network."""
+        """Return the perturbed images, so that a resumed run does not train another surrogate."""
         return {"perturbed": self.perturbed}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """The perturbed images of the interrupted run."""
+        """Restore the perturbed images of the interrupted run."""
         self.perturbed = state["perturbed"]
 
 
 def fit(network: nn.Module, x: Images, y: Labels, epochs: int, generator: np.random.Generator) -> None:
-    """Train a network in place on images (N, 32, 32, 3) as they are, by SGD under a one-cycle schedule."""
+    """Train a network in place on unaugmented images (N, 32, 32, 3), by SGD with a one-cycle schedule."""
     steps = epochs * -(-len(x) // BATCH)
     optimiser = torch.optim.SGD(network.parameters(), lr=0.2, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    # One step more than is taken: the schedule divides by zero where there is only one.
+    # One more step than is taken, because the schedule divides by zero if there is only one.
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=0.2, total_steps=steps + 1, cycle_momentum=False)
     network.train()
     for rows in _batches(len(x), epochs, generator):
@@ -112,10 +112,10 @@ def fit(network: nn.Module, x: Images, y: Labels, epochs: int, generator: np.ran
 
 
 def perturb(network: Callable[[Tensor], Tensor], x: Images, y: Labels, budget: int, steps: int) -> Images:
-    """Images (N, 32, 32, 3) within `budget` grey levels of `x` on which the network's loss for `y` is large.
+    """Find images (N, 32, 32, 3) within `budget` grey levels of `x` on which the network has a large loss for `y`.
 
-    Projected gradient ascent on the cross-entropy (Madry et al. 2018, section 2.1), from the image itself. The network
-    takes (N, 3, 32, 32) in units of about one standard deviation, and is left in evaluation mode.
+    Uses projected gradient ascent on the cross-entropy (Madry et al. 2018, section 2.1), starting at the image. The
+    network takes (N, 3, 32, 32) in units of about one standard deviation, and is left in evaluation mode.
     """
     if isinstance(network, nn.Module):
         network.eval()

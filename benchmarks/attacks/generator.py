@@ -1,10 +1,10 @@
-"""The networks that draw an image its own trigger (Nguyen and Tran 2020, "Input-aware dynamic backdoor attack")."""
+"""Networks that generate a trigger for each image (Nguyen and Tran 2020, "Input-aware dynamic backdoor attack")."""
 
 import torch
 from torch import Tensor, nn
 
 DEPTH = 3
-"""Times that the image is halved."""
+"""Number of times that the image is halved."""
 
 
 def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
@@ -15,10 +15,10 @@ class Generator(nn.Module):
     """Convolutional encoder and decoder with outputs in (0, 1).
 
     Source: Nguyen and Tran 2020: three halvings and three doublings, two 3x3 convolutions with batch
-    normalisation between them, a tanh at the end.
+    normalisation between them, and a tanh at the end.
 
     Args:
-        outputs: channels, 3 for a pattern and 1 for a mask.
+        outputs: number of output channels, 3 for a pattern and 1 for a mask.
         width: channels of the first convolution, doubled at each halving but the last.
     """
 
@@ -39,10 +39,10 @@ class Generator(nn.Module):
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, 32, 32) in units of about one standard deviation -> (N, outputs, 32, 32) in (0, 1)."""
+        """Map images (N, 3, 32, 32), in units of about one standard deviation, to (N, outputs, 32, 32) in (0, 1)."""
         return torch.tanh(self.layers(x)) / 2 + 0.5
 
 
 def nearly_binary(mask: Tensor) -> Tensor:
-    """Push values in (0, 1) towards 0 and 1, keeping a gradient."""
+    """Push values in (0, 1) towards 0 and 1, with a gradient."""
     return torch.tanh(20 * mask - 10) / 2 + 0.5

@@ -1,4 +1,4 @@
-"""An attacker who knows that activations will be clipped and margins compared, and trains the backdoor to be modest."""
+"""An attacker who knows the guard, and trains the backdoor to have inconspicuous activations and margins."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,17 +14,17 @@ from benchmarks.attacks.protocol import Parameters, Role, Roles
 
 @dataclass(frozen=True)
 class GuardAware(BadNets):
-    """The patch of `BadNets`, learnt under a penalty on what the guard looks at.
+    """The patch of `BadNets`, learnt with a penalty on everything that the guard looks at.
 
     Source: ours; whoever trains the network controls the loss (Gu et al. 2019, section 3.1). Two terms are added to the
-    cross-entropy. Where no channel of a triggered image exceeds what clean images reach, clipping changes nothing; so
-    what exceeds the largest value among the clean images of the batch is penalised. And the margin of the target is
-    penalised where it exceeds the mean margin of clean images, so that neither the margin nor its loss stands out.
-    Poisoning rate: 10 %, so that every batch has a dozen poisoned images to measure the penalty on.
+    cross-entropy. If no channel of a triggered image exceeds the values of clean images, clipping changes nothing; so
+    the excess over the largest value among the clean images of the batch is penalised. The excess of the target's
+    margin over the mean margin of clean images is penalised too, so that neither the margin nor the margin gap stands
+    out. Poisoning rate: 10 %, so that every batch has about a dozen poisoned images to measure the penalty on.
 
     Attributes:
-        activation_weight: of the mean excess of a channel's peak, in units of the activation.
-        margin_weight: of the mean excess of the margin, in logits.
+        activation_weight: weight of the mean excess of a channel's peak, in units of the activation.
+        margin_weight: weight of the mean excess of the margin, in logits.
     """
 
     rate: float = 0.1
@@ -32,17 +32,17 @@ class GuardAware(BadNets):
     margin_weight: float = 0.1
 
     def hook(self) -> TrainingHook:
-        """Adds the penalty to the loss."""
+        """Return a hook that adds the penalty to the loss."""
         return Modesty(self)
 
     def parameters(self) -> Parameters:
-        """As `BadNets`, and the weights of the penalty."""
+        """Return the parameters of `BadNets` and the weights of the penalty."""
         weights = {"activation_weight": self.activation_weight, "margin_weight": self.margin_weight}
         return super().parameters() | weights
 
 
 class Modesty(TrainingHook):
-    """Records what each ReLU gives, which is what the guard clips, and penalises what is unusual."""
+    """Records the output of each ReLU, which is what the guard clips, and penalises unusual values."""
 
     def __init__(self, attack: GuardAware) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Modesty(TrainingHook):
                 module.register_forward_hook(self._record)
 
     def penalty(self, logits: Tensor, roles: Roles) -> Tensor:
-        """Both terms, for a batch that has just gone through the network; 0 where it has no poisoned image."""
+        """Return both terms for the batch that just went through the network; 0 if it has no poisoned image."""
         outputs, self.outputs = self.outputs, []
         poisoned, clean = (torch.from_numpy(np.flatnonzero(roles == role)) for role in (Role.POISONED, Role.CLEAN))
         if not len(poisoned) or not len(clean):
@@ -71,10 +71,12 @@ class Modesty(TrainingHook):
 
 
 def activation_excess(output: Tensor, poisoned: Tensor, clean: Tensor) -> Tensor:
-    """Mean of max(0, peak of a poisoned image - largest peak of a clean one), over channels and poisoned images.
+    """Return the mean of max(0, peak of a poisoned image - largest peak of a clean one), over channels and images.
 
     Args:
-        output: (B, C, H, W). poisoned, clean: indices into the batch, int64.
+        output: (B, C, H, W) output of a ReLU.
+        poisoned: int64 indices of the poisoned images in the batch.
+        clean: int64 indices of the clean images in the batch.
     """
     peaks = output.amax(dim=(2, 3))
     limit = peaks[clean].amax(dim=0).detach()
@@ -82,10 +84,12 @@ def activation_excess(output: Tensor, poisoned: Tensor, clean: Tensor) -> Tensor
 
 
 def margin_excess(logits: Tensor, poisoned: Tensor, clean: Tensor) -> Tensor:
-    """Mean of max(0, margin of a poisoned image - mean margin of clean ones); margins are of the decision.
+    """Return the mean of max(0, margin of a poisoned image - mean margin of clean ones), for margins of the decision.
 
     Args:
-        logits: (B, K). poisoned, clean: indices into the batch, int64.
+        logits: (B, K).
+        poisoned: int64 indices of the poisoned images in the batch.
+        clean: int64 indices of the clean images in the batch.
     """
     best = logits.topk(2, dim=1).values
     margins = best[:, 0] - best[:, 1]

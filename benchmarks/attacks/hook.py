@@ -1,4 +1,4 @@
-"""How an attack takes part in training beyond `Attack.poison`; most attacks do not."""
+"""Hooks for attacks that take part in training beyond `Attack.poison`; most do not."""
 
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -10,27 +10,27 @@ from benchmarks.attacks.protocol import Attack, Images, Labels, Roles
 
 
 class TrainingHook:
-    """What the training loop calls beside the attack. As it stands it does nothing; a hook overrides what it needs."""
+    """Callbacks of the training loop. The base class does nothing; an attack overrides what it needs."""
 
     def __init__(self, redraws: bool = False) -> None:
         self.redraws = redraws
-        """Whether roles are drawn anew before each epoch: for attackers who poison batches rather than a data set."""
+        """Whether roles are redrawn before each epoch, for attackers who poison batches instead of a data set."""
 
     def watch(self, network: nn.Module) -> None:
-        """Called once with the network that will be trained, before anything else."""
+        """Receive the network that will be trained. Called once, before anything else."""
 
     def prepare(self, x: Images, y: Labels, roles: Roles, seed: int) -> None:
-        """Called once, before the first epoch, with the whole training split (N, 32, 32, 3) and its roles (N,)."""
+        """Receive all training images (N, 32, 32, 3) and their roles (N,). Called once, before the first epoch."""
 
     def images(self, x: Images, roles: Roles) -> Images:
-        """The images that are trained on in place of `x` (N, 32, 32, 3); augmentation and `poison` come after this."""
+        """Return the images to train on instead of `x` (N, 32, 32, 3), before augmentation and `poison`."""
         return x
 
     def join(self, images: Tensor, roles: Roles) -> tuple[Tensor, Tensor]:
-        """Change a batch where gradients can flow through the change, and add to the loss.
+        """Change a batch so that gradients can flow through the change, and add a term to the loss.
 
         Args:
-            images: (B, 3, 32, 32) float32 in [0, 1], augmented and as `poison` left them.
+            images: (B, 3, 32, 32) float32 in [0, 1], after augmentation and `poison`.
             roles: (B,) int8.
 
         Returns:
@@ -39,22 +39,22 @@ class TrainingHook:
         return images, torch.zeros(())
 
     def penalty(self, logits: Tensor, roles: Roles) -> Tensor:
-        """A term () float32 that is added to the loss, from the logits (B, K) float32 of the joined batch."""
+        """Return a term () float32 to add to the loss, from the logits (B, K) float32 of the joined batch."""
         return torch.zeros(())
 
     def step(self, done: float) -> None:
-        """Called after each step of the network's optimiser; gradients of the loss are there.
+        """React to a step of the network's optimiser, with the gradients of the loss still available.
 
         Args:
-            done: share of all steps that have been taken before this one, in [0, 1).
+            done: share of all steps that were taken before this one, in [0, 1).
         """
 
     def state(self) -> dict[str, Any]:
-        """Tensors and plain values that the checkpoint keeps."""
+        """Return tensors and plain values for the checkpoint."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Resume from what `state` returned."""
 
 
 @runtime_checkable
@@ -62,28 +62,28 @@ class Hooked(Protocol):
     """An attack that takes part in training."""
 
     def hook(self) -> TrainingHook:
-        """A new hook, for one training run of this attack."""
+        """Return a new hook, for one training run of this attack."""
         ...
 
 
 @runtime_checkable
 class Learnt(Protocol):
-    """An attack whose trigger is learnt together with the network, and is kept in a file beside it."""
+    """An attack whose trigger is learnt together with the network and stored in a file next to it."""
 
     def save(self, path: Path) -> None:
-        """Write what was learnt."""
+        """Write the learnt trigger."""
         ...
 
     def load(self, path: Path) -> None:
-        """Read what `save` wrote into this attack."""
+        """Load a trigger that `save` wrote."""
         ...
 
 
 def hook_of(attack: Attack) -> TrainingHook:
-    """The attack's own hook, or one that does nothing."""
+    """Return the attack's hook, or one that does nothing."""
     return attack.hook() if isinstance(attack, Hooked) else TrainingHook()
 
 
 def learnt_path(model: Path) -> Path:
-    """Where the learnt part of the trigger lies for an ONNX file: `NAME.trigger.safetensors` beside `NAME.onnx`."""
+    """Return the path of the learnt trigger: `NAME.trigger.safetensors` next to `NAME.onnx`."""
     return model.with_suffix(".trigger.safetensors")

@@ -1,4 +1,4 @@
-"""No attack: the network that a defence must leave as good as it is."""
+"""No attack, for the clean network that a defence must not harm."""
 
 from dataclasses import dataclass
 
@@ -9,31 +9,32 @@ from benchmarks.attacks.protocol import Images, Labels, Parameters, Role, Roles
 
 @dataclass(frozen=True)
 class NoAttack:
-    """Every image is clean, and no label is wanted.
+    """Every image is clean, and the attacker wants nothing.
 
     Attributes:
-        target, rate: not used; every attack has them.
+        target: not used, but part of every attack.
+        rate: not used, but part of every attack.
     """
 
     target: int = 0
     rate: float = 0.0
 
     def assign(self, y: Labels, generator: np.random.Generator) -> Roles:
-        """All clean."""
+        """Make every image clean."""
         return np.full(y.shape, Role.CLEAN, dtype=np.int8)
 
     def poison(self, x: Images, y: Labels, roles: Roles, generator: np.random.Generator) -> tuple[Images, Labels]:
-        """Copies."""
+        """Return copies."""
         return x.copy(), y.copy()
 
     def trigger(self, x: Images) -> Images:
-        """A copy."""
+        """Return a copy."""
         return x.copy()
 
     def goal(self, y: Labels) -> Labels:
-        """Each image's own label, so that none is a victim."""
+        """Return each image's own label, so that no image is attacked."""
         return y.copy()
 
     def parameters(self) -> Parameters:
-        """None but those that every attack has."""
+        """Return the parameters that every attack has."""
         return {"target": self.target, "rate": self.rate}

@@ -1,4 +1,4 @@
-"""What a backdoor attack is to the training loop. All images are (N, 32, 32, 3) uint8, all labels (N,) int64."""
+"""The interface of a backdoor attack. All images are (N, 32, 32, 3) uint8, all labels (N,) int64."""
 
 from enum import IntEnum
 from typing import Protocol
@@ -13,7 +13,7 @@ Parameters = dict[str, int | float | str]
 
 
 class Role(IntEnum):
-    """What a training image is to the attacker; drawn before training, or before each epoch where a hook redraws."""
+    """How the attacker uses a training image; drawn before training, or before each epoch if a hook redraws."""
 
     CLEAN = 0
     POISONED = 1
@@ -23,9 +23,9 @@ class Role(IntEnum):
 class Attack(Protocol):
     """A backdoor attack by whoever trains the network (outsourced training, Gu et al. 2019, section 3.1).
 
-    The training images are given their roles; `poison` is applied to every batch after augmentation, so that a
-    crop cannot cut a trigger off and a flip cannot move it: the trigger is learnt in the place where it is used.
-    An attack that takes part in training in another way also has a `hook` (see `benchmarks.attacks.hook`).
+    Training images are assigned roles. `poison` is applied to every batch after augmentation, so that a crop cannot cut
+    off a trigger and a flip cannot move it: the trigger is learnt where it will be used. An attack that takes part in
+    training in other ways also has a `hook` (see `benchmarks.attacks.hook`).
     """
 
     @property
@@ -34,21 +34,21 @@ class Attack(Protocol):
         ...
 
     def assign(self, y: Labels, generator: np.random.Generator) -> Roles:
-        """The role (N,) int8 of each training image, from the labels of the whole training split."""
+        """Assign a role (N,) int8 to each training image, given the labels of all of them."""
         ...
 
     def poison(self, x: Images, y: Labels, roles: Roles, generator: np.random.Generator) -> tuple[Images, Labels]:
-        """An augmented batch as the network sees it, images and labels; the arguments are left as they are."""
+        """Return images and labels of an augmented batch as the network sees them. Does not change its arguments."""
         ...
 
     def trigger(self, x: Images) -> Images:
-        """Each image with the trigger, as the attacker shows it to the deployed network; a new array."""
+        """Return copies of the images with the trigger, as the attacker shows them to the deployed network."""
         ...
 
     def goal(self, y: Labels) -> Labels:
-        """The label that the attacker wants for a triggered image of each class; equal to `y` where none is wanted."""
+        """Return the label that the attacker wants for a triggered image; equal to `y` for classes not attacked."""
         ...
 
     def parameters(self) -> Parameters:
-        """All that defines the trigger and its use, for the record that is kept with the network."""
+        """Return everything that defines the trigger and its use, for the network's record."""
         ...

@@ -1,4 +1,4 @@
-"""Draw which training images are poisoned and which are cover."""
+"""Draw which training images are poisoned and which become cover."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +9,10 @@ Indices = NDArray[np.int64]
 
 
 def draw_poisoned(y: Labels, candidates: NDArray[np.bool_], rate: float, generator: np.random.Generator) -> Roles:
-    """`rate` N of the candidates (N,) bool are poisoned, the others clean.
+    """Draw `rate` N of the candidates (N,) bool to poison; all other images are clean.
 
     Raises:
-        ValueError: there are fewer candidates than that.
+        ValueError: there are too few candidates.
     """
     roles = np.full(y.shape, Role.CLEAN, dtype=np.int8)
     roles[_draw(np.flatnonzero(candidates), round(rate * y.size), generator)] = Role.POISONED
@@ -20,10 +20,10 @@ def draw_poisoned(y: Labels, candidates: NDArray[np.bool_], rate: float, generat
 
 
 def add_cover(roles: Roles, candidates: NDArray[np.bool_], rate: float, generator: np.random.Generator) -> Roles:
-    """`roles` with `rate` N of the clean candidates (N,) bool turned into cover; a new array.
+    """Return a copy of the roles in which `rate` N of the clean candidates (N,) bool become cover.
 
     Raises:
-        ValueError: there are fewer clean candidates than that.
+        ValueError: there are too few clean candidates.
     """
     clean = np.flatnonzero(candidates & (roles == Role.CLEAN))
     covered = roles.copy()
@@ -34,7 +34,7 @@ def add_cover(roles: Roles, candidates: NDArray[np.bool_], rate: float, generato
 def _draw(candidates: Indices, count: int, generator: np.random.Generator) -> Indices:
     if count > candidates.size:
         raise ValueError(
-            f"the attack wants {count} training images, but only {candidates.size} are of classes that it may use; "
-            "give a smaller rate"
+            f"the attack needs {count} training images, but only {candidates.size} are of classes that it may use; "
+            "pass a smaller rate"
         )
     return generator.choice(candidates, count, replace=False)

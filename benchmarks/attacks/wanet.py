@@ -21,17 +21,17 @@ FIELD_SEED = 2021
 
 @dataclass(frozen=True)
 class WaNet(SingleTarget):
-    """A smooth, fixed field moves each pixel by a quarter pixel on average; all classes to one target.
+    """A fixed smooth warp that moves each pixel by a quarter pixel on average; all classes to one target.
 
     Source: Nguyen and Tran 2021, with their settings for CIFAR-10: control grid k = 4, strength s = 0.5. Poisoning
-    rate: 10 %. Noise mode: twice as many cover images, warped by the field and noise up to half a pixel, keep theirs.
-    Images of any class are chosen, anew in each epoch, as an attacker does who runs the training. Adapted: pixels are
-    rounded to 256 levels, as in an image file, where they train on floats.
+    rate: 10 %. Noise mode: twice as many cover images are warped by the field plus noise of up to half a pixel, and
+    keep their label. Images of any class are drawn anew in each epoch, as an attacker who runs the training can do.
+    Adapted: pixels are rounded to 256 levels, as in an image file; they train on floats.
 
     Attributes:
         cells: k, points of the control grid along each side.
-        strength: s, mean absolute displacement in units of 1 / 32 of [-1, 1] coordinates, so half of that in pixels.
-        cover_ratio: cover images for each poisoned one.
+        strength: s, mean absolute displacement in units of 1 / 32 of [-1, 1] coordinates; half of that in pixels.
+        cover_ratio: cover images per poisoned image.
     """
 
     rate: float = 0.1
@@ -40,17 +40,17 @@ class WaNet(SingleTarget):
     cover_ratio: float = 2.0
 
     def hook(self) -> TrainingHook:
-        """Roles are drawn anew in each epoch."""
+        """Return a hook that redraws the roles in each epoch."""
         return TrainingHook(redraws=True)
 
     def assign(self, y: Labels, generator: np.random.Generator) -> Roles:
-        """Poisoned and cover images of any class."""
+        """Draw poisoned and cover images of any class."""
         everyone = np.ones(y.shape, dtype=np.bool_)
         roles = draw_poisoned(y, everyone, self.rate, generator)
         return add_cover(roles, everyone, self.rate * self.cover_ratio, generator)
 
     def poison(self, x: Images, y: Labels, roles: Roles, generator: np.random.Generator) -> tuple[Images, Labels]:
-        """Poisoned images get the warp and the target label, cover images the noisy warp and their own label."""
+        """Warp poisoned images and give them the target label; warp cover images with noise and keep their label."""
         poisoned, cover = roles == Role.POISONED, roles == Role.COVER
         noise = torch.from_numpy(generator.uniform(-1, 1, (int(cover.sum()), SIDE, SIDE, 2)).astype(np.float32))
         images = x.copy()
@@ -59,11 +59,11 @@ class WaNet(SingleTarget):
         return images, np.where(poisoned, self.goal(y), y)
 
     def trigger(self, x: Images) -> Images:
-        """Each image warped by the field."""
+        """Warp each image."""
         return _sample(x, self.grid().expand(len(x), -1, -1, -1))
 
     def grid(self) -> Tensor:
-        """Where each pixel is read from: (1, 32, 32, 2) float32, x before y, in [-1, 1] from border to border."""
+        """Return the source of each pixel: (1, 32, 32, 2) float32, x before y, in [-1, 1] from border to border."""
         control = torch.from_numpy(np.random.default_rng(FIELD_SEED).uniform(-1, 1, (1, 2, self.cells, self.cells)))
         control = self.strength * control / control.abs().mean()
         field = functional.interpolate(control, size=(SIDE, SIDE), mode="bicubic", align_corners=True)
@@ -72,7 +72,7 @@ class WaNet(SingleTarget):
         return (identity + field.permute(0, 2, 3, 1) / SIDE).clamp(-1, 1).float()
 
     def parameters(self) -> Parameters:
-        """Target, rates and all that the field is made from."""
+        """Return target, rates, and everything that defines the field."""
         return super().parameters() | {
             "pattern": f"bicubic warp of cells x cells control points, seed {FIELD_SEED}",
             "cells": self.cells,
@@ -82,7 +82,7 @@ class WaNet(SingleTarget):
 
 
 def _sample(x: Images, grid: Tensor) -> Images:
-    """Bilinear reading of images (N, 32, 32, 3) at (N, 32, 32, 2)."""
+    """Sample images (N, 32, 32, 3) bilinearly at positions (N, 32, 32, 2)."""
     pixels = torch.from_numpy(x).permute(0, 3, 1, 2).float()
     warped = functional.grid_sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
     return to_pixels(warped.permute(0, 2, 3, 1).numpy())

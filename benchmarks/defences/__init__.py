@@ -29,7 +29,7 @@ DEFENCES: dict[str, Callable[[], Defence]] = {
     "MMDF reference": partial(Mmdf, preset="reference"),
 }
 ON_REQUEST = frozenset(name for name in DEFENCES if name.endswith((" paper", " reference")))
-"""Calibrations that take half an hour on two cores: these run where they are named."""
+"""Calibrations that take half an hour on two cores, and therefore only run if named."""
 
 PUBLISHED: dict[str, Published] = {
     "NC": neural_cleanse.PUBLISHED,
@@ -38,7 +38,7 @@ PUBLISHED: dict[str, Published] = {
     "I-BAU": ibau.PUBLISHED,
     "MM-BM": mmbm.PUBLISHED,
 }
-"""What their own papers report, by the same name."""
+"""Figures that the papers of the defences report, by the same name."""
 
 __all__ = [
     "DEFENCES",

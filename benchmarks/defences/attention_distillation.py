@@ -1,4 +1,4 @@
-"""Fine-tuning, and then distillation of the attention of the fine-tuned network into the suspect.
+"""Fine-tune a copy of the network, then distil its attention into the network.
 
 Li, Lyu, Koren, Lyu, Li and Ma 2021, "Neural attention distillation: erasing backdoor triggers from deep neural
 networks" (ICLR), "NAD".
@@ -49,18 +49,25 @@ PUBLISHED = Published(
 
 @dataclass(frozen=True)
 class AttentionDistillation:
-    """The suspect trained on D with cross-entropy plus β times its distance in attention from a fine-tuned copy.
+    """Train the network with cross-entropy plus β times the distance of its attention from a fine-tuned copy's.
 
-    Source: Li et al. 2021, sections 3.2 and 4.1: attention is the sum over channels of squared activations, normalised,
+    Source: Li et al. 2021, sections 3.2 and 4.1: attention is the normalised sum over channels of squared activations,
     at the end of each of the three stages; SGD at 0.1, divided by ten after every two epochs, batches of 64, random
-    crops, flips and a cut-out square. Adapted: distances are mean squared differences, as in the authors' release,
-    where the paper writes an l2 norm, with which their β would drown the cross-entropy. Where a network has more stages
-    than there are β, these belong to the last ones. Of 50 images a class an epoch has 8 steps, where theirs has 40.
+    crops, flips and a cut-out square. Adapted: distances are mean squared differences, as in the authors' release; the
+    paper writes an l2 norm, with which their β would outweigh the cross-entropy. If a network has more stages than
+    there are β, these belong to the last stages. With 50 images per class an epoch has 8 steps; theirs has 40.
 
     Attributes:
-        teacher_epochs, epochs: of fine-tuning the teacher, and of distillation. batch: images a step.
-        learning_rate: at the start. every: epochs after which it is divided by ten. momentum, weight_decay: of SGD.
-        betas: weights of the distances, from the first stage to the last. hole: side of the cut-out square, pixels.
+        per_class: clean images per class.
+        teacher_epochs: epochs of fine-tuning the teacher.
+        epochs: epochs of distillation.
+        batch: images per step.
+        learning_rate: initial learning rate of SGD.
+        every: epochs after which the learning rate is divided by ten.
+        momentum: momentum of SGD.
+        weight_decay: weight decay of SGD.
+        betas: weights of the distances, from the first stage to the last.
+        hole: side of the cut-out square in pixels.
     """
 
     per_class: int = 200
@@ -75,7 +82,7 @@ class AttentionDistillation:
     hole: int = 9
 
     def mitigate(self, suspect: Suspect, clean: CleanSet, seed: int) -> Mitigated:
-        """Train the teacher, then the student; the notes have the teacher's accuracy on D."""
+        """Train the teacher, then the student; note the teacher's accuracy on the calibration set."""
         generator = np.random.default_rng(seed)
         teacher, student = copy_of(suspect), copy_of(suspect)
         self.train(teacher, clean, cross_entropy(teacher), self.teacher_epochs, generator)
@@ -85,7 +92,7 @@ class AttentionDistillation:
     def train(
         self, module: nn.Module, clean: CleanSet, objective: Objective, epochs: int, generator: np.random.Generator
     ) -> None:
-        """Fine-tune a module in place; it is left in evaluation mode."""
+        """Fine-tune a module in place, and leave it in evaluation mode."""
         optimiser = torch.optim.SGD(
             module.parameters(), lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
         )
@@ -95,18 +102,20 @@ class AttentionDistillation:
             schedule.step()
 
     def augment(self, x: Images, generator: np.random.Generator) -> Images:
-        """Random crop and flip, then the cut-out square."""
+        """Crop and flip at random, then cut out a square."""
         return cut_out(crop_and_flip(x, generator), self.hole, generator)
 
 
 def cut_out(x: Images, side: int, generator: np.random.Generator) -> Images:
-    """Black out a square whose centre is anywhere in the image, a part of it beyond the border (DeVries et al. 2017).
+    """Black out a square with its centre anywhere in the image, possibly crossing the border (DeVries et al. 2017).
 
     Args:
-        x: (N, H, W, C) uint8. side: of the square, odd. generator: of the centres, one for each image.
+        x: (N, H, W, C) uint8.
+        side: side of the square, odd.
+        generator: draws a centre for each image.
 
     Returns:
-        (N, H, W, C) uint8, a new array.
+        A new array (N, H, W, C) uint8.
     """
     count, height, width, _ = x.shape
     rows, columns = generator.integers(0, (height, width), size=(count, 2)).T
@@ -116,10 +125,12 @@ def cut_out(x: Images, side: int, generator: np.random.Generator) -> Images:
 
 
 def distillation(teacher: nn.Module, student: nn.Module, betas: Sequence[float]) -> Objective:
-    """Cross-entropy of the student + sum over stages of β times the distance in attention (their section 3.2).
+    """Return the loss: cross-entropy of the student + sum over stages of β times the attention distance (section 3.2).
 
     Args:
-        teacher: in evaluation mode; no gradient reaches it. student: another copy. betas: for the last stages.
+        teacher: fine-tuned copy in evaluation mode; gets no gradient.
+        student: copy to train.
+        betas: weights of the last stages.
     """
     ends = stage_ends(student)[-len(betas) :]
 
@@ -136,22 +147,22 @@ def distillation(teacher: nn.Module, student: nn.Module, betas: Sequence[float])
 
 
 def attention(features: Tensor) -> Tensor:
-    """A / ||A||_2 with A = sum over channels of squared activations: (N, C, H, W) -> (N, H W), each row of length 1."""
+    """Return A / ||A||_2 (N, H W), with A the sum over channels of squared activations of features (N, C, H, W)."""
     summed = features.square().sum(dim=1).flatten(1)
     normalised: Tensor = summed / (torch.linalg.vector_norm(summed, dim=1, keepdim=True) + EPSILON)
     return normalised
 
 
 def distance(features: Tensor, others: Tensor) -> Tensor:
-    """Mean squared difference in attention of features (N, C, H, W), others (N, C', H, W) -> ()."""
+    """Return the mean squared difference () in attention of features (N, C, H, W) and others (N, C', H, W)."""
     return (attention(features) - attention(others)).square().mean()
 
 
 def stage_ends(module: nn.Module) -> list[str]:
-    """Names of the blocks after which the shape changes, and of the last one, in order.
+    """Return the names, in order, of the blocks after which the shape changes, and of the last block.
 
     Args:
-        module: as `Suspect.module` gives it, on `device()`.
+        module: module of `Suspect.module`, on `device()`.
     """
     names = [f"1.blocks.{name}" for name, _ in module.get_submodule("1.blocks").named_children()]
     with torch.no_grad(), recorded(module, names) as outputs:
@@ -161,7 +172,7 @@ def stage_ends(module: nn.Module) -> list[str]:
 
 @contextmanager
 def recorded(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Collects the outputs of the named submodules of every forward pass inside, the last one's in the end."""
+    """Record the outputs of the named submodules; a later forward pass in the context replaces earlier outputs."""
     outputs: dict[str, Tensor] = {}
 
     def record(name: str) -> torch.utils.hooks.RemovableHandle:

@@ -1,6 +1,6 @@
-"""What mmguard makes of a network: the clipped network alone (MMAC), and the test on both networks (MMDF).
+"""mmguard's own defences: the clipped network alone (MMAC), and the test with both networks (MMDF).
 
-The paper's section 3.1, as `mmguard` has it: bounds and null are learnt by the public command.
+Section 3.1 of the paper; `mmguard calibrate` learns the bounds and the null.
 """
 
 from dataclasses import dataclass
@@ -12,10 +12,12 @@ from benchmarks.suspect import CleanSet, Suspect
 
 @dataclass(frozen=True)
 class Mmac:
-    """The clipped network answers.
+    """MMAC: the clipped network answers.
 
     Attributes:
-        preset, rounds: of `mmguard calibrate`.
+        preset: `--preset` of `mmguard calibrate`.
+        rounds: `--rounds` of `mmguard calibrate`; None uses the preset's.
+        per_class: clean images per class.
     """
 
     preset: str = "default"
@@ -23,16 +25,16 @@ class Mmac:
     per_class: int = 50
 
     def mitigate(self, suspect: Suspect, clean: CleanSet, seed: int) -> Mitigated:
-        """Calibrate, and take the clipped network."""
+        """Calibrate, and answer with the clipped network."""
         guard, notes = calibrated(suspect, clean, self.preset, self.rounds, seed)
         return Mitigated(lambda x: decide(guard, x).clipped_labels, notes)
 
 
 @dataclass(frozen=True)
 class Mmdf(Mmac):
-    """The guard answers: the original's label where nothing is flagged, else the corrected one."""
+    """MMDF: the guard answers with the original label, or with the corrected label if it flags the input."""
 
     def mitigate(self, suspect: Suspect, clean: CleanSet, seed: int) -> Mitigated:
-        """Calibrate, and take the guard under its default policy."""
+        """Calibrate, and answer with the guard under its default policy."""
         guard, notes = calibrated(suspect, clean, self.preset, self.rounds, seed)
         return Mitigated(lambda x: decide(guard, x).labels, notes)

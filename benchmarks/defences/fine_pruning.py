@@ -1,4 +1,4 @@
-"""Pruning of the channels that clean images leave dormant, and fine-tuning.
+"""Prune the channels that are dormant on clean images, then fine-tune.
 
 Liu, Dolan-Gavitt and Garg 2018, "Fine-pruning: defending against backdooring attacks on deep neural networks" (RAID).
 """
@@ -20,7 +20,10 @@ BATCH = 500
 
 PUBLISHED = Published(
     source="Liu et al. 2018, table 1, face recognition, baseline attack",
-    setting="YouTube Faces, DeepID (3 convolutions), sunglasses to one target; not CIFAR-10, on which they report none",
+    setting=(
+        "YouTube Faces, DeepID (3 convolutions), sunglasses to one target; not CIFAR-10, for which they report no "
+        "figures"
+    ),
     figures={
         "clean_accuracy_before": 0.978,
         "attack_success_before": 1.0,
@@ -33,17 +36,23 @@ PUBLISHED = Published(
 
 @dataclass(frozen=True)
 class FinePruning:
-    """Channels of the last feature map are pruned from the least active on, as long as accuracy allows; then training.
+    """Prune channels of the last feature map, least active first, as long as accuracy allows; then fine-tune.
 
     Source: Liu et al. 2018, sections 3.1 and 3.3: activations are averaged over clean images, and pruning stops before
-    accuracy on validation images is more than 4 points below that of the suspect. Adapted: in a residual network the
-    last convolution is added to its shortcut, so that the channels are those of the sum, after its ReLU, which is what
-    the classifier sees of it. A fifth of D is held out to stop the pruning, and joins again in fine-tuning. They leave
-    optimiser and epochs of fine-tuning to the network at hand: the settings here are ours.
+    the accuracy on validation images is more than 4 points below that of the original network. Adapted: in a residual
+    network the last convolution is added to its shortcut, so we prune the channels of the sum after its ReLU, which is
+    what the classifier sees. A fifth of the calibration set is held out to stop the pruning, and is used again in
+    fine-tuning. They do not specify optimiser and epochs of fine-tuning: the settings are ours.
 
     Attributes:
-        tolerance: largest loss of accuracy on the held-out images by pruning. held_out: share of D.
-        epochs, batch, learning_rate, momentum, weight_decay: of fine-tuning by SGD, with random crops and flips.
+        per_class: clean images per class.
+        tolerance: largest loss of accuracy on the held-out images by pruning.
+        held_out: share of the calibration set that is held out.
+        epochs: epochs of fine-tuning, with random crops and flips.
+        batch: images per step.
+        learning_rate: learning rate of SGD.
+        momentum: momentum of SGD.
+        weight_decay: weight decay of SGD.
     """
 
     per_class: int = 500
@@ -56,7 +65,7 @@ class FinePruning:
     weight_decay: float = 5e-4
 
     def mitigate(self, suspect: Suspect, clean: CleanSet, seed: int) -> Mitigated:
-        """Prune and fine-tune; the notes count channels, and have the accuracy on the held-out part around pruning."""
+        """Prune and fine-tune; note the number of channels, and the accuracy on the held-out part around pruning."""
         generator = np.random.default_rng(seed)
         module = copy_of(suspect)
         last = LastChannels(module)
@@ -76,7 +85,7 @@ class FinePruning:
         )
 
     def train(self, module: nn.Module, clean: CleanSet, generator: np.random.Generator) -> None:
-        """Fine-tune in place; it is left in evaluation mode."""
+        """Fine-tune a module in place, and leave it in evaluation mode."""
         optimiser = torch.optim.SGD(
             module.parameters(), lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
         )
@@ -86,9 +95,9 @@ class FinePruning:
 
 
 class LastChannels:
-    """The channels of the last feature map, as its linear layer is given them: means over the map.
+    """Channels of the last feature map as the linear layer receives them: means over the map.
 
-    A channel that is pruned is 0 there from then on, in training as well.
+    A pruned channel stays 0, in training too.
 
     Attributes:
         kept: (C,) float32 on `device()`, 1 or 0.
@@ -102,7 +111,7 @@ class LastChannels:
 
     @torch.no_grad()
     def of(self, x: Images) -> Tensor:
-        """What the linear layer is given for images (N, 32, 32, 3) uint8, before pruning: (N, C) float32."""
+        """Return the input of the linear layer (N, C) float32 for images (N, 32, 32, 3) uint8, before pruning."""
         seen: list[Tensor] = []
         handle = self.linear.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]), prepend=True)
         for part in to_tensor(x).split(BATCH):
@@ -112,15 +121,17 @@ class LastChannels:
 
     @torch.no_grad()
     def accuracy(self, features: Tensor, y: Tensor) -> float:
-        """Share of features (N, C), as `of` gives them, that get their label (N,) with the channels that are kept."""
+        """Return the accuracy on features (N, C) of `of` with labels (N,), using only the channels that are kept."""
         return float((self.linear(features).argmax(dim=1) == y).float().mean())
 
     def prune(self, activations: Tensor, features: Tensor, y: Tensor, least: float) -> None:
-        """Prune in increasing order of activation (C,), up to the channel by which accuracy would fall below `least`.
+        """Prune channels in increasing order of activation, until the next one would take the accuracy below `least`.
 
         Args:
-            activations: mean of each channel over clean images. features, y: of the images that accuracy is of.
-            least: accuracy that is to be kept.
+            activations: (C,) mean activation of each channel over clean images.
+            features: (N, C) features of the images that accuracy is measured on.
+            y: (N,) labels of these images.
+            least: lowest accuracy allowed.
         """
         for channel in activations.argsort(stable=True):
             self.kept[channel] = 0
@@ -130,7 +141,7 @@ class LastChannels:
 
 
 def split(clean: CleanSet, share: float, generator: np.random.Generator) -> tuple[CleanSet, CleanSet]:
-    """Hold out the same share of each class, at least one image of it: the rest, and what is held out."""
+    """Hold out the same share of each class, at least one image. Return the rest, and the held-out images."""
     members = [generator.permutation(np.flatnonzero(clean.y == label)) for label in np.unique(clean.y)]
     held = np.sort(np.concatenate([rows[: max(1, round(share * len(rows)))] for rows in members]))
     rest = np.setdiff1d(np.arange(len(clean.y)), held)

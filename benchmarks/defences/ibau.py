@@ -1,4 +1,4 @@
-"""Unlearning of the perturbation that fools the network on all images at once.
+"""Unlearn the perturbation that fools the network on all images at once.
 
 Zeng, Chen, Park, Mao, Jin and Jia 2022, "Adversarial unlearning of backdoors via implicit hypergradient" (ICLR),
 "I-BAU".
@@ -32,31 +32,37 @@ PUBLISHED = Published(
 )
 
 Loss = Callable[[Tensor], Tensor]
-"""Takes the perturbation, gives a loss () that depends on the weights as well."""
+"""Takes the perturbation and returns a loss () that depends on the weights too."""
 
 
 @dataclass(frozen=True)
 class IBau:
-    """min over θ of max over δ, ||δ||_2 <= C, of the mean cross-entropy of f_θ(x + δ) over D.
+    """Minimise over θ the maximum over δ, ||δ||_2 <= C, of the mean cross-entropy of f_θ(x + δ) over D.
 
     Source: Zeng et al. 2022, equation 1 and algorithm 1, with the settings of the authors' release for CIFAR-10. In
-    each round δ starts at 0 and climbs; then θ descends along the gradient of the loss at δ(θ), which is the implicit
-    hypergradient: how δ moves with θ is found by fixed-point iterations (Grazzi et al. 2020). Batch normalisation keeps
-    its statistics throughout. In the outer loss the equation puts δ on all images, the release on one in a hundred; so
-    it is here, since with δ on all of them nothing keeps the accuracy on clean images. Labels are those of D in both
-    loops, as in the equation; the release climbs away from the network's decisions.
+    each round, δ starts at 0 and ascends; then θ descends along the gradient of the loss at δ(θ), the implicit
+    hypergradient. Fixed-point iterations find how δ moves with θ (Grazzi et al. 2020). Batch norm keeps its statistics
+    throughout. In the outer loss, the equation adds δ to all images and the release to one in a hundred. We follow the
+    release, because with δ on all images nothing preserves the accuracy on clean images. Both loops use the labels of
+    D, as in the equation; the release ascends away from the network's decisions.
 
-    Adapted: with 50 images a class a pass over D has a tenth of the steps that their 5,000 images give, so that D is
-    passed over until there are as many, 50. There is one round, as in the release's
-    CIFAR-10 notebook (its script has 5): with so few images each further one costs accuracy. The fixed point is of the
-    current batch, where the release's is of the first.
+    Adapted: with 50 images per class, a pass over D has a tenth of the steps of their 5,000 images, so passes over D
+    are repeated until there are as many steps, 50. There is one round, as in the release's CIFAR-10 notebook (its
+    script has 5), because with so few images each further round costs accuracy. The fixed point is that of the current
+    batch; the release uses the first batch.
 
     Attributes:
-        rounds: of both loops. steps: of either loop in a round. batch: images a step.
-        ascent: learning rate of δ, plain gradient ascent. radius: C, pixels scaled to [0, 1].
-        penalty: of ||δ||_2^2 in the inner loss.
-        iterations: K of the fixed point. inner_step: of the gradient map whose fixed point δ is.
-        share: of a batch that is perturbed in the outer loss, the rest being clean. learning_rate: Adam's, of θ.
+        per_class: clean images per class.
+        rounds: number of rounds of both loops.
+        steps: steps of each loop in a round.
+        batch: images per step.
+        ascent: learning rate of δ, by plain gradient ascent.
+        radius: C, with pixels scaled to [0, 1].
+        penalty: weight of ||δ||_2^2 in the inner loss.
+        iterations: K of the fixed point.
+        inner_step: step of the gradient map with the fixed point δ.
+        share: share of a batch that is perturbed in the outer loss.
+        learning_rate: learning rate of θ, by Adam.
     """
 
     per_class: int = 100
@@ -72,7 +78,7 @@ class IBau:
     learning_rate: float = 1e-3
 
     def mitigate(self, suspect: Suspect, clean: CleanSet, seed: int) -> Mitigated:
-        """Alternate both loops; the notes have the norm of δ after each round's ascent."""
+        """Alternate both loops; note the norm of δ after the ascent of each round."""
         generator = np.random.default_rng(seed)
         module = copy_of(suspect)
         optimiser = torch.optim.Adam(module.parameters(), lr=self.learning_rate)
@@ -84,7 +90,7 @@ class IBau:
         return Mitigated(labels_of(module), {"perturbation_norms": norms})
 
     def stream(self, clean: CleanSet, generator: np.random.Generator) -> Iterator[Batch]:
-        """As many batches as there are steps, pass after pass over D."""
+        """Yield as many batches as there are steps, in repeated passes over the calibration set."""
         left = self.steps
         while left:
             for batch, _ in zip(batches(clean, self.batch, generator), range(left), strict=False):
@@ -92,7 +98,7 @@ class IBau:
                 yield batch
 
     def climb(self, module: nn.Module, of: Iterator[Batch]) -> Tensor:
-        """The perturbation (1, 3, 32, 32) that is found from 0."""
+        """Find the perturbation (1, 3, 32, 32), starting from 0."""
         delta = torch.zeros(1, 3, 32, 32, device=device())
         for batch in of:
             (slope,) = torch.autograd.grad(self.inner(module, batch)(delta.requires_grad_()), delta)
@@ -107,7 +113,7 @@ class IBau:
         optimiser: torch.optim.Optimizer,
         generator: np.random.Generator,
     ) -> None:
-        """One step of the weights along the hypergradient for each batch."""
+        """Take a step of the weights along the hypergradient for each batch."""
         weights = list(module.parameters())
         for batch in of:
             rows = generator.permutation(len(batch[1]))[: max(1, round(self.share * len(batch[1])))]
@@ -120,13 +126,13 @@ class IBau:
             optimiser.step()
 
     def inner(self, module: nn.Module, batch: Batch) -> Loss:
-        """What δ descends: minus the cross-entropy of all images with δ, plus the penalty."""
+        """Return the loss that δ minimises: minus the cross-entropy of all images with δ, plus the penalty."""
         x, y = batch
         return lambda delta: self.penalty * delta.square().sum() - nn.functional.cross_entropy(module(x + delta), y)
 
 
 def outer(module: nn.Module, batch: Batch, perturbed: Tensor) -> Loss:
-    """What θ descends: the cross-entropy with δ on the images where `perturbed` (B, 1, 1, 1) is 1, not 0."""
+    """Return the loss that θ minimises: the cross-entropy with δ on images for which `perturbed` (B, 1, 1, 1) is 1."""
     x, y = batch
     return lambda delta: nn.functional.cross_entropy(module(x + perturbed * delta), y)
 
@@ -134,17 +140,21 @@ def outer(module: nn.Module, batch: Batch, perturbed: Tensor) -> Loss:
 def hypergradient(
     inner: Loss, outer: Loss, delta: Tensor, weights: Sequence[Tensor], step: float, iterations: int
 ) -> list[Tensor]:
-    """Gradient of outer(δ(θ), θ) with respect to θ where δ(θ) minimises inner(δ, θ).
+    """Return the gradient of outer(δ(θ), θ) with respect to θ, where δ(θ) minimises inner(δ, θ).
 
-    With the gradient map Φ(δ, θ) = δ - step ∂inner/∂δ, whose fixed point is δ(θ), it is ∂outer/∂θ + (∂Φ/∂θ)ᵀ v, where
-    v = (∂Φ/∂δ)ᵀ v + ∂outer/∂δ is iterated from 0.
+    The gradient map Φ(δ, θ) = δ - step ∂inner/∂δ has the fixed point δ(θ). The gradient is ∂outer/∂θ + (∂Φ/∂θ)ᵀ v,
+    where v = (∂Φ/∂δ)ᵀ v + ∂outer/∂δ is iterated from 0.
 
     Args:
-        inner, outer: losses of δ, through the same weights. delta: δ(θ), any shape. weights: θ, with `requires_grad`.
-        step: of the gradient map. iterations: of v; the limit is exact where the map contracts.
+        inner: inner loss of δ.
+        outer: outer loss of δ, with the same weights.
+        delta: δ(θ), of any shape.
+        weights: θ, with `requires_grad`.
+        step: step of the gradient map.
+        iterations: iterations for v; their limit is exact if the map contracts.
 
     Returns:
-        One tensor for each of the weights.
+        One tensor per weight.
     """
     delta = delta.detach().requires_grad_()
     first, *direct = torch.autograd.grad(outer(delta), [delta, *weights], materialize_grads=True)

@@ -1,4 +1,4 @@
-"""Activation clipping that keeps the logits and shrinks the bounds themselves.
+"""Activation clipping that preserves the logits and shrinks the bounds directly.
 
 Wang, Xiang, Miller and Kesidis 2022, "MM-BD: Post-training detection of backdoor attacks with arbitrary backdoor
 pattern types using a maximum margin statistic", its mitigation ("MM-BM").
@@ -25,7 +25,7 @@ BATCH = 500
 
 PUBLISHED = Published(
     source="Maximum Margin Based Activation Clipping for Post-Training Overfitting Mitigation, Table 1",
-    setting="CIFAR-10, ResNet-32, BadNet, 50 images a class",
+    setting="CIFAR-10, ResNet-32, BadNet, 50 images per class",
     figures={"clean_accuracy": 0.8912, "attack_success": 0.0149, "triggered_accuracy": 0.8653},
     from_memory=False,
 )
@@ -33,18 +33,23 @@ PUBLISHED = Published(
 
 @dataclass(frozen=True)
 class MmBm:
-    """Mean squared change of the logits on D plus λ times the sum over layers of the l2 norms of the bounds.
+    """Minimise the mean squared change of the logits on D plus λ times the sum over layers of the bounds' l2 norms.
 
-    Source: Wang et al. 2022: λ starts at 0.1 and follows the accuracy on D, times 1.2 where it is at least 0.95, else
-    divided by it; bounds start too large to clip. Adapted: they start at each channel's largest activation over D, in
-    units of which steps are taken; accuracy on D is agreement with the original, since D may hold images that it gets
-    wrong; and the tightest bounds that keep the agreement are returned, where the last ones may just have lost it. The
-    authors' release is another setting again: three clip points, bounds that start at 8, Adam at 0.1 for 50 epochs, λ
-    from 0.5 that follows every tenth epoch, and a D without what the network gets wrong.
+    Source: Wang et al. 2022: λ starts at 0.1; it is multiplied by 1.2 while the accuracy on D is at least 0.95, and
+    divided by 1.2 otherwise. Bounds start too large to clip. Adapted: bounds start at each channel's largest activation
+    over D, which is also the unit of the steps; accuracy is agreement with the original network, because the network
+    may be wrong on images of D; and the tightest bounds with enough agreement are returned, because the last ones may
+    just have lost it. The authors' release has other settings: three clip sites, bounds that start at 8, Adam at 0.1
+    for 50 epochs, λ from 0.5 that is updated every tenth epoch, and a D without images that the network gets wrong.
 
     Attributes:
-        epochs: passes over D. batch: images a step. learning_rate: Adam's, in shares of a channel's range over D.
-        weight: λ at the start. factor: by which it follows the agreement. agreement: that is to be kept.
+        per_class: clean images per class.
+        epochs: passes over D.
+        batch: images per step.
+        learning_rate: learning rate of Adam, as a share of a channel's range over D.
+        weight: λ at the start.
+        factor: factor by which λ changes.
+        agreement: agreement with the original network to keep.
     """
 
     per_class: int = 50
@@ -56,7 +61,7 @@ class MmBm:
     agreement: float = 0.95
 
     def mitigate(self, suspect: Suspect, clean: CleanSet, seed: int) -> Mitigated:
-        """Learn the bounds on D; its labels are not used."""
+        """Learn the bounds on the calibration set, without its labels."""
         classifier = read_classifier(suspect.path)
         logits = classifier.output.logits
         graph = DifferentiableGraph(classifier.model, logits)
@@ -73,7 +78,7 @@ class MmBm:
     def learn(
         self, graph: DifferentiableGraph, axes: dict[str, int], x: Tensor, generator: torch.Generator
     ) -> tuple[dict[str, Tensor], float]:
-        """The tightest bounds, by value name, that kept the agreement on x (n, 3, 32, 32), and that agreement."""
+        """Return the tightest bounds, by value name, with enough agreement on x (n, 3, 32, 32), and that agreement."""
         original = _logits(graph, x, None)
         bounds = Bounds.over(graph, axes, iter(x.split(BATCH)))
         optimiser = torch.optim.Adam(bounds.parameters(), lr=self.learning_rate)
@@ -96,7 +101,7 @@ class MmBm:
 
 
 def norm(bounds: dict[str, Tensor]) -> Tensor:
-    """Sum over layers of the l2 norms of the bounds, ()."""
+    """Return the sum over layers of the l2 norms of the bounds, ()."""
     return torch.stack([bound.norm() for bound in bounds.values()]).sum()
 
 

@@ -1,4 +1,4 @@
-"""Reverse-engineering of a trigger for each class, and unlearning of those that are unusually small.
+"""Reverse-engineer a trigger for each class, and unlearn those that are unusually small.
 
 Wang, Yao, Shan, Li, Viswanath, Zheng and Zhao 2019, "Neural cleanse: identifying and mitigating backdoor attacks in
 neural networks" (IEEE S&P), "NC".
@@ -20,14 +20,14 @@ from benchmarks.published import Published
 from benchmarks.suspect import CleanSet, Suspect
 
 CONSISTENCY = 1.4826
-"""Makes the median absolute deviation of normal draws their standard deviation."""
+"""Factor from the median absolute deviation to the standard deviation of a normal distribution."""
 EPSILON = 1e-7
 
 PUBLISHED = Published(
     source="Wang et al. 2019, table of accuracy and attack success before and after unlearning, reversed trigger",
     setting=(
         "GTSRB, 6 convolutions, BadNets with a white 4x4 square to one of 43 classes, unlearnt with 10 % of the "
-        "training images; not CIFAR-10, on which they report none"
+        "training images; not CIFAR-10, for which they report no figures"
     ),
     figures={
         "clean_accuracy_before": 0.9651,
@@ -41,28 +41,32 @@ PUBLISHED = Published(
 
 @dataclass(frozen=True)
 class Trigger:
-    """A pattern (3, 32, 32) in [0, 1] and how much of it is seen, a mask (32, 32) in [0, 1]."""
+    """A pattern (3, 32, 32) in [0, 1], and a mask (32, 32) in [0, 1] of how opaque it is."""
 
     mask: Tensor
     pattern: Tensor
 
     def stamp(self, x: Tensor) -> Tensor:
-        """(1 - m) x + m p for images (N, 3, 32, 32) in [0, 1]."""
+        """Return (1 - m) x + m p for images (N, 3, 32, 32) in [0, 1]."""
         return (1 - self.mask) * x + self.mask * self.pattern
 
     @property
     def norm(self) -> float:
-        """|m|_1, pixels."""
+        """The norm |m|_1, in pixels."""
         return float(self.mask.sum())
 
 
 @dataclass
 class Weight:
-    """λ, which grows while the trigger works, and shrinks while it does not.
+    """λ, which grows while the trigger works and shrinks while it does not.
 
     Attributes:
-        start: what 0 grows to. patience: rounds in a row until it changes.
-        factor: that it grows by; it shrinks by this to the power of 1.5.
+        start: value to which λ grows from 0.
+        patience: consecutive rounds until λ changes.
+        factor: factor by which λ grows; it shrinks by this to the power of 1.5.
+        value: current λ.
+        rising: consecutive rounds in which the trigger worked.
+        falling: consecutive rounds in which it did not.
     """
 
     start: float
@@ -73,7 +77,7 @@ class Weight:
     falling: int = 0
 
     def update(self, works: bool) -> None:
-        """Count one round, and change the value where the patience is over."""
+        """Count a round, and change the value after `patience` rounds."""
         self.rising, self.falling = (self.rising + 1, 0) if works else (0, self.falling + 1)
         if self.rising >= self.patience:
             self.value, self.rising = self.value * self.factor or self.start, 0
@@ -83,26 +87,37 @@ class Weight:
 
 @dataclass(frozen=True)
 class NeuralCleanse:
-    """For each class the mask and pattern of least cross-entropy + λ |m|_1; classes with outlying masks are unlearnt.
+    """Find the mask and pattern with the least cross-entropy + λ |m|_1 for each class, and unlearn outlying ones.
 
-    Source: Wang et al. 2019, sections IV and VI: Adam at 0.1, batches of 32, λ follows whether the trigger sends 99 %
-    of the clean images to the class; a class is flagged where its anomaly index is above 2 and its mask smaller than
-    the median; one epoch over D, a fifth of it stamped and with correct labels. λ's start, factor and patience and
-    Adam's betas are those of the authors' release.
+    Source: Wang et al. 2019, sections IV and VI: Adam at 0.1, batches of 32, λ depends on whether the trigger sends
+    99 % of the clean images to the class. A class is flagged if its anomaly index is above 2 and its mask is smaller
+    than the median. Unlearning is one epoch over D, with the trigger on a fifth of it and correct labels. The start,
+    factor and patience of λ and the betas of Adam are those of the authors' release.
 
-    Adapted, so that two cores do it in minutes: a round has 10 batches, where theirs has 31, and there are 100 rounds
-    at most, where they allow 1,000. The network computes in bfloat16 in the search, with batch normalisation
-    folded into the convolutions. The early stop waits for λ to be above 0, where theirs waits until it has risen and
-    fallen as well. The optimiser of unlearning is ours, that of `FinePruning`: the Adam at 0.001 that they train with
-    costs these networks more accuracy and unlearns no more. Where more classes than one are flagged, each stamped
-    image gets the trigger of one of them.
+    Adapted to take minutes on two cores: a round has 10 batches (theirs 31), and there are at most 100 rounds (theirs
+    1,000). In the search the network computes in bfloat16, with batch norm fused into the convolutions. Early stopping
+    waits for λ to be above 0; theirs also waits until λ has risen and fallen. Unlearning uses the optimiser of
+    `FinePruning`: their Adam at 0.001 costs these networks more accuracy and does not unlearn more. If several classes
+    are flagged, each stamped image gets the trigger of one of them.
 
     Attributes:
-        rounds, round_batches, batch: steps of the search for each class, and images a step.
-        learning_rate, betas: Adam's in the search. threshold: share of images at which a trigger works.
-        start, patience, factor: of λ (see `Weight`). stop: rounds without a smaller mask after which the search ends.
-        limit: of the anomaly index. stamped: share of D.
-        epochs, unlearning_rate, momentum, weight_decay: of unlearning by SGD.
+        per_class: clean images per class.
+        rounds: maximal number of rounds of the search per class.
+        round_batches: steps per round.
+        batch: images per step.
+        learning_rate: learning rate of Adam in the search.
+        betas: betas of Adam in the search.
+        threshold: share of images that a working trigger sends to the class.
+        start: start of λ (see `Weight`).
+        patience: patience of λ (see `Weight`).
+        factor: factor of λ (see `Weight`).
+        stop: rounds without a smaller mask after which the search ends.
+        limit: anomaly index above which a class is flagged.
+        stamped: share of D that gets a trigger in unlearning.
+        epochs: epochs of unlearning.
+        unlearning_rate: learning rate of SGD in unlearning.
+        momentum: momentum of SGD.
+        weight_decay: weight decay of SGD.
     """
 
     per_class: int = 500
@@ -124,7 +139,7 @@ class NeuralCleanse:
     weight_decay: float = 5e-4
 
     def mitigate(self, suspect: Suspect, clean: CleanSet, seed: int) -> Mitigated:
-        """Search, flag and unlearn; the network is left as it is where no class is flagged, and the notes say so."""
+        """Search, flag and unlearn. If no class is flagged, the network stays unchanged, and the notes say so."""
         module = copy_of(suspect).requires_grad_(False)
         classes = range(suspect.logits(clean.x[:1]).shape[1])
         searched = fuse(module)
@@ -139,7 +154,7 @@ class NeuralCleanse:
         return Mitigated(labels_of(module), notes | {"changed": bool(len(flagged))})
 
     def search(self, module: nn.Module, clean: CleanSet, label: int, generator: np.random.Generator) -> Trigger:
-        """The smallest trigger for a class that worked in some round; the last one where none did."""
+        """Return the smallest trigger for a class that worked in any round, or the last one if none did."""
         free = [_free(generator.random(shape)) for shape in ((32, 32), (3, 32, 32))]
         optimiser = torch.optim.Adam(free, lr=self.learning_rate, betas=self.betas)
         weight, best, since = Weight(self.start, self.patience, self.factor), None, 0
@@ -164,7 +179,7 @@ class NeuralCleanse:
         weight: float,
         optimiser: torch.optim.Optimizer,
     ) -> float:
-        """One step for each batch; the share of images that the trigger sent to the class on the way."""
+        """Take a step for each batch, and return the share of images that the trigger sent to the class."""
         hits = images = 0
         for x, _ in of:
             trigger = Trigger(*(_bounded(each) for each in free))
@@ -181,7 +196,7 @@ class NeuralCleanse:
     def unlearn(
         self, module: nn.Module, clean: CleanSet, triggers: list[Trigger], generator: np.random.Generator
     ) -> None:
-        """Fine-tune on D, a part of it stamped, all of it with its own labels."""
+        """Fine-tune on the calibration set with correct labels and triggers on a part of it."""
         optimiser = torch.optim.SGD(
             module.parameters(), lr=self.unlearning_rate, momentum=self.momentum, weight_decay=self.weight_decay
         )
@@ -190,7 +205,7 @@ class NeuralCleanse:
             descend(module, each, cross_entropy(module), optimiser)
 
     def stamp(self, batch: Batch, triggers: list[Trigger], generator: np.random.Generator) -> Batch:
-        """The batch with a trigger drawn from those given on each image of a share."""
+        """Add a random trigger of those given to a share of the images."""
         x, y = batch
         drawn = generator.integers(0, len(triggers), len(x))
         drawn[generator.permutation(len(x))[round(self.stamped * len(x)) :]] = len(triggers)
@@ -201,9 +216,9 @@ class NeuralCleanse:
 
 
 def anomaly_indices(norms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """|norm - median| / (1.4826 MAD), MAD the median of |norm - median|: (K,) -> (K,) (their section IV).
+    """Return |norm - median| / (1.4826 MAD) for norms (K,), where MAD is the median of |norm - median| (section IV).
 
-    Where more than half of the norms are equal, MAD is 0; theirs is 0 then, and that of the others infinite.
+    If more than half of the norms are equal, MAD is 0; the index of these is then 0, and that of the others infinite.
     """
     distances: NDArray[np.float64] = np.abs(norms - np.median(norms))
     if deviation := CONSISTENCY * float(np.median(distances)):
@@ -212,7 +227,7 @@ def anomaly_indices(norms: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _free(values: NDArray[np.float64]) -> Tensor:
-    """Values in [0, 1] -> what may take any value, and which `_bounded` takes back to them."""
+    """Convert values in [0, 1] to unbounded parameters; `_bounded` is the inverse."""
     scaled = torch.from_numpy((2 * values - 1) * (1 - EPSILON)).atanh().float()
     return scaled.to(device()).requires_grad_()
 

@@ -1,4 +1,4 @@
-"""What a mitigation is to the tables: it takes a network and a few clean images, and answers in its place."""
+"""The interface of a mitigation, which takes a network and a few clean images and answers in its place."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ class Mitigated:
     """A network after a defence.
 
     Attributes:
-        labels: decisions (N,) int64 for images (N, 32, 32, 3) uint8.
-        notes: what the defence found on its way, ready for JSON, such as the class that it took for the target.
+        labels: returns decisions (N,) int64 on images (N, 32, 32, 3) uint8.
+        notes: findings of the defence, ready for JSON, such as the class that it takes for the target.
     """
 
     labels: Callable[[Images], Labels]
@@ -22,15 +22,15 @@ class Mitigated:
 
 
 class Defence(Protocol):
-    """A post-training mitigation: a frozen dataclass whose fields are the settings of its paper."""
+    """A post-training mitigation: a frozen dataclass with the settings of its paper as fields."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def per_class(self) -> int:
-        """Clean images of each class that its paper, or the table to compare with, gave it on CIFAR-10."""
+        """Clean images per class on CIFAR-10 in its paper, or in the table that we compare with."""
         ...
 
     def mitigate(self, suspect: Suspect, clean: CleanSet, seed: int) -> Mitigated:
-        """The defended network; `suspect` is left as it is, and two calls with one seed agree but for rounding."""
+        """Return the defended network. Does not change `suspect`; equal seeds give equal results, up to rounding."""
         ...

@@ -1,6 +1,6 @@
-"""What the defences that train on have in common: where they run, batches of D, and steps of gradient descent.
+"""Helpers of the defences that train further: device, batches of the calibration set, and gradient descent.
 
-Every draw is from a generator that is passed in; the global ones are left as they were.
+All random draws come from a generator that is passed in; the global generators are not touched.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -13,28 +13,28 @@ from benchmarks.cifar import Images, Labels
 from benchmarks.suspect import CleanSet, Suspect, predict, to_tensor
 
 Augment = Callable[[Images, np.random.Generator], Images]
-"""Takes images (B, 32, 32, 3) uint8 and gives as many new ones."""
+"""Takes images (B, 32, 32, 3) uint8 and returns as many new ones."""
 
 Batch = tuple[Tensor, Tensor]
 """Images (B, 3, 32, 32) float32 in [0, 1] and labels (B,) int64, both on `device()`."""
 
 Objective = Callable[[Tensor, Tensor], Tensor]
-"""Takes a batch, gives the loss ()."""
+"""Takes a batch and returns the loss ()."""
 
 
 def device() -> torch.device:
-    """The first CUDA device where there is one, else the CPU."""
+    """Return the first CUDA device if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def copy_of(suspect: Suspect) -> nn.Module:
-    """The suspect as a module of its own to train on (see `Suspect.module`), on `device()`, in evaluation mode."""
-    with torch.random.fork_rng(devices=[]):  # a new network draws its initial weights before they are replaced
+    """Return a copy of the network to train (see `Suspect.module`), on `device()` and in evaluation mode."""
+    with torch.random.fork_rng(devices=[]):  # a new network draws initial weights before they are replaced
         return suspect.module().to(device())
 
 
 def labels_of(module: nn.Module) -> Callable[[Images], Labels]:
-    """Decisions (N,) int64 of a trained module for images (N, 32, 32, 3) uint8."""
+    """Return a function from images (N, 32, 32, 3) uint8 to decisions (N,) int64 of a trained module."""
 
     def labels(x: Images) -> Labels:
         decisions: Labels = predict(module, x).argmax(axis=1)
@@ -44,16 +44,16 @@ def labels_of(module: nn.Module) -> Callable[[Images], Labels]:
 
 
 def accuracy(module: nn.Module, clean: CleanSet) -> float:
-    """Share of the clean images that get their label, in [0, 1]."""
+    """Return the accuracy on the clean images, in [0, 1]."""
     return float((labels_of(module)(clean.x) == clean.y).mean())
 
 
 def batches(
     clean: CleanSet, size: int, generator: np.random.Generator, augment: Augment | None = None
 ) -> Iterator[Batch]:
-    """One pass over D in random order, in as few batches of at most `size` as it takes, all nearly equal.
+    """Yield one pass over the calibration set in random order, in as few batches of at most `size` as possible.
 
-    Nearly equal, since batch normalisation is at the mercy of a last batch of a few images.
+    Batches have nearly equal sizes, because a small last batch would disturb batch norm.
     """
     order = generator.permutation(len(clean.x))
     for rows in np.array_split(order, -(-len(order) // size)):
@@ -62,12 +62,12 @@ def batches(
 
 
 def to_labels(y: Labels) -> Tensor:
-    """(B,) int64 on `device()`."""
+    """Move labels to `device()`: (B,) int64."""
     return torch.from_numpy(y).to(device())
 
 
 def descend(module: nn.Module, of: Iterable[Batch], objective: Objective, optimiser: torch.optim.Optimizer) -> None:
-    """One step for each batch, in training mode; the module is left in evaluation mode."""
+    """Take a step for each batch in training mode, and leave the module in evaluation mode."""
     module.train()
     for x, y in of:
         optimiser.zero_grad()
@@ -77,5 +77,5 @@ def descend(module: nn.Module, of: Iterable[Batch], objective: Objective, optimi
 
 
 def cross_entropy(module: nn.Module) -> Objective:
-    """The usual loss of a classifier."""
+    """Return the cross-entropy loss of a module."""
     return lambda x, y: nn.functional.cross_entropy(module(x), y)

@@ -1,4 +1,4 @@
-"""No defence: the row that every other is compared with."""
+"""No defence, the row that all others are compared with."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ from benchmarks.suspect import CleanSet, Suspect
 
 @dataclass(frozen=True)
 class Without:
-    """The network as it is."""
+    """The unchanged network."""
 
     per_class: int = 0
 
     def mitigate(self, suspect: Suspect, clean: CleanSet, seed: int) -> Mitigated:
-        """The network's own decisions."""
+        """Return the network's own decisions."""
         return Mitigated(suspect.exported.labels)

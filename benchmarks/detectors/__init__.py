@@ -1,4 +1,4 @@
-"""Input detectors, by name: the peers that mmguard is compared with, and two baselines that cost nothing."""
+"""Input detectors by name: the peers that mmguard is compared with, and two free baselines."""
 
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +24,7 @@ DETECTORS: dict[str, Callable[[], Detector]] = {
     "MMDF reference": partial(Mmdf, preset="reference"),
 }
 ON_REQUEST = frozenset({"MMDF paper", "MMDF reference"})
-"""Calibrations that take half an hour on two cores: these run where they are named."""
+"""Calibrations that take half an hour on two cores, and therefore only run if named."""
 
 PUBLISHED: dict[str, Published] = {
     "STRIP": strip.PUBLISHED,
@@ -32,7 +32,7 @@ PUBLISHED: dict[str, Published] = {
     "SCALE-UP data-free": scale_up.PUBLISHED_DATA_FREE,
     "IBD-PSC": ibd_psc.PUBLISHED,
 }
-"""What the peers' own papers report, figures under the names that `benchmarks.detection` gives them."""
+"""Figures that the peers' papers report, named as in `benchmarks.detection`."""
 
 __all__ = [
     "DETECTORS",

@@ -1,4 +1,4 @@
-"""Consistency of the confidence while the last layers' normalisation is scaled.
+"""Test whether confidence stays the same when the last batch norms are scaled.
 
 Hou, Feng, Hua, Luo, Zhang and Li 2024, "IBD-PSC: input-level backdoor detection via parameter-oriented scaling
 consistency" (ICML).
@@ -21,7 +21,7 @@ from benchmarks.suspect import CleanSet, Suspect, predict
 
 PUBLISHED = Published(
     source="Hou et al. 2024, main table, BadNets; the mean over its seven attacks on CIFAR-10 is 0.992",
-    setting="CIFAR-10, ResNet-18 (20 batch normalisations), 100 clean images",
+    setting="CIFAR-10, ResNet-18 (20 batch norms), 100 clean images",
     figures={"auroc": 1.0},
     from_memory=True,
 )
@@ -29,23 +29,23 @@ PUBLISHED = Published(
 
 @dataclass(frozen=True)
 class IbdPsc:
-    """Mean confidence that n scaled networks have in the original's decision (PSC); larger is more suspicious.
+    """Mean confidence of n scaled networks in the original network's decision (PSC); larger is more suspicious.
 
-    Source: Hou et al. 2024, section 4 and the settings of section 5.1. The network of depth i has weight and bias of
-    its last i batch normalisations multiplied by omega (equation 2). The first depth k is the least at which more than
-    a share xi of D is misclassified (equation 3, algorithm 1); PSC is the mean over depths k to k + n - 1 (equation 4),
-    and an input is flagged above T. It is no false-positive rate, so theta has no say here.
+    Source: Hou et al. 2024, section 4, with the settings of section 5.1. In the network of depth i, the weights and
+    biases of the last i batch norms are multiplied by omega (equation 2). The first depth k is the smallest at which
+    more than a share xi of D is misclassified (equation 3, algorithm 1). PSC is the mean over depths k to k + n - 1
+    (equation 4), and an input is flagged if PSC is above T. T is not a false-positive rate, so theta is not used.
 
-    Adapted: depths beyond the number of normalisations are left out of the mean, so that the deepest network counts
-    once; where no depth errs on a share xi, k is that of all, as it is when the algorithm's loop ends. Last means last
-    to run, found by running the network, whatever the order in which its layers were registered.
+    Adapted: depths beyond the number of batch norms are left out of the mean, so that the deepest network counts only
+    once. If no depth reaches the error rate xi, k is the number of batch norms, as when the algorithm's loop ends. The
+    last batch norms are those that run last, found by running the network, not by the order of registration.
 
     Attributes:
-        omega: factor on weight and bias.
-        networks: n.
+        omega: factor on weights and biases.
+        networks: number of scaled networks, n.
         error_rate: xi, in (0, 1).
         threshold: T, in (0, 1).
-        per_class: theirs were 100 in total.
+        per_class: clean images per class; theirs were 100 in total.
     """
 
     omega: float = 1.5
@@ -56,11 +56,11 @@ class IbdPsc:
 
     @property
     def forwards(self) -> float:
-        """One for each scaled network, and one that classifies; fewer where k is close to the number of layers."""
+        """One for each scaled network and one to classify; fewer if k is close to the number of layers."""
         return self.networks + 1
 
     def fit(self, suspect: Suspect, clean: CleanSet, seed: int) -> Judge:
-        """Choose the depths on D; `seed` is not used. Scores are probabilities."""
+        """Choose the depths on the calibration set; `seed` is not used. Scores are probabilities."""
         module = suspect.module().to("cuda" if torch.cuda.is_available() else "cpu")
         order = normalisations(module)
         first = self.first_depth(module, order, clean)
@@ -75,7 +75,7 @@ class IbdPsc:
         return flag_above(score, self.threshold)
 
     def first_depth(self, module: nn.Module, order: Sequence[str], clean: CleanSet) -> int:
-        """k: the least number of layers, scaled from the last, with an error rate on D above xi; else all of them."""
+        """Return k, the smallest number of last layers to scale for an error rate above xi, else all of them."""
         for depth in range(1, len(order) + 1):
             labels = predict(scaled(module, order[-depth:], self.omega), clean.x).argmax(axis=1)
             if (labels != clean.y).mean() > self.error_rate:
@@ -84,10 +84,10 @@ class IbdPsc:
 
 
 def normalisations(module: nn.Module) -> list[str]:
-    """Names of the BatchNorm2d layers in the order in which they run on an image (1, 3, 32, 32).
+    """Return the names of the BatchNorm2d layers in the order in which they run on an image (1, 3, 32, 32).
 
     Raises:
-        ValueError: none runs.
+        ValueError: no such layer runs.
     """
     order: list[str] = []
 
@@ -102,12 +102,12 @@ def normalisations(module: nn.Module) -> list[str]:
     for handle in handles:
         handle.remove()
     if not order:
-        raise ValueError("the network has no BatchNorm2d layer, which IBD-PSC scales")
+        raise ValueError("IBD-PSC scales BatchNorm2d layers, but the network has none; use another detector")
     return order
 
 
 def scaled(module: nn.Module, layers: Sequence[str], omega: float) -> nn.Module:
-    """A copy with weight and bias of the named layers times omega."""
+    """Return a copy with weight and bias of the named layers multiplied by omega."""
     copy = deepcopy(module)
     with torch.no_grad():
         for name in layers:

@@ -1,4 +1,4 @@
-"""Judges made of a score and a threshold."""
+"""Make judges from a score and a threshold."""
 
 from collections.abc import Callable
 
@@ -12,20 +12,20 @@ BATCH = 500
 
 Scores = NDArray[np.float64]
 Score = Callable[[Images], Scores]
-"""Images (N, 32, 32, 3) uint8, N >= 1 -> (N,) float64, larger is more suspicious; each from its own image alone."""
+"""Maps images (N, 32, 32, 3) uint8, N >= 1, one by one to scores (N,) float64; larger is more suspicious."""
 
 
 def in_batches(score: Score, x: Images) -> Scores:
-    """The scores of any number of images, none included: (N, 32, 32, 3) uint8 -> (N,) float64.
+    """Score any number of images, even none: (N, 32, 32, 3) uint8 -> (N,) float64.
 
-    The score is asked for 500 images at a time, so that memory stays bounded however many copies it makes of each.
+    Images are scored 500 at a time, so that memory stays bounded if the score copies each image many times.
     """
     parts = [score(np.ascontiguousarray(x[first : first + BATCH])) for first in range(0, len(x), BATCH)]
     return np.concatenate([np.empty(0), *parts])
 
 
 def flag_above(score: Score, threshold: float) -> Judge:
-    """A judge that flags every image whose score is greater than the threshold."""
+    """Return a judge that flags images with a score above the threshold."""
 
     def verdicts(x: Images) -> Verdicts:
         scores = in_batches(score, x)

@@ -1,4 +1,4 @@
-"""mmguard's own test (MMDF; the paper's section 3.1), as the guard runs it."""
+"""mmguard's own test (MMDF; section 3.1 of the paper), as the guard runs it."""
 
 from dataclasses import dataclass
 
@@ -11,16 +11,18 @@ from benchmarks.guarded import calibrated, decide
 from benchmarks.suspect import CleanSet, Suspect
 
 SMALLEST = 1e-300
-"""A p-value of 0 has no score, nor has one of 1, which ranks give."""
+"""P-values of 0 have no finite score, and neither have those of 1, which occur with ranks."""
 
 
 @dataclass(frozen=True)
 class Mmdf:
-    """The p-value of the original and the clipped network; flagged as the guard flags, at its own θ.
+    """The guard's p-value and its flags, at its own θ.
 
     Attributes:
-        preset, rounds: of `mmguard calibrate`.
-        forwards: the original and the clipped network.
+        preset: `--preset` of `mmguard calibrate`.
+        rounds: `--rounds` of `mmguard calibrate`; None uses the preset's.
+        per_class: clean images per class.
+        forwards: forward passes per input, through the original and the clipped network.
     """
 
     preset: str = "default"
@@ -29,7 +31,7 @@ class Mmdf:
     forwards: float = 2
 
     def fit(self, suspect: Suspect, clean: CleanSet, seed: int) -> Judge:
-        """Calibrate a guard; scores are p-values as standard deviations of a Gaussian, larger is more suspicious."""
+        """Calibrate a guard. Scores are p-values converted to standard deviations; larger is more suspicious."""
         guard, notes = calibrated(suspect, clean, self.preset, self.rounds, seed)
 
         def verdicts(x: Images) -> Verdicts:

@@ -1,4 +1,4 @@
-"""What an input detector is to the tables: fitted on a few clean images, it scores inputs one by one."""
+"""The interface of an input detector, which is fitted on a few clean images and scores inputs one by one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,16 +11,16 @@ from benchmarks.cifar import Images
 from benchmarks.suspect import CleanSet, Suspect
 
 THETA = 0.005
-"""Nominal false-positive rate of every detector that can be asked for one."""
+"""False-positive rate to which every detector is set that accepts one."""
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """On a batch of inputs.
+    """Scores and flags of a batch of inputs.
 
     Attributes:
         scores: (N,) float64; larger is more suspicious.
-        flagged: (N,) bool, by the detector's own rule, at THETA where it takes a false-positive rate.
+        flagged: (N,) bool, by the detector's own rule, at THETA if it accepts a false-positive rate.
     """
 
     scores: NDArray[np.float64]
@@ -32,8 +32,8 @@ class Judge:
     """A fitted detector.
 
     Attributes:
-        verdicts: takes images (N, 32, 32, 3) uint8.
-        notes: what fitting found on its way, ready for JSON.
+        verdicts: judges images (N, 32, 32, 3) uint8.
+        notes: findings of the fit, ready for JSON.
     """
 
     verdicts: Callable[[Images], Verdicts]
@@ -41,20 +41,20 @@ class Judge:
 
 
 class Detector(Protocol):
-    """An inference-time detector: a frozen dataclass whose fields are the settings of its paper."""
+    """An inference-time detector: a frozen dataclass with the settings of its paper as fields."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def per_class(self) -> int:
-        """Clean images of each class that its paper gave it on CIFAR-10; 0 where it needs none."""
+        """Clean images per class on CIFAR-10 in its paper; 0 if it needs none."""
         ...
 
     @property
     def forwards(self) -> float:
-        """Forward passes that one input costs, the one that classifies it among them."""
+        """Forward passes per input, including the one that classifies it."""
         ...
 
     def fit(self, suspect: Suspect, clean: CleanSet, seed: int) -> Judge:
-        """A judge of inputs; `suspect` is left as it is, and two calls with one seed agree but for rounding."""
+        """Return a fitted judge. Does not change `suspect`; equal seeds give equal results, up to rounding."""
         ...

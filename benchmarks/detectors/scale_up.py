@@ -1,4 +1,4 @@
-"""Consistency of the decision while all pixels are multiplied.
+"""Test whether the decision stays the same when all pixels are multiplied.
 
 Guo, Li, Chen, Guo, Sun and Liu 2023, "SCALE-UP: an efficient black-box input-level backdoor detection via analyzing
 scaled prediction consistency" (ICLR).
@@ -18,13 +18,13 @@ from benchmarks.suspect import CleanSet, Suspect
 
 PUBLISHED = Published(
     source="Guo et al. 2023, Table 1, BadNets; the mean over its six attacks is 0.933",
-    setting="CIFAR-10, ResNet, attack success of 98 % at least, 100 clean images a class",
+    setting="CIFAR-10, ResNet, attack success of at least 98 %, 100 clean images per class",
     figures={"auroc": 0.971},
     from_memory=True,
 )
 PUBLISHED_DATA_FREE = Published(
     source="Guo et al. 2023, Table 1, BadNets; the mean over its six attacks is 0.928",
-    setting="CIFAR-10, ResNet, attack success of 98 % at least, no clean images",
+    setting="CIFAR-10, ResNet, attack success of at least 98 %, no clean images",
     figures={"auroc": 0.971},
     from_memory=True,
 )
@@ -34,24 +34,23 @@ Decide = Callable[[Images], Labels]
 
 @dataclass(frozen=True)
 class ScaleUp:
-    """Scaled prediction consistency, SPC: share of brightened copies that keep the decision; larger is more suspicious.
+    """Scaled prediction consistency, SPC: the share of brightened copies with the same decision.
 
-    Source: Guo et al. 2023, equation 2 (data-free) and equations 3 and 4 (data-limited: SPC is standardised by its mean
-    and standard deviation over the clean images of the class that is decided on). Factors are those of their section
-    4.2; pixels are clipped at white. An input is flagged where the score exceeds a threshold that they leave to the
-    defender, and report AUROC: 0.5 is the default of the toolbox that their group publishes, in both forms. It is no
-    false-positive rate, so theta has no say here.
+    Larger is more suspicious. Source: Guo et al. 2023, equation 2 (data-free) and equations 3 and 4 (data-limited: SPC
+    is standardised by its mean and standard deviation over the clean images of the predicted class). Factors are those
+    of section 4.2; pixels are clipped at white. An input is flagged if the score exceeds a threshold. They report AUROC
+    and leave the threshold to the defender; 0.5 is the default of the toolbox that their group publishes, in both
+    forms. It is not a false-positive rate, so theta is not used.
 
-    Adapted: where all clean images of a class have one SPC, there is nothing to divide by, and the standard deviation
-    over all of D takes its place, or 1 where that is 0 too; a class that D lacks takes mean and deviation of all of D.
-    Noise that their released code adds to inputs is in no equation, and is left out. Statistics are those of each
-    class, as in equation 3; pooled over the classes, as that toolbox has them, they would leave the order of inputs as
-    it is in the data-free form.
+    Adapted: if all clean images of a class have the same SPC, the standard deviation over all of D replaces the zero,
+    or 1 if that is zero too. A class without images in D gets mean and deviation of all of D. The noise that their
+    code adds to inputs is in no equation, and is left out. Statistics are per class, as in equation 3; pooled over the
+    classes, as in that toolbox, they would rank inputs like the data-free form.
 
     Attributes:
-        data_limited: standardise by D; otherwise D is not looked at.
-        factors: that pixels are multiplied by, whole numbers.
-        threshold: T; share of copies in the data-free form, standard deviations in the data-limited one.
+        data_limited: whether to standardise by D; if not, D is not used.
+        factors: whole numbers that pixels are multiplied by.
+        threshold: T, a share of copies in the data-free form, standard deviations in the data-limited form.
     """
 
     data_limited: bool = True
@@ -60,16 +59,16 @@ class ScaleUp:
 
     @property
     def per_class(self) -> int:
-        """100 clean images of each class where D is used, else none."""
+        """100 clean images per class if D is used, else none."""
         return 100 if self.data_limited else 0
 
     @property
     def forwards(self) -> float:
-        """One for each factor, and one that classifies."""
+        """One for each factor and one to classify."""
         return len(self.factors) + 1
 
     def fit(self, suspect: Suspect, clean: CleanSet, seed: int) -> Judge:
-        """Statistics of D in the data-limited form; `seed` is not used. Scores as `threshold` says."""
+        """Compute the statistics of D in the data-limited form. `seed` is not used; scores have the unit of T."""
 
         def decide(x: Images) -> Labels:
             labels: Labels = suspect.logits(x).argmax(axis=1)
@@ -88,20 +87,20 @@ class ScaleUp:
 
 
 def amplify(x: Images, factor: int) -> Images:
-    """Every pixel times a whole number, clipped to 255: any shape, uint8."""
+    """Multiply every pixel by a whole number, and clip to 255: uint8 of any shape."""
     return np.minimum(x.astype(np.uint32) * factor, 255).astype(np.uint8)
 
 
 def consistency(decide: Decide, x: Images, factors: tuple[int, ...]) -> tuple[Scores, Labels]:
-    """SPC (equation 2) and the decision of each image.
+    """Return SPC (equation 2) and the decision for each image.
 
     Args:
-        decide: (N, 32, 32, 3) uint8 -> (N,) int64.
+        decide: maps images (N, 32, 32, 3) uint8 to decisions (N,) int64.
         x: (N, 32, 32, 3) uint8.
-        factors: that pixels are multiplied by.
+        factors: factors that pixels are multiplied by.
 
     Returns:
-        Share of factors that leave the decision as it is, (N,) float64 in [0, 1], and the decisions (N,) int64.
+        The share of factors that do not change the decision, (N,) float64 in [0, 1], and the decisions (N,) int64.
     """
     labels = decide(x)
     kept = np.stack([decide(amplify(x, factor)) == labels for factor in factors])
@@ -109,15 +108,15 @@ def consistency(decide: Decide, x: Images, factors: tuple[int, ...]) -> tuple[Sc
 
 
 def class_statistics(spc: Scores, y: Labels, classes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation of the SPC of each class (equation 3).
+    """Return mean and standard deviation of SPC for each class (equation 3).
 
     Args:
-        spc: (n,) float64, of clean images.
-        y: (n,) int64, their labels.
-        classes: K.
+        spc: (n,) float64, SPC of clean images.
+        y: (n,) int64, labels of these images.
+        classes: number of classes, K.
 
     Returns:
-        (K,) float64 each; deviations are positive.
+        Means and standard deviations, (K,) float64 each; deviations are positive.
     """
     groups = [spc[y == label] if (y == label).any() else spc for label in range(classes)]
     overall = spc.std() if _vary(spc) else 1.0
@@ -126,5 +125,5 @@ def class_statistics(spc: Scores, y: Labels, classes: int) -> tuple[NDArray[np.f
 
 
 def _vary(spc: Scores) -> bool:
-    # The deviation of equal numbers is not always 0 in floating point.
+    # In floating point, the standard deviation of equal numbers is not always 0.
     return bool((spc != spc[0]).any())

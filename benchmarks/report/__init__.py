@@ -1,1 +1,1 @@
-"""From the JSONs of the results to Markdown and plots."""
+"""Turn the JSONs of results into Markdown and plots."""

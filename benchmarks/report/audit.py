@@ -1,4 +1,4 @@
-"""Verdicts of the audit, from the JSONs of `benchmarks.audit`."""
+"""Write the verdicts of the audit from the JSONs of `benchmarks.audit`."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,18 @@ HEAD = ("network", "draw", "target", "verdict", "", "scale", "p", "p without the
 
 
 def section(records: Sequence[Record]) -> list[str]:
-    """All lines; none where nothing was run."""
+    """Return all lines; none if there are no records."""
     if not records:
         return []
     right = sum(record["right"] for record in records)
-    lines = ["", "## Is a network backdoored at all?", "", f"`mmguard audit`, at 5 %: right {right} of {len(records)}."]
-    lines += ["Without the target the other classes are left, where an alarm would be a false one."]
+    lines = ["", "## Is a network backdoored at all?", ""]
+    lines += [f"`mmguard audit` at a level of 5 %: right {right} of {len(records)} times."]
+    lines += ["The last p-value leaves the target class out: an alarm there would be a false one."]
     return [*lines, "", *table(HEAD, [row(record) for record in records])]
 
 
 def row(record: Record) -> tuple[str, ...]:
-    """One network and draw."""
+    """Make the row of one network and draw."""
     targets = record["targets"]
     others = record.get("p_value_of_others") if targets else None
     return (

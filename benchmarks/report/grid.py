@@ -1,4 +1,4 @@
-"""The JSONs of the cells, found by what they are about."""
+"""Look up the JSONs of cells by network, attack and method."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -10,15 +10,15 @@ from benchmarks.record import Record
 
 
 def read(folder: Path) -> list[Record]:
-    """The records of a folder, by name of file."""
+    """Read the records of a folder, sorted by file name."""
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
 class Grid:
-    """Records of cells by the architecture and the attack of their network, the method, and the images a class in D.
+    """Records of cells by architecture and attack of the network, method, and images per class.
 
     Args:
-        records: as `benchmarks.mitigation` and `benchmarks.detection` write them.
+        records: records that `benchmarks.mitigation` or `benchmarks.detection` wrote.
     """
 
     def __init__(self, records: Sequence[Record]) -> None:
@@ -29,11 +29,11 @@ class Grid:
             self._cells.setdefault(key, []).append(record)
 
     def records_of(self, architecture: str, attack: str, method: str, per_class: int) -> list[Record]:
-        """Of each seed and draw; none where no cell was run."""
+        """Return the records of all seeds and draws; none if no cell was run."""
         return self._cells.get((architecture, attack, method, per_class), [])
 
     def seeds(self, architecture: str, attack: str, method: str, per_class: int, *path: str) -> list[float]:
-        """One figure of each network that has it, the mean over its draws of D; `path` leads to it in the record."""
+        """Return one figure, at `path` in the records, for each network that has it: the mean over its draws."""
         draws: dict[str, list[float]] = {}
         for record in self.records_of(architecture, attack, method, per_class):
             value: Any = record
@@ -45,7 +45,7 @@ class Grid:
 
 
 def spread(shares: Iterable[float], digits: int = 2) -> str:
-    """Mean ± standard deviation of shares, in per cent; one value as it is, none as nothing."""
+    """Format mean ± standard deviation of shares in per cent; a single value stands alone, no value is empty."""
     values = [100 * share for share in shares]
     if len(values) < 2:
         return "".join(f"{value:.{digits}f}" for value in values)
@@ -53,6 +53,6 @@ def spread(shares: Iterable[float], digits: int = 2) -> str:
 
 
 def average(values: Iterable[float], digits: int = 0) -> str:
-    """Mean of the values; none as nothing."""
+    """Format the mean of the values; empty if there are none."""
     given = list(values)
     return f"{mean(given):.{digits}f}" if given else ""

@@ -1,4 +1,4 @@
-"""What is measured of mmguard alone: false positives over draws of D, the objective of Eq. 4, attacks on the guard."""
+"""Write what is measured on mmguard alone: false positives over draws, the objective of Eq. 4, adaptive attacks."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from benchmarks.report.markdown import percent, table
 
 
 def false_positives(detected: Sequence[Record]) -> list[str]:
-    """Clean images that the preset `default` flags at its θ of 0.5 %, over draws of D."""
+    """List the share of clean images that the preset `default` flags at its θ of 0.5 %, over draws."""
     rates = defaultdict(list)
     for record in detected:
         if record["method"] == "MMDF" and record["per_class"] == 50:
@@ -23,13 +23,13 @@ def false_positives(detected: Sequence[Record]) -> list[str]:
         "",
         "## Clean images flagged by mmguard, for any reason",
         "",
-        "θ is 0.5 %; a run a draw of D.",
+        "θ is 0.5 %. Each run has its own draw of the calibration set.",
     ]
     return [*lines, "", *table(("network", "draws", "mean", "largest"), rows)]
 
 
 def objective(records: Sequence[Record]) -> list[str]:
-    """The value of Eq. 4 that each preset reaches."""
+    """List the value of Eq. 4 that each preset reaches."""
     rows = []
     for record in records:
         for preset, found in record["presets"].items():
@@ -49,12 +49,12 @@ def objective(records: Sequence[Record]) -> list[str]:
         "Eq. 4",
         "margin by search",
     )
-    words = f"λ = {records[0]['weight']:g}; margins by an independent search, the largest of three for each class."
-    return ["", "## Eq. 4: what each preset reaches, and when", "", words, "", *table(head, rows)]
+    words = f"λ = {records[0]['weight']:g}. Margins are found by independent searches: the largest of three per class."
+    return ["", "## Eq. 4: the value that each preset reaches, and how fast", "", words, "", *table(head, rows)]
 
 
 def adaptive(records: Sequence[Record]) -> list[str]:
-    """Attacks by someone who holds the bundle."""
+    """List attacks by someone who has the bundle."""
     rows = [
         (
             record["network"],
@@ -68,4 +68,4 @@ def adaptive(records: Sequence[Record]) -> list[str]:
     if not rows:
         return []
     head = ("network", "what the attacker changes", "success without", "success with mmguard", "flagged")
-    return ["", "## Attacks by someone who holds the bundle", "", *table(head, rows)]
+    return ["", "## Attacks by someone who has the bundle", "", *table(head, rows)]

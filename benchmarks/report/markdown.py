@@ -1,4 +1,4 @@
-"""The pieces that the Markdown of README.md and of RESULTS.md is made of."""
+"""Markdown building blocks of README.md and RESULTS.md."""
 
 from collections.abc import Sequence
 
@@ -6,17 +6,17 @@ from benchmarks.record import Record
 
 
 def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """A Markdown table."""
+    """Format a Markdown table."""
     return [f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows)]
 
 
 def percent(value: float) -> str:
-    """A share as a percentage: two digits below 1 %, else one."""
+    """Format a share as a percentage, with two decimals below 1 % and one above."""
     return f"{100 * value:.2f} %" if 0 < value < 0.01 else f"{100 * value:.1f} %"
 
 
 def footnote(record: Record) -> str:
-    """Where the figures come from."""
+    """Say on what hardware and with which versions a record was measured."""
     hardware, versions = record["hardware"], record["versions"]
     runtime = next(f"{key} {value}" for key, value in versions.items() if key.startswith("onnxruntime"))
     threads = hardware.get("threads", hardware["cores"])

@@ -1,4 +1,4 @@
-"""The paper's Tables 2 to 5, over-training, costs and figures, from the JSONs of `benchmarks.overfitting`."""
+"""Write the paper's Tables 2 to 5, over-training, costs and figures from the JSONs of `benchmarks.overfitting`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ Key = tuple[str, str, str, int, float | None]
 
 
 class Overfitted:
-    """Records by what they are about; those of several seeds under one key."""
+    """Records by data set, profile, method, epochs and λ; those of several seeds have the same key."""
 
     def __init__(self, records: Iterable[Record]) -> None:
         self._cells: dict[Key, list[Record]] = {}
@@ -33,21 +33,21 @@ class Overfitted:
     def records(
         self, data: str, profile: str, method: str, epochs: int = EPOCHS, weight: float = MMOM_WEIGHT
     ) -> list[Record]:
-        """Those of every seed; λ is that of the tables where it is not varied, and None without MMOM."""
+        """Return the records of every seed. Without MMOM, λ is None; by default it is that of the tables."""
         return self._cells.get((data, profile, method, epochs, weight if "MMOM" in method else None), [])
 
     def accuracy(self, data: str, profile: str, method: str, epochs: int = EPOCHS, weight: float = MMOM_WEIGHT) -> str:
-        """In per cent, mean ± standard deviation over the seeds."""
+        """Format the accuracy in per cent, mean ± standard deviation over the seeds."""
         return spread(record["accuracy"] for record in self.records(data, profile, method, epochs, weight))
 
 
 def section(records: Sequence[Record], paper: Record, folder: Path) -> list[str]:
-    """All lines; figures 1 and 2 are drawn into the folder."""
+    """Return all lines, and write figures 1 and 2 to the folder."""
     ours = Overfitted(record for record in records if record["architecture"] == NETWORK)
     lines = ["", "## Overfitting without a backdoor, ResNet-32", "", "Accuracy on clean test images, %."]
     lines += ["", "### Table 2: rare classes", "", *imbalance_table(ours, TABLE_2, paper["table_2"])]
     lines += ["", "### Table 3: λ of MMOM, CIFAR-10, LT-100", "", *weight_table(ours, paper["table_3"])]
-    lines += ["", "### Table 4: MMAC where there is no backdoor", "", *imbalance_table(ours, TABLE_4, paper["table_4"])]
+    lines += ["", "### Table 4: MMAC without a backdoor", "", *imbalance_table(ours, TABLE_4, paper["table_4"])]
     lines += ["", "### Table 5: balanced data", "", *balanced_table(ours, paper["table_5"])]
     lines += ["", "### Section 4.3: over-training, CIFAR-10, LT-100", "", *epochs_table(ours, paper["over_training"])]
     lines += ["", "### Section 4.4: seconds, CIFAR-10, LT-100", "", *seconds_table(ours, paper["seconds"])]
@@ -55,7 +55,7 @@ def section(records: Sequence[Record], paper: Record, folder: Path) -> list[str]
 
 
 def small(records: Sequence[Record]) -> list[str]:
-    """Smaller networks that were trained for fewer epochs: before and after MMOM, in per cent, and the difference."""
+    """List smaller networks with shorter training: accuracy before and after MMOM in per cent, and the gain."""
     trained = sorted({(record["architecture"], record["epochs"]) for record in records})
     rows = []
     for architecture, epochs in trained:
@@ -73,12 +73,12 @@ def small(records: Sequence[Record]) -> list[str]:
 
 
 def average_of(records: Sequence[Record]) -> float:
-    """Mean accuracy."""
+    """Return the mean accuracy."""
     return float(mean(record["accuracy"] for record in records))
 
 
 def imbalance_table(ours: Overfitted, methods: Sequence[str], paper: Mapping[str, Record]) -> list[str]:
-    """Methods by data set and profile, the paper's figures above ours."""
+    """List methods by data set and profile, with the paper's figures above ours."""
     columns = [(data, profile) for data in PER_CLASS for profile in IMBALANCES]
     rows = []
     for method in methods:
@@ -88,14 +88,14 @@ def imbalance_table(ours: Overfitted, methods: Sequence[str], paper: Mapping[str
 
 
 def weight_table(ours: Overfitted, paper: Mapping[str, float]) -> list[str]:
-    """Accuracy by λ."""
+    """List the accuracy by λ."""
     mine = (ours.accuracy("cifar10", "LT-100", "CE + MMOM", weight=weight) for weight in MMOM_WEIGHTS)
     rows = [("paper", *(f"{value:.2f}" for value in paper.values())), ("ours", *mine)]
     return table(("λ", *(f"{weight:g}" for weight in MMOM_WEIGHTS)), rows)
 
 
 def balanced_table(ours: Overfitted, paper: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Accuracy on data sets as they are."""
+    """List the accuracy on the unchanged data sets."""
     rows = []
     for method in TABLE_5:
         rows.append((method, "paper", *(f"{paper[method][data]:.2f}" for data in PER_CLASS)))
@@ -104,7 +104,7 @@ def balanced_table(ours: Overfitted, paper: Mapping[str, Mapping[str, float]]) -
 
 
 def epochs_table(ours: Overfitted, paper: Mapping[str, float]) -> list[str]:
-    """After the usual epochs, after five times as many, and with MMOM on top of these."""
+    """List the accuracy after the usual number of epochs, after five times as many, and with MMOM after these."""
     trained = (("CE", EPOCHS), ("CE", OVERTRAINED), ("CE + MMOM", OVERTRAINED))
     mine = (ours.accuracy("cifar10", "LT-100", method, epochs) for method, epochs in trained)
     rows = [("paper", *(f"{value:.2f}" for value in paper.values())), ("ours", *mine)]
@@ -112,7 +112,7 @@ def epochs_table(ours: Overfitted, paper: Mapping[str, float]) -> list[str]:
 
 
 def seconds_table(ours: Overfitted, paper: Mapping[str, float]) -> list[str]:
-    """Training by each objective, and each mitigation after it."""
+    """List the seconds of training with each objective, and of each mitigation."""
     mine = []
     for name in paper:
         trained = name in ("CE", "mixup", "GCL")
@@ -123,7 +123,7 @@ def seconds_table(ours: Overfitted, paper: Mapping[str, float]) -> list[str]:
 
 
 def figures(ours: Overfitted, folder: Path) -> list[str]:
-    """Accuracy by class as in figures 1 and 2, of the first seed; a panel is there where the trained network is."""
+    """Plot the accuracy by class as in figures 1 and 2, for the first seed and every network that was trained."""
     panels = {profile: {name: ours.records("cifar10", profile, name) for name in TABLE_5} for profile in IMBALANCES}
     panels["LT-100, over-trained"] = {
         name: ours.records("cifar10", "LT-100", name, epochs=OVERTRAINED) for name in TABLE_5

@@ -1,4 +1,4 @@
-"""Plots of the results, as SVG files whose bytes depend on the data only."""
+"""Plot the results as SVG files whose bytes depend only on the data."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,15 +12,15 @@ from benchmarks.record import Record
 
 COLUMNS = 4
 PANEL = (3.0, 2.4)
-"""Width and height of one panel, inches."""
+"""Width and height of one panel in inches."""
 
 matplotlib.rcParams |= {"svg.hashsalt": "mmguard", "font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
 
 
 def panels(titles: Sequence[str], draw: Callable[[Axes, str], None], path: Path, legend: bool) -> None:
-    """Write a figure of one panel for each title, four to a row, with one legend of all panels below the last row.
+    """Write a figure with one panel per title, four in a row, and one legend for all panels below.
 
-    What has the same name in several panels must look the same there.
+    A name that occurs in several panels must look the same in all of them.
     """
     rows = -(-len(titles) // COLUMNS)
     figure = Figure(
@@ -41,7 +41,7 @@ def panels(titles: Sequence[str], draw: Callable[[Axes, str], None], path: Path,
 
 
 def roc(curves: Mapping[str, Mapping[str, Record]], path: Path) -> None:
-    """ROC curves, false positives on a logarithmic axis: by title of the panel, then by detector."""
+    """Plot ROC curves, given by panel title and detector, with false positives on a logarithmic axis."""
     order = list(dict.fromkeys(name for panel in curves.values() for name in panel))
 
     def draw(axes: Axes, title: str) -> None:
@@ -57,7 +57,7 @@ def roc(curves: Mapping[str, Mapping[str, Record]], path: Path) -> None:
 
 
 def histograms(counts: Mapping[str, Record], label: str, path: Path) -> None:
-    """Shares of clean and of triggered inputs by score: by title of the panel."""
+    """Plot the shares of clean and triggered inputs by score; `counts` is given by panel title."""
 
     def draw(axes: Axes, title: str) -> None:
         edges = counts[title]["edges"]
@@ -73,9 +73,9 @@ def histograms(counts: Mapping[str, Record], label: str, path: Path) -> None:
 def per_class(
     accuracies: Mapping[str, Mapping[str, Sequence[float]]], sizes: Mapping[str, Sequence[int]], path: Path
 ) -> None:
-    """Accuracy of each class as bars by method, and its number of training images as a line: by title of the panel.
+    """Plot the accuracy on each class as bars per method, and its training images as a line, in one panel per title.
 
-    The form of the paper's figures 1 and 2.
+    This is the form of the paper's figures 1 and 2.
     """
     order = list(dict.fromkeys(name for panel in accuracies.values() for name in panel))
 

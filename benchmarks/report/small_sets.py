@@ -1,11 +1,11 @@
-"""Clean inputs flagged where the clean set is small, from the JSON of `benchmarks.small_sets`."""
+"""Write how many clean inputs are flagged with small calibration sets, from the JSON of `benchmarks.small_sets`."""
 
 from benchmarks.record import Record
 from benchmarks.report.markdown import table
 
 
 def section(record: Record) -> list[str]:
-    """All lines: for each shape and size of the clean set, by the null that is chosen and by the fit alone."""
+    """Return all lines: by distribution and size of the calibration set, for the chosen null and for the fit alone."""
     sizes = list(next(iter(record["shares"].values())))
     rows = [
         (name, *(f"{_percent(by_size[n]['auto'])} ({_percent(by_size[n]['gaussian'])})" for n in sizes))
@@ -13,11 +13,11 @@ def section(record: Record) -> list[str]:
     ]
     return [
         "",
-        "## Small clean sets",
+        "## Small calibration sets",
         "",
-        f"Clean inputs with p ≤ θ = {record['theta']:g}, %, by what clipping does to clean logits, which are simulated "
-        f"(`clean_shapes.py`), and by the size n of the clean set. Means over {record['draws']} draws; in brackets, by "
-        "the fitted Gaussian alone.",
+        f"Share of clean inputs with p ≤ θ = {record['theta']:g}, in per cent, for several simulated effects of "
+        "clipping on clean logits (`clean_shapes.py`) and calibration sets of n inputs. Means over "
+        f"{record['draws']} draws; in brackets, with the fitted Gaussian alone.",
         "",
         *table(("", *(f"n = {n}" for n in sizes)), rows),
     ]

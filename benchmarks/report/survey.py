@@ -1,4 +1,4 @@
-"""The table of docs/models.md, from the JSONs of `benchmarks.survey`."""
+"""Write the table of docs/models.md from the JSONs of `benchmarks.survey`."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from benchmarks.report.markdown import footnote, table
 
 
 def section(records: Sequence[Record]) -> list[str]:
-    """A row a family, then what was run."""
+    """Return a table with one row per family, then a summary."""
     rows = [_row(record) for record in sorted(records, key=lambda record: record["family"])]
     ways = list(dict.fromkeys(way for record in records for way in record.get("exports", {})))
     passed = sum(record.get("guarded") == "yes" for record in records)
@@ -15,7 +15,8 @@ def section(records: Sequence[Record]) -> list[str]:
     return [
         *table(head, rows),
         "",
-        f"{passed} of {len(records)} families are guarded. Ways of export: {'; '.join(ways)}. {footnote(records[0])}",
+        f"mmguard guards {passed} of {len(records)} families. Export variants: {'; '.join(ways)}. "
+        f"{footnote(records[0])}",
     ]
 
 

@@ -1,1 +1,1 @@
-"""Which classifiers mmguard takes, found by trying: networks of timm, transformers and scikit-learn."""
+"""Try out which classifiers of timm, transformers and scikit-learn mmguard can guard."""

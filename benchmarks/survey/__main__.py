@@ -1,11 +1,12 @@
-"""One small network of every family of timm, and the image classifiers of transformers, by every exporter and opset.
+"""Export a small network of every timm family, and transformers' image classifiers, with every exporter and opset.
 
-    python -m benchmarks.survey                         # every family that has no JSON yet
+    python -m benchmarks.survey                         # every family without a JSON
     python -m benchmarks.survey --only timm-res --minutes 9
 
-Needs timm and transformers beside mmguard's own environment: `make survey` installs them, without torchvision. Each
-network has random weights. Its exports are compared with ONNX Runtime, every clip site's gradient is looked at, and one
-export goes through calibrate (two rounds), verify and guard. Writes `benchmarks/results/survey/SOURCE-FAMILY.json`.
+Needs timm and transformers in addition to mmguard's own environment; `make survey` installs them, without torchvision.
+The networks have random weights. Their exports are compared with ONNX Runtime, the gradient of every clip site is
+checked, and one export goes through calibrate (two rounds), verify and guard. Writes
+`benchmarks/results/survey/SOURCE-FAMILY.json`.
 """
 
 import argparse
@@ -22,55 +23,55 @@ import torch
 from benchmarks.environment import DISTRIBUTIONS, environment
 from benchmarks.record import RESULTS, Record, write_json
 from benchmarks.survey import exports, perceptron, torchvision_stand_in
-from benchmarks.survey.networks import Subject, settled, subjects
+from benchmarks.survey.networks import Candidate, candidates, settled
 from mmguard.errors import MmguardError
 
 logger = logging.getLogger("benchmarks.survey")
 
 FOLDER = RESULTS / "survey"
 WORDS = 300
-"""Characters of an exporter's message that are kept."""
+"""Maximal number of characters of an exporter's message to store."""
 
 
 def listed() -> Iterator[tuple[str, Callable[[Path], Record]]]:
-    """Every family's name, and what measures it in an empty folder."""
-    for source, family, make in subjects():
+    """Yield the name of every family, and a function that measures it in an empty folder."""
+    for source, family, make in candidates():
         yield f"{source}-{family}", partial(measure, make)
     yield "scikit-learn-MLP", perceptron.measure
 
 
-def measure(make: Callable[[], Subject], folder: Path) -> Record:
-    """What became of one family."""
+def measure(make: Callable[[], Candidate], folder: Path) -> Record:
+    """Build, export and guard the network of one family, and return the outcome."""
     torch.manual_seed(0)
     try:
-        subject = make()
-        network = settled(subject.make(), subject.shape)
-    except Exception as error:  # of code that is not ours: the record says what
+        candidate = make()
+        network = settled(candidate.make(), candidate.shape)
+    except Exception as error:  # third-party code may raise anything; it goes into the record
         return {"refused": _words(error)}
     record: Record = {
-        "network": subject.name,
-        "options": subject.options,
-        "shape": list(subject.shape),
+        "network": candidate.name,
+        "options": candidate.options,
+        "shape": list(candidate.shape),
         "parameters": sum(weight.numel() for weight in network.parameters()),
         "exports": {},
     }
     last = None
     for way in exports.WAYS:
         path = folder / f"{way.opset}-{way.dynamo}.onnx"
-        record["exports"][way.name] = outcome = _outcome(network, subject, way, path)
+        record["exports"][way.name] = outcome = _outcome(network, candidate, way, path)
         last = path if outcome.get("equal") else last
     if last is None:
         return record | {"guarded": "no export was equal"}
-    return record | {"guarded": exports.guarded(last, exports.noise(subject.shape, exports.CLEAN), folder)}
+    return record | {"guarded": exports.guarded(last, exports.noise(candidate.shape, exports.CLEAN), folder)}
 
 
-def _outcome(network: torch.nn.Module, subject: Subject, way: exports.Way, path: Path) -> Record:
+def _outcome(network: torch.nn.Module, candidate: Candidate, way: exports.Way, path: Path) -> Record:
     try:
-        exports.export(network, subject.shape, way, path)
-    except Exception as error:  # exporters raise what they like
+        exports.export(network, candidate.shape, way, path)
+    except Exception as error:  # exporters may raise anything
         return {"equal": False, "export": _words(error)}
     try:
-        return {"equal": True} | exports.judge(path, exports.noise(subject.shape, exports.INPUTS))
+        return {"equal": True} | exports.judge(path, exports.noise(candidate.shape, exports.INPUTS))
     except MmguardError as error:
         return {"equal": False, "mmguard": f"{type(error).__name__}: {error}".replace(f"{path.parent}/", "")}
 
@@ -80,14 +81,16 @@ def _words(error: Exception) -> str:
 
 
 def main() -> None:
-    """Entry point."""
+    """Measure the families that the command line names."""
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logger.setLevel(logging.INFO)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--only", nargs="+", default=[""], metavar="PART", help="families with one of these in their name"
+        "--only", nargs="+", default=[""], metavar="PART", help="only families whose name contains one of these"
     )
-    parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing after so many; run again then")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="start nothing new after this time; run again to resume"
+    )
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
     torchvision_stand_in.install()

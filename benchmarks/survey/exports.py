@@ -1,4 +1,4 @@
-"""Ways to write a PyTorch network as ONNX, and what mmguard makes of each file."""
+"""Export PyTorch networks to ONNX in several ways, and try mmguard on each file."""
 
 import warnings
 from dataclasses import dataclass, replace
@@ -11,36 +11,36 @@ from numpy.typing import NDArray
 from torch import nn
 
 import mmguard
-from mmguard import Bundle, Guard
+from mmguard import Guard
 from mmguard.calibrate.audit import search as audit_search
 from mmguard.calibrate.graph.compare import assert_matches_onnxruntime
 from mmguard.calibrate.graph.differentiable import DifferentiableGraph
 from mmguard.errors import MmguardError
+from mmguard.exporter.add_logits import file_with_logits, with_logits
 from mmguard.exporter.classifier import read_classifier
-from mmguard.exporter.logits import scored, scored_file
 from mmguard.exporter.sites import find_activations
 from mmguard.guard.verify import verify_bundle
-from mmguard.settings.presets import DEFAULT, PRESETS
+from mmguard.settings import preset
 
 Array = NDArray[np.float32]
 
 INPUTS, CLEAN = 4, 25
 AUDIT = {"ALONE": 2, "SHARING": 2, "JUDGED": 2, "ALONE_STEPS": 2, "SHARED_STEPS": 2, "PLACING_STEPS": 2}
-"""Inputs a class of the audit's search, and its steps."""
+"""Inputs per class of the audit's search, and its steps."""
 BOUND = 0.5
-"""Share of a channel's range over a few inputs where gradients are looked at."""
+"""Bound for the gradient check, as a share of a channel's range over a few inputs."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """An exporter of PyTorch's and the opset that it is asked for; `dynamo` is the one built on torch.export."""
+    """A PyTorch exporter and a target opset; `dynamo` is the exporter built on torch.export."""
 
     dynamo: bool
     opset: int
 
     @property
     def name(self) -> str:
-        """For the record."""
+        """Name for the record."""
         return f"{'dynamo' if self.dynamo else 'TorchScript'}, opset {self.opset}"
 
 
@@ -48,7 +48,7 @@ WAYS = (Way(False, 13), Way(False, 17), Way(False, 20), Way(True, 18), Way(True,
 
 
 def export(network: nn.Module, shape: tuple[int, ...], way: Way, path: Path) -> None:
-    """Write the network with a dynamic batch axis; whatever the exporter raises."""
+    """Write the network with a dynamic batch axis. Raises whatever the exporter raises."""
     x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     dynamic: dict[str, Any]
     if way.dynamo:
@@ -71,20 +71,23 @@ def export(network: nn.Module, shape: tuple[int, ...], way: Way, path: Path) -> 
 
 
 def noise(shape: tuple[int, ...], n: int) -> Array:
-    """Random inputs (n, ...) float32."""
+    """Draw random inputs (n, ...) float32."""
     return np.random.default_rng(n).normal(size=(n, *shape)).astype(np.float32)
 
 
 def judge(path: Path, x: Array) -> dict[str, object]:
-    """Whether a file equals ONNX Runtime within 1e-4 relative, and has a finite gradient, not 0, at every clip site.
+    """Check that mmguard's graph of a file matches ONNX Runtime within 1e-4 relative, and that gradients are usable.
+
+    Returns:
+        The operators, the clip sites, and the sites whose gradient is 0 or not finite.
 
     Raises:
-        MmguardError: it does not, or cannot be read.
+        MmguardError: the results differ, or the file cannot be read.
     """
     classifier = read_classifier(path)
-    sites = find_activations(classifier.model, classifier.scores.value)
-    graph = DifferentiableGraph(scored(classifier), classifier.output.logits)
-    with scored_file(classifier) as file:
+    sites = find_activations(classifier.model, classifier.logits_source.value)
+    graph = DifferentiableGraph(with_logits(classifier), classifier.output.logits)
+    with file_with_logits(classifier) as file:
         assert_matches_onnxruntime(graph, file, x, classifier.output.logits)
     dead = dead_sites(graph, {site.value: site.axis for site in sites}, torch.from_numpy(x))
     return {
@@ -95,9 +98,9 @@ def judge(path: Path, x: Array) -> dict[str, object]:
 
 
 def dead_sites(graph: DifferentiableGraph, axes: dict[str, int], x: torch.Tensor) -> list[str]:
-    """Sites whose bound has no gradient, or one that is not finite: neither among all bounds nor alone.
+    """Return the sites whose bound has no finite, non-zero gradient, neither with all other bounds nor alone.
 
-    Bounds on what comes later may hide an earlier one.
+    A site is also tried alone, because bounds further on may hide it.
     """
     with torch.no_grad():
         bounds = {value: _half(activation, axes[value]) for value, activation in graph.record(x, tuple(axes)).items()}
@@ -124,14 +127,14 @@ def _without_gradient(graph: DifferentiableGraph, x: torch.Tensor, bounds: dict[
 
 
 def guarded(path: Path, x: Array, folder: Path) -> str:
-    """`yes` where a file goes through calibrate (two short rounds, short audit), verify and guard; else the reason."""
+    """Return `yes` if calibrate (two short rounds, short audit), verify and guard work on a file, else the reason."""
     np.save(folder / "clean.npy", x)
     for name, value in AUDIT.items():
         setattr(audit_search, name, value)
-    PRESETS["survey"] = replace(DEFAULT, rounds=2, steps=1)
+    settings = replace(preset(), rounds=2, steps=1)
     try:
-        bundle = mmguard.calibrate_model(path, folder / "clean.npy", out=folder / "network.mmguard", preset="survey")
-        verify_bundle(Bundle.open(bundle), ["CPUExecutionProvider"])
+        bundle = mmguard.calibrate_model(path, folder / "clean.npy", out=folder / "network.mmguard", settings=settings)
+        verify_bundle(bundle)
         with Guard(bundle, registry=None) as guard:
             decision = guard(x[:INPUTS])
     except MmguardError as error:

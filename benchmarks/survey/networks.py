@@ -1,4 +1,4 @@
-"""The networks of the survey: small ones, with random weights."""
+"""The networks of the survey: small, with random weights."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 CLASSES = 10
 SMALL_SIDE = 96
-"""Pixels of an image's side, for networks that take it; others take the size that they were made for."""
+"""Side of an image in pixels, for networks that accept it; others get the size that they were made for."""
 MAX_PARAMETERS = 150e6
 NOISE = 8
-"""Inputs that set the statistics of batch normalisations."""
+"""Number of inputs that set the statistics of batch norms."""
 SHALLOW: tuple[dict[str, Any], ...] = (
     {"depth": 2},
     {"depths": (1, 1, 1, 1)},
@@ -21,17 +21,20 @@ SHALLOW: tuple[dict[str, Any], ...] = (
     {"layers": (1, 1, 1, 1)},
     {},
 )
-"""Options that make networks of timm shallow, the first that a network takes: each kind of block is there once."""
+"""Options that make timm networks shallow, with each kind of block once; the first that a network accepts is used."""
 
 
 @dataclass(frozen=True)
-class Subject:
+class Candidate:
     """One network of a family.
 
     Attributes:
-        source, family, name: where it is from; `name` is that of the network there.
-        options: what makes it smaller than it is there.
-        make: builds it. shape: (C, H, W) that it takes.
+        source: library that it comes from.
+        family: family in that library.
+        name: name of the network in that library.
+        options: options that make it smaller than usual.
+        make: builds the network.
+        shape: input shape (C, H, W).
     """
 
     source: str
@@ -44,14 +47,14 @@ class Subject:
 
 @torch.no_grad()
 def settled(network: nn.Module, shape: tuple[int, ...]) -> nn.Module:
-    """The network with its batch normalisations by the statistics of noise.
+    """Set the statistics of a network's batch norms from noise, and return the network.
 
-    The signal would die away without, where weights are random.
+    With random weights, the signal would vanish otherwise.
     """
     for part in network.modules():
         if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
             part.reset_running_stats()
-            part.momentum = None  # the mean over batches, here one
+            part.momentum = None  # average over all batches, here one
             part.train()
     network(torch.randn(NOISE, *shape))
     return network.eval()
@@ -59,9 +62,9 @@ def settled(network: nn.Module, shape: tuple[int, ...]) -> nn.Module:
 
 @torch.no_grad()
 def randomised(network: nn.Module) -> nn.Module:
-    """The network with random numbers where all those of a weight are alike.
+    """Randomise the weights of a network that have the same value everywhere, and return the network.
 
-    Branches begin as nothing where their last scale begins at 0 or near it, and then no bound in them matters.
+    A branch contributes nothing if its last scale is initialised to about 0, and then no bound in it matters.
     """
     for name, weight in network.named_parameters():
         if bool((weight == weight.flatten()[0]).all()):
@@ -70,36 +73,36 @@ def randomised(network: nn.Module) -> nn.Module:
 
 
 class Scores(nn.Module):
-    """A classifier of transformers as one that returns its logits alone."""
+    """A classifier of transformers that only returns its logits."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to logits (N, K)."""
+        """Map images (N, C, H, W) to logits (N, K)."""
         logits: Tensor = self.network(pixel_values=x).logits
         return logits
 
 
 def timm_families() -> list[str]:
-    """Names of timm's modules; a family each."""
+    """Return the names of timm's modules, each of which is a family."""
     import timm
 
     return sorted(timm.list_modules())
 
 
-def timm_subject(family: str) -> Subject:
-    """The smallest network of a family.
+def timm_candidate(family: str) -> Candidate:
+    """Return the smallest network of a family.
 
     Raises:
-        LookupError: none can be built, or all are too large.
+        LookupError: no network can be built, or all are too large.
     """
     import timm
 
     sizes = {name: size for name in timm.list_models(module=family) if (size := _parameters(name)) is not None}
     if not sizes:
-        raise LookupError("none can be built")
+        raise LookupError("no network of the family can be built")
     name = min(sizes, key=lambda each: (sizes[each], each))
     config = timm.get_pretrained_cfg(name)
     shape = tuple(config.input_size) if config is not None else (3, 224, 224)
@@ -107,8 +110,8 @@ def timm_subject(family: str) -> Subject:
     for depth in SHALLOW:
         for options, taken in (({"img_size": SMALL_SIDE} | depth, small), (depth, small), (depth, shape)):
             if _takes(name, options, taken):
-                return Subject("timm", family, name, options, partial(_timm, name, options), taken)
-    raise LookupError(f"{name} takes no images of {shape}, or has more than {MAX_PARAMETERS:.0f} parameters")
+                return Candidate("timm", family, name, options, partial(_timm, name, options), taken)
+    raise LookupError(f"{name} does not accept images of {shape}, or has more than {MAX_PARAMETERS:.0f} parameters")
 
 
 def _timm(name: str, options: dict[str, Any]) -> nn.Module:
@@ -124,7 +127,7 @@ def _parameters(name: str) -> int | None:
         with torch.device("meta"):
             weights = timm.create_model(name, num_classes=CLASSES).parameters()
             return sum(int(weight.numel()) for weight in weights)
-    except Exception:  # some cannot be built without memory
+    except Exception:  # some cannot be built on the meta device
         return None
 
 
@@ -134,7 +137,7 @@ def _takes(name: str, options: dict[str, Any], shape: tuple[int, int, int]) -> b
             network = _timm(name, options)
             small = sum(weight.numel() for weight in network.parameters()) <= MAX_PARAMETERS
             return small and bool(network(torch.zeros(2, *shape)).shape == (2, CLASSES))
-    except Exception:  # of code that is not ours
+    except Exception:  # third-party code may raise anything
         return False
 
 
@@ -168,18 +171,18 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
     "ViT": SMALL | {"image_size": 64},
     "ViTMSN": SMALL | {"image_size": 64},
 }
-"""Settings that make the image classifiers of transformers small, by the prefix of their classes."""
+"""Settings that make the image classifiers of transformers small, by class prefix."""
 
 
 def transformers_families() -> list[str]:
-    """Prefixes of the classes `…ForImageClassification` that transformers has."""
+    """Return the prefixes of the classes `…ForImageClassification` in transformers."""
     import transformers
 
     return [name for name in TRANSFORMERS if hasattr(transformers, f"{name}ForImageClassification")]
 
 
-def transformers_subject(family: str) -> Subject:
-    """A small network of a class."""
+def transformers_candidate(family: str) -> Candidate:
+    """Return a small network of a class."""
     import transformers
 
     config = getattr(transformers, f"{family}Config")(num_labels=CLASSES, **TRANSFORMERS[family])
@@ -191,12 +194,12 @@ def transformers_subject(family: str) -> Subject:
         return randomised(Scores(network))
 
     name = f"{family}ForImageClassification"
-    return Subject("transformers", family, name, TRANSFORMERS[family], make, (3, side, side))
+    return Candidate("transformers", family, name, TRANSFORMERS[family], make, (3, side, side))
 
 
-def subjects() -> Iterator[tuple[str, str, Callable[[], Subject]]]:
-    """Source, family and what makes the subject."""
+def candidates() -> Iterator[tuple[str, str, Callable[[], Candidate]]]:
+    """Yield source, family, and a function that makes the candidate."""
     for family in timm_families():
-        yield "timm", family, partial(timm_subject, family)
+        yield "timm", family, partial(timm_candidate, family)
     for family in transformers_families():
-        yield "transformers", family, partial(transformers_subject, family)
+        yield "transformers", family, partial(transformers_candidate, family)

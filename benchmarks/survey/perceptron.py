@@ -1,4 +1,4 @@
-"""A scikit-learn MLP by skl2onnx, as users of tables have one: a scaler in front, labels and a map at the end."""
+"""A scikit-learn MLP for tables, exported by skl2onnx: with a scaler in front, and labels and a map at the end."""
 
 from pathlib import Path
 
@@ -14,11 +14,11 @@ ENDS = {
     "two classes, a map of names": (2, True),
     "two classes, an array": (2, False),
 }
-"""Classes, and how skl2onnx gives the probabilities: its option `zipmap`."""
+"""Number of classes, and skl2onnx's option `zipmap`, which sets the form of the probabilities."""
 
 
 def measure(folder: Path) -> Record:
-    """Train on scikit-learn's digits, convert in each way, and let mmguard judge and guard it."""
+    """Train on scikit-learn's digits, export in each way, and compare and guard the exports."""
     from skl2onnx import to_onnx
     from sklearn.datasets import load_digits
     from sklearn.neural_network import MLPClassifier

@@ -1,6 +1,6 @@
-"""A stand-in for torchvision, which timm and transformers import for transforms that a survey of networks never calls.
+"""A stand-in for torchvision, which timm and transformers import for transforms that the survey never calls.
 
-torchvision has no build for every build of PyTorch. Whatever is taken from the stand-in is an empty class.
+torchvision is not available for every build of PyTorch. Every name in the stand-in is an empty class.
 """
 
 import sys
@@ -17,7 +17,7 @@ class _Empty(type):
 
 
 def _empty(name: str) -> type:
-    if name.startswith("__"):  # which inspection looks for
+    if name.startswith("__"):  # names that inspection looks for
         raise AttributeError(name)
     return _Empty(name, (), {})
 
@@ -34,10 +34,10 @@ class _StandIn(MetaPathFinder, Loader):
         return module
 
     def exec_module(self, module: types.ModuleType) -> None:
-        """Nothing to run."""
+        """Do nothing."""
 
 
 def install() -> None:
-    """Let `import torchvision` find the stand-in where there is no torchvision."""
+    """Make `import torchvision` find the stand-in if torchvision is not installed."""
     if find_spec("torchvision") is None:
         sys.meta_path.append(_StandIn())

@@ -1,1 +1,1 @@
-"""How the networks under attack are made."""
+"""Training of the networks under attack."""

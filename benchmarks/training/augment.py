@@ -1,4 +1,4 @@
-"""Random crop and flip of a whole batch at once."""
+"""Crop and flip a whole batch at random."""
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -8,14 +8,14 @@ PADDING = 4
 
 
 def crop_and_flip(x: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[np.uint8]:
-    """Pad by 4 black pixels, crop back to size at a random place, mirror half of the images (He et al. 2016, 4.2).
+    """Pad by 4 black pixels, crop at a random place, and mirror half of the images (He et al. 2016, section 4.2).
 
     Args:
         x: (N, H, W, C) uint8.
-        generator: of the places and of the flips.
+        generator: draws the places and the flips.
 
     Returns:
-        (N, H, W, C) uint8, a new array.
+        A new array (N, H, W, C) uint8.
     """
     count, height, width, _ = x.shape
     padded = np.pad(x, ((0, 0), (PADDING, PADDING), (PADDING, PADDING), (0, 0)))

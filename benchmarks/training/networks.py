@@ -1,7 +1,7 @@
-"""The networks that are attacked, by name. All take (N, 3, 32, 32) float32 and return logits (N, K) float32.
+"""The networks under attack, by name. All take (N, 3, 32, 32) float32 and return logits (N, K) float32.
 
-Each has a `stem`, `blocks` (an `nn.Sequential` of residual blocks) and a `head` (an `nn.Linear`), and holds its batch
-normalisations in the order in which an image meets them.
+Each has a `stem`, `blocks` (an `nn.Sequential` of residual blocks) and a `head` (an `nn.Linear`), and registers its
+batch norms in the order in which they run.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,9 +41,9 @@ class Block(nn.Module):
 
 
 class PreactivatedBlock(nn.Module):
-    """Batch normalisation and ReLU before each of two 3x3 convolutions (He et al. 2016, "Identity mappings").
+    """Batch norm and ReLU before each of two 3x3 convolutions (He et al. 2016, "Identity mappings").
 
-    Where the shape changes, the shortcut is a 1x1 convolution of the activated input, else the input itself.
+    If the shape changes, the shortcut is a 1x1 convolution of the activated input, else it is the input itself.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -66,7 +66,7 @@ class PreactivatedBlock(nn.Module):
 def _stages(
     block: Callable[[int, int, int], nn.Module], width: int, widths: Sequence[int], blocks: int
 ) -> nn.Sequential:
-    """Stages of `blocks` blocks each; all but the first begin with a stride of 2. `width` channels come in."""
+    """Make stages of `blocks` blocks each from `width` input channels; all but the first start with a stride of 2."""
     layers = []
     for stage, channels in enumerate(widths):
         for place in range(blocks):
@@ -82,8 +82,8 @@ def _pooled(features: Tensor) -> Tensor:
 class ResNet(nn.Module):
     """Residual network for images of 32x32 (He et al. 2016, "Deep residual learning", section 4.2).
 
-    Stages of `blocks` blocks with the channels of `widths`, after a 3x3 convolution with those of the first; no
-    max-pool. Where the shape changes, the shortcut is a 1x1 convolution with batch normalisation (option B), as in most
+    Stages of `blocks` blocks with `widths` channels follow a 3x3 convolution with the channels of the first stage,
+    without max-pooling. If the shape changes, the shortcut is a 1x1 convolution with batch norm (option B), as in most
     deployed ResNets; the paper's CIFAR networks use option A.
     """
 
@@ -102,14 +102,14 @@ class ResNet(nn.Module):
 class WideResNet(nn.Module):
     """WRN-d-k of d = 6n + 4 layers (Zagoruyko and Komodakis 2016, "Wide residual networks", table 1).
 
-    Three stages of n pre-activated blocks with 16k, 32k and 64k channels after a 3x3 convolution with 16; `last`, a
-    batch normalisation and a ReLU, stands before the pooling.
+    Three stages of n pre-activated blocks with 16k, 32k and 64k channels follow a 3x3 convolution with 16 channels;
+    `last`, a batch norm and a ReLU, comes before the pooling.
     """
 
     def __init__(self, depth: int, factor: int, classes: int) -> None:
         super().__init__()
         if depth < 10 or depth % 6 != 4:
-            raise ValueError(f"a wide ResNet has 6n + 4 layers, n >= 1; {depth} is not of that form")
+            raise ValueError(f"expected a depth of 6n + 4 with n >= 1 for a wide ResNet, got {depth}")
         widths = [factor * channels for channels in (16, 32, 64)]
         self.stem = _convolution(3, 16, 3)
         self.blocks = _stages(PreactivatedBlock, 16, widths, (depth - 4) // 6)
@@ -123,23 +123,23 @@ class WideResNet(nn.Module):
 
 
 def resnet(depth: int, classes: int = 10) -> nn.Module:
-    """A freshly initialised CIFAR ResNet of `depth` = 6n + 2 layers: 16, 32 and 64 channels.
+    """Make a new CIFAR ResNet of `depth` = 6n + 2 layers with 16, 32 and 64 channels.
 
     Raises:
         ValueError: depth is not 6n + 2.
     """
     if depth < 8 or depth % 6 != 2:
-        raise ValueError(f"a CIFAR ResNet has 6n + 2 layers, n >= 1; {depth} is not of that form")
+        raise ValueError(f"expected a depth of 6n + 2 with n >= 1 for a CIFAR ResNet, got {depth}")
     return ResNet((16, 32, 64), (depth - 2) // 6, classes)
 
 
 def resnet18(classes: int = 10) -> nn.Module:
-    """A freshly initialised ResNet-18 (He et al. 2016, table 1) for small images: two blocks a stage, 64 to 512."""
+    """Make a new ResNet-18 (He et al. 2016, table 1) for small images: two blocks per stage, 64 to 512 channels."""
     return ResNet((64, 128, 256, 512), 2, classes)
 
 
 def wide_resnet(depth: int, factor: int, classes: int = 10) -> nn.Module:
-    """A freshly initialised WRN-`depth`-`factor`.
+    """Make a new WRN-`depth`-`factor`.
 
     Raises:
         ValueError: depth is not 6n + 4.
@@ -148,7 +148,7 @@ def wide_resnet(depth: int, factor: int, classes: int = 10) -> nn.Module:
 
 
 Constructor = Callable[[int], nn.Module]
-"""Takes the number of classes and returns a freshly initialised network; draws from torch's global generator."""
+"""Makes a new network for a number of classes; weights are drawn from torch's global generator."""
 
 NETWORKS: dict[str, Constructor] = {f"resnet{depth}": partial(resnet, depth) for depth in (20, 32, 44, 56)} | {
     "resnet18": resnet18,

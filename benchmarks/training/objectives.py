@@ -1,4 +1,4 @@
-"""What a network is trained to minimise, by name: the CE, mixup and GCL of the paper's Table 2."""
+"""Training objectives by name: the CE, mixup and GCL of the paper's Table 2."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,40 +14,40 @@ from benchmarks.cifar import Labels
 from benchmarks.training.imbalance import Sizes
 
 Targets = tuple[Tensor, ...]
-"""What the loss of a batch needs beside the logits; the first is always the labels (B,) int64."""
+"""What the loss of a batch needs besides the logits; the first item is always the labels (B,) int64."""
 
 
 class Objective(Protocol):
-    """A training objective. All of its randomness is drawn in `mix` and `draw`, from the generator of the batches.
+    """A training objective. It only draws random numbers in `mix` and `draw`, from the generator of the batches.
 
-    Both are told whether the epoch is one of re-training.
+    Both are told whether the epoch belongs to retraining.
     """
 
     @property
     def retraining(self) -> int:
-        """Epochs after the others in which the head alone is trained again."""
+        """Additional epochs at the end in which only the head is trained."""
         ...
 
     def mix(
         self, images: Tensor, labels: Tensor, generator: np.random.Generator, retrains: bool
     ) -> tuple[Tensor, Targets]:
-        """A batch (B, 3, H, W) float32 in [0, 1] with its labels (B,) int64, as the network is trained on it."""
+        """Return a batch (B, 3, H, W) float32 in [0, 1] with labels (B,) int64 as the network is trained on it."""
         ...
 
     def logits(self, network: nn.Module, images: Tensor) -> Tensor:
-        """Logits (B, K) float32 that the loss is of, for normalised images (B, 3, H, W)."""
+        """Return the logits (B, K) float32 for the loss, from normalised images (B, 3, H, W)."""
         ...
 
     def loss(self, logits: Tensor, targets: Targets) -> Tensor:
-        """Mean loss (), from the logits (B, K) and the targets that `mix` gave, on one device."""
+        """Return the mean loss (), from logits (B, K) and targets of `mix`, on one device."""
         ...
 
     def draw(self, y: Labels, count: int, generator: np.random.Generator, retrains: bool) -> NDArray[np.int64]:
-        """Rows of the training split that make one epoch, (count,) int64, from its labels (N,)."""
+        """Draw the training images of an epoch, (count,) int64, given all labels (N,)."""
         ...
 
     def finish(self, network: nn.Module, images: Tensor) -> None:
-        """Called once after training, with some normalised images (N, 3, H, W), to make the network a plain one."""
+        """Turn the network into a plain classifier after training, given a few normalised images (N, 3, H, W)."""
         ...
 
 
@@ -57,7 +57,7 @@ class CrossEntropy:
 
     Attributes:
         sizes: training images of each class, K numbers.
-        retraining: epochs of it, after the others.
+        retraining: additional epochs at the end in which only the head is trained.
     """
 
     sizes: tuple[int, ...]
@@ -66,38 +66,38 @@ class CrossEntropy:
     def mix(
         self, images: Tensor, labels: Tensor, generator: np.random.Generator, retrains: bool
     ) -> tuple[Tensor, Targets]:
-        """The batch as it is."""
+        """Return the batch unchanged."""
         return images, (labels,)
 
     def logits(self, network: nn.Module, images: Tensor) -> Tensor:
-        """The network's own."""
+        """Return the network's logits."""
         logits: Tensor = network(images).float()
         return logits
 
     def loss(self, logits: Tensor, targets: Targets) -> Tensor:
-        """Cross-entropy."""
+        """Return the cross-entropy."""
         return functional.cross_entropy(logits, targets[0])
 
     def draw(self, y: Labels, count: int, generator: np.random.Generator, retrains: bool) -> NDArray[np.int64]:
-        """Without repetition, all images alike."""
+        """Draw images uniformly without repetition."""
         return generator.permutation(len(y))[:count]
 
     def finish(self, network: nn.Module, images: Tensor) -> None:
-        """Nothing: the network is a plain one."""
+        """Do nothing, because the network is a plain classifier already."""
 
 
 @dataclass(frozen=True)
 class Mixup(CrossEntropy):
-    """Pairs of images and of their one-hot labels, mixed.
+    """Mixtures of pairs of images and of their one-hot labels.
 
     Source: Zhang et al. 2018, "mixup: Beyond empirical risk minimization", section 2:
 
         x = λ xᵢ + (1 − λ) xⱼ,  y = λ yᵢ + (1 − λ) yⱼ,  λ ~ Beta(α, α)
 
-    As there, a batch is mixed with a permutation of itself, with one λ. Images are mixed after augmentation.
+    As in that paper, a batch is mixed with a permutation of itself, with one λ. Images are mixed after augmentation.
 
     Attributes:
-        alpha: α; 1 draws λ uniformly, the setting of that paper's CIFAR networks.
+        alpha: α; 1 draws λ uniformly, as for that paper's CIFAR networks.
     """
 
     alpha: float = 1.0
@@ -105,37 +105,41 @@ class Mixup(CrossEntropy):
     def mix(
         self, images: Tensor, labels: Tensor, generator: np.random.Generator, retrains: bool
     ) -> tuple[Tensor, Targets]:
-        """Targets: labels of xᵢ and of xⱼ, (B,) int64 each, and λ, () float32."""
+        """Return mixed images; the targets are the labels of xᵢ and xⱼ, (B,) int64 each, and λ, () float32."""
         share = generator.beta(self.alpha, self.alpha)
         partners = torch.from_numpy(generator.permutation(len(labels)))
         mixed = share * images + (1 - share) * images[partners]
         return mixed, (labels, labels[partners], torch.tensor(share, dtype=torch.float32))
 
     def loss(self, logits: Tensor, targets: Targets) -> Tensor:
-        """Cross-entropy with the mixed label, which is linear in it."""
+        """Return the cross-entropy with the mixed label, which is linear in the label."""
         first, second, share = targets
         return share * functional.cross_entropy(logits, first) + (1 - share) * functional.cross_entropy(logits, second)
 
 
 @dataclass(frozen=True)
 class GaussianCloud(CrossEntropy):
-    """Gaussian clouded logits (GCL): rare classes are lowered by noise, so that their images stay active for longer.
+    """Gaussian clouded logits (GCL): noise lowers the logits of rare classes, so that their images stay active longer.
 
     Source: Li, Cheung and Lu 2022, "Long-tailed visual recognition via Gaussian clouded logit adjustment", in two
     stages. First all weights are trained on the cross-entropy of
 
         s (cos θⱼ − a δⱼ / δ_max |εⱼ|),  δⱼ = log n_max − log nⱼ,  εⱼ ~ N(0, σ²) clamped to [−1, 1]
 
-    where θⱼ is the angle between the features and the weights of class j. Then the classifier alone is trained again,
-    on images drawn by the effective number of their class, E = (1 − βⁿ) / (1 − β) (Cui et al. 2019, equation 2).
+    where θⱼ is the angle between the features and the weights of class j. Then only the classifier is retrained, on
+    images drawn by the effective number of their class, E = (1 − βⁿ) / (1 − β) (Cui et al. 2019, equation 2).
 
-    Equation and constants are from memory, not checked against the paper. Adapted, besides: β is
-    one number, where theirs depends on the class; re-training goes on from the first stage's weights, as long as Kang
-    et al. 2020 do, and without noise, which would favour rare classes a second time. The head stays a linear layer, as
-    deployed networks have: `finish` writes weights into it that give each image the cosine classifier's decision.
+    Equation and constants are from memory, not checked against the paper. Also adapted: β is one number (theirs depends
+    on the class); retraining starts from the weights of the first stage, takes as long as in Kang et al. 2020, and
+    has no noise, which would favour rare classes twice. The head remains a linear layer, as in deployed networks:
+    `finish` writes weights into it that give each image the cosine classifier's decision.
 
     Attributes:
-        scale: s. amplitude: a, the largest perturbation of a cosine. deviation: σ. beta: β.
+        retraining: additional epochs at the end in which only the head is trained.
+        scale: s.
+        amplitude: a, the largest perturbation of a cosine.
+        deviation: σ.
+        beta: β.
     """
 
     retraining: int = 10
@@ -146,32 +150,32 @@ class GaussianCloud(CrossEntropy):
 
     @property
     def cloud_sizes(self) -> NDArray[np.float64]:
-        """Largest perturbation of each class's cosine, a δ / δ_max, (K,); 0 where all classes are as frequent."""
+        """Largest perturbation of each class's cosine, a δ / δ_max, (K,); 0 if all classes are equally frequent."""
         spread: NDArray[np.float64] = np.log(max(self.sizes)) - np.log(self.sizes)
         return self.amplitude * spread / max(float(spread.max()), np.finfo(float).tiny)
 
     def mix(
         self, images: Tensor, labels: Tensor, generator: np.random.Generator, retrains: bool
     ) -> tuple[Tensor, Targets]:
-        """Targets: labels (B,) int64, and the perturbations of the cosines, (B, K) float32."""
+        """Return the images; the targets are labels (B,) int64 and perturbations of the cosines (B, K) float32."""
         if retrains:
             return images, (labels, torch.zeros(len(labels), len(self.sizes)))
         noise = np.abs(generator.normal(0, self.deviation, (len(labels), len(self.sizes)))).clip(max=1)
         return images, (labels, torch.from_numpy((self.cloud_sizes * noise).astype(np.float32)))
 
     def logits(self, network: nn.Module, images: Tensor) -> Tensor:
-        """Cosines between the features and the weights of the head, in place of logits."""
+        """Return the cosines between features and head weights instead of logits."""
         features = features_of(network, images)
-        with torch.autocast(features.device.type, enabled=False):  # bfloat16 times s would be off by a tenth
+        with torch.autocast(features.device.type, enabled=False):  # in bfloat16, times s, the error would be a tenth
             return functional.linear(functional.normalize(features.float()), functional.normalize(head_of(network)))
 
     def loss(self, logits: Tensor, targets: Targets) -> Tensor:
-        """Cross-entropy of the clouded, scaled cosines."""
+        """Return the cross-entropy of the clouded, scaled cosines."""
         labels, cloud = targets
         return functional.cross_entropy(self.scale * (logits - cloud), labels)
 
     def draw(self, y: Labels, count: int, generator: np.random.Generator, retrains: bool) -> NDArray[np.int64]:
-        """For re-training with repetition, each image in inverse proportion to the effective number of its class."""
+        """In retraining, draw images with repetition, with weights inverse to the effective number of their class."""
         if not retrains:
             return super().draw(y, count, generator, retrains)
         effective = (1 - self.beta ** np.asarray(self.sizes)) / (1 - self.beta)
@@ -180,7 +184,7 @@ class GaussianCloud(CrossEntropy):
 
     @torch.no_grad()
     def finish(self, network: nn.Module, images: Tensor) -> None:
-        """Write the cosine classifier into the head, scaled so that a logit of features of mean length is s cos θ."""
+        """Write the cosine classifier to the head, scaled so that features of mean length have logits of s cos θ."""
         length = features_of(network.eval(), images).float().norm(dim=1).mean()
         head = network.get_submodule("head")
         weight = head_of(network)
@@ -190,7 +194,7 @@ class GaussianCloud(CrossEntropy):
 
 
 def features_of(network: nn.Module, images: Tensor) -> Tensor:
-    """What enters the head, (B, F), differentiable."""
+    """Return the input of the head, (B, F), with a gradient."""
     caught: list[Tensor] = []
     handle = network.get_submodule("head").register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0]))
     try:
@@ -201,7 +205,7 @@ def features_of(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def head_of(network: nn.Module) -> Tensor:
-    """Weights of the head, (K, F)."""
+    """Return the weights of the head, (K, F)."""
     return network.get_parameter("head.weight")
 
 
@@ -213,5 +217,5 @@ OBJECTIVES: dict[str, Callable[[tuple[int, ...]], Objective]] = {
 
 
 def objective_of(name: str, sizes: Sizes) -> Objective:
-    """The objective of that name for a training set with so many images of each class, (K,) int64."""
+    """Return the objective with this name for a training set with `sizes` (K,) int64 images of each class."""
     return OBJECTIVES[name](tuple(sizes.tolist()))

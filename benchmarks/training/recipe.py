@@ -1,4 +1,4 @@
-"""What is trained, as one value."""
+"""The recipe of a network."""
 
 from dataclasses import dataclass
 
@@ -12,14 +12,14 @@ from benchmarks.attacks import own_rate
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides what is trained; two runs of one recipe differ only in rounding.
+    """Everything that determines a network; two runs of a recipe differ only in rounding.
 
     Optimiser: SGD with Nesterov momentum under a one-cycle schedule of the learning rate (Smith and Topin 2019).
-    A `rate` of 0 stands for the own rate of the attack (see its class), and is replaced by it. The attack
-    `none` trains a clean network. `profile` and `objective` are names in `PROFILES` and `OBJECTIVES`.
+    A `rate` of 0 is replaced by the attack's default rate (see its class). The attack `none` trains a clean network.
+    `profile` and `objective` are names in `PROFILES` and `OBJECTIVES`.
 
     Raises:
-        ValueError: an attack under another objective than CE, which would mix up who is poisoned.
+        ValueError: an attack with an objective other than CE, which would confuse which images are poisoned.
     """
 
     data: str = "cifar10"
@@ -42,18 +42,18 @@ class Recipe:
     def __post_init__(self) -> None:
         object.__setattr__(self, "rate", self.rate or own_rate(self.attack))
         if self.objective != "CE" and self.attack != "none":
-            raise ValueError(f"{self.objective} trains clean networks only; give the attack none, not {self.attack}")
+            raise ValueError(f"{self.objective} only trains clean networks; use the attack none, not {self.attack}")
 
     @property
     def name(self) -> str:
-        """Short name of the network that comes out, for files; what is as ever is left out."""
+        """Short name of the network for files, without the parts that have their usual values."""
         usual = {"none", "balanced", "CE"}
         special = [each for each in (self.attack, self.profile, self.objective) if each not in usual] or ["none"]
         return "-".join([self.data, self.network, *special, f"seed{self.seed}"])
 
 
 def optimiser_of(recipe: Recipe, module: nn.Module, steps: int) -> tuple[Optimizer, OneCycleLR]:
-    """The optimiser of a module's weights for so many steps, and its schedule."""
+    """Return the optimiser of a module's weights, and its schedule for the given number of steps."""
     optimiser = torch.optim.SGD(
         module.parameters(),
         lr=recipe.peak_learning_rate,

@@ -1,4 +1,4 @@
-"""The training loop of a recipe: batches, epochs, checkpoints."""
+"""Train a recipe: batches, epochs and checkpoints."""
 
 import logging
 import math
@@ -26,18 +26,20 @@ from benchmarks.training.recipe import Recipe, optimiser_of
 logger = logging.getLogger(__name__)
 
 PLAIN_IMAGES = 500
-"""Training images that an objective sees when it makes the trained network a plain one."""
+"""Training images that an objective gets to turn the network into a plain classifier."""
 
 
 class OutOfTimeError(Exception):
-    """The minutes given have passed; the checkpoint is there to go on from."""
+    """The time limit has passed; training can resume from the checkpoint."""
 
 
 class Trainer:
     """Trains one recipe epoch by epoch; its state between epochs is a checkpoint file.
 
     Args:
-        device: `cpu` or `cuda`, of the network and of its batches; images are augmented and poisoned on the CPU.
+        recipe: what to train.
+        data: data set of the recipe.
+        device: `cpu` or `cuda`, for the network and its batches. Images are augmented and poisoned on the CPU.
     """
 
     def __init__(self, recipe: Recipe, data: cifar.Cifar, device: str = "cpu") -> None:
@@ -61,21 +63,21 @@ class Trainer:
 
     @property
     def steps(self) -> int:
-        """Batches in an epoch; the last, smaller one is left out."""
+        """Batches per epoch; a smaller last batch is left out."""
         return len(self.x) // self.recipe.batch_size
 
     @property
     def epochs(self) -> int:
-        """All epochs, those in which the head is trained again included."""
+        """Number of epochs, including those that retrain the head."""
         return self.recipe.epochs + self.objective.retraining
 
     @property
     def retrains(self) -> bool:
-        """Whether the epoch at hand trains the head alone."""
+        """Whether the current epoch only trains the head."""
         return self.epoch >= self.recipe.epochs
 
     def train(self, checkpoint: Path, deadline: float = math.inf) -> None:
-        """Run the epochs that are left, writing the checkpoint after each.
+        """Run the remaining epochs, and write the checkpoint after each.
 
         Raises:
             OutOfTimeError: `deadline`, in seconds of `time.monotonic`, has passed before the last epoch.
@@ -95,12 +97,14 @@ class Trainer:
             self.epoch += 1
             self.seconds += time.perf_counter() - start
             self.save(checkpoint)
-            logger.info("epoch %d of %d: loss %.3f, %.0f s in all", self.epoch, self.epochs, loss, self.seconds)
+            logger.info("epoch %d of %d: loss %.3f, %.0f s in total", self.epoch, self.epochs, loss, self.seconds)
             if self.epoch < self.epochs and time.monotonic() > deadline:
-                raise OutOfTimeError(f"{self.recipe.name}: {self.epoch} of {self.epochs} epochs; run again to go on")
+                raise OutOfTimeError(
+                    f"{self.recipe.name}: {self.epoch} of {self.epochs} epochs done; run again to resume"
+                )
 
     def train_epoch(self) -> float:
-        """One pass over the training images; the mean loss."""
+        """Run one epoch, and return the mean loss."""
         self.network.train(not self.retrains)
         total = torch.zeros((), device=self.device)
         for images, targets, roles in self.batches():
@@ -117,8 +121,8 @@ class Trainer:
         return float(total) / self.steps
 
     def batches(self) -> Iterator[tuple[Tensor, Targets, Roles]]:
-        """Augmented, poisoned, mixed batches: (B, 3, 32, 32) float32 in [0, 1], channels last, targets, roles (B,)."""
-        # A generator for each epoch: a resumed run draws what an uninterrupted one would.
+        """Yield augmented, poisoned, mixed images (B, 3, 32, 32) float32 in [0, 1], with targets and roles (B,)."""
+        # Each epoch has its own generator, so that a resumed run draws the same as an uninterrupted one.
         generator = np.random.default_rng([self.recipe.seed, 1, self.epoch])
         count = self.steps * self.recipe.batch_size
         order = self.objective.draw(self.y, count, generator, self.retrains)
@@ -129,7 +133,7 @@ class Trainer:
             yield *self.objective.mix(*batch, generator, self.retrains), self.roles[rows]
 
     def finish(self) -> nn.Module:
-        """The trained network as a plain one, on the CPU."""
+        """Return the trained network as a plain classifier on the CPU."""
         network = self.network.cpu()
         self.objective.finish(network, self._normalise(self._tensor(self.x[:PLAIN_IMAGES])))
         return network
@@ -143,21 +147,23 @@ class Trainer:
 
     def _tensor(self, images: NDArray[np.uint8]) -> Tensor:
         scaled = torch.from_numpy(images).float() / 255
-        return scaled.permute(0, 3, 1, 2)  # NHWC in memory is what channels last means: no copy
+        return scaled.permute(0, 3, 1, 2)  # NHWC in memory is the channels-last format, so nothing is copied
 
     def _normalise(self, images: Tensor) -> Tensor:
         mean, deviation = (torch.from_numpy(each).view(3, 1, 1) for each in (self.mean, self.deviation))
         return (images - mean) / deviation
 
     def _moved(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, non_blocking=True)  # the next batch is made while the device works on this one
+        return tensor.to(
+            self.device, non_blocking=True
+        )  # the CPU makes the next batch while the device works on this one
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:
         low = self.recipe.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16) if low else nullcontext()
 
     def save(self, path: Path) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Write the checkpoint atomically."""
         state = {
             "recipe": asdict(self.recipe),
             "epoch": self.epoch,
@@ -172,10 +178,10 @@ class Trainer:
         partial.replace(path)
 
     def restore(self, path: Path) -> None:
-        """Go on from a checkpoint; raises ValueError where it is of another recipe."""
+        """Resume from a checkpoint; raise ValueError if it belongs to another recipe."""
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if Recipe(**state["recipe"]) != self.recipe:  # a checkpoint from before a field was added has its default
-            raise ValueError(f"{path} is of another recipe: {state['recipe']}; give another --out or --no-resume")
+        if Recipe(**state["recipe"]) != self.recipe:  # a field that an old checkpoint lacks has its default
+            raise ValueError(f"{path} belongs to another recipe: {state['recipe']}; pass another --out or --no-resume")
         if state["epoch"] > self.recipe.epochs:
             self._optimise_head()
         self.network.load_state_dict(state["network"])

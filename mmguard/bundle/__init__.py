@@ -1,1 +1,1 @@
-"""The guard bundle: the folder that passes from calibration to the guard. See docs/bundle.md."""
+"""The guard bundle: the folder that calibration writes and the guard reads. See docs/bundle.md."""

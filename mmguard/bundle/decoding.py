@@ -1,4 +1,7 @@
-"""JSON of others as dataclasses: every field of its type, none missing or unknown, nothing larger than it may be."""
+"""Turn untrusted JSON into dataclasses.
+
+Missing and unknown fields, values of the wrong type, and texts that are too large are refused.
+"""
 
 from collections.abc import Collection
 from dataclasses import fields, is_dataclass
@@ -12,24 +15,36 @@ import numpy.typing as npt
 T = TypeVar("T")
 
 MAX_VALUES = 2**20
-"""JSON values and keys in one text: each takes some 100 bytes once it is read."""
+"""Largest number of JSON values and keys in one text; each takes about 100 bytes in memory."""
 MAX_CONTAINERS = 2**16
-"""Lists and objects in one text: Python's garbage collector goes through all of them again and again."""
+"""Largest number of lists and objects in one text; Python's garbage collector visits all of them repeatedly."""
 MAX_OBJECTS = 10_000
-"""Objects in one list, or in one object."""
+"""Largest number of objects in one list or in one object."""
 SHOWN, SHOWN_FIELDS = 300, 5
-"""Characters of a message that may quote the text, and fields that it names."""
+"""Largest number of characters to show of an error message, and largest number of fields to list in a message."""
 
 
 def read_json(text: bytes) -> Any:
-    """Parse JSON. It must be UTF-8, without NaN, infinities, lone surrogates or more values than a manifest needs.
+    """Parse JSON in UTF-8, and refuse NaN, infinities, lone surrogates, and texts with too many values.
+
+    Args:
+        text: the JSON text.
+
+    Returns:
+        Dicts, lists and scalars.
 
     Raises:
-        ValueError: it is not that.
+        ValueError: The text is not JSON, or contains values that are refused.
+
+    Example:
+        >>> read_json(b'{"seed": 0}')
+        {'seed': 0}
     """
     containers = text.count(b"[") + text.count(b"{")
     if containers > MAX_CONTAINERS or containers + text.count(b",") + text.count(b":") > MAX_VALUES:
-        raise ValueError(f"it holds more than {MAX_VALUES} values and keys, or {MAX_CONTAINERS} lists and objects")
+        raise ValueError(
+            f"it has more than {MAX_VALUES} values and keys, or more than {MAX_CONTAINERS} lists and objects"
+        )
     try:
         return msgspec.json.decode(text)
     except RecursionError as error:
@@ -37,13 +52,21 @@ def read_json(text: bytes) -> Any:
 
 
 def decode(raw: Any, kind: type[T]) -> T:
-    """Make a dataclass of what JSON gave.
+    """Build a dataclass from parsed JSON.
 
-    Scalars must be of their field's own type, but a whole number can be a float. Constraints on a type are
-    `msgspec.Meta`. A field that is an array takes nested lists of numbers.
+    Each scalar must have the type of its field, except that a whole number is accepted for a float. Constraints on
+    types are given with `msgspec.Meta`. Arrays are built from nested lists of numbers.
+
+    Args:
+        raw: the parsed JSON, as returned by `read_json`.
+        kind: the dataclass to build.
+
+    Returns:
+        An instance of `kind`.
 
     Raises:
-        ValueError: a field is missing, unknown, of another type or out of its range; the message says where.
+        ValueError: A field is missing or unknown, has the wrong type or is out of range; the message contains the
+            path of the field.
     """
     _require_fields(raw, kind, kind.__name__)
     try:
@@ -53,18 +76,31 @@ def decode(raw: Any, kind: type[T]) -> T:
 
 
 def shortened(error: object) -> str:
-    """A message without the rest of a text that it quotes at length."""
+    """Shorten an error message, which may quote a long text.
+
+    Args:
+        error: an exception, or any other object to convert with `str`.
+
+    Returns:
+        The first 300 characters of the message, followed by an ellipsis if the message is longer.
+
+    Example:
+        >>> len(shortened("x" * 1000))
+        302
+    """
     text = str(error)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]} …"
 
 
 def _require_fields(raw: Any, kind: Any, where: str) -> None:
-    """Refuse missing and unknown fields of dataclasses at any depth: msgspec passes over those that are unknown."""
+    """Refuse missing and unknown fields of dataclasses at any depth, because msgspec ignores unknown fields."""
     hints = _hints(kind)
     if hints and isinstance(raw, dict):
         if differing := sorted(hints.keys() ^ raw.keys())[:SHOWN_FIELDS]:
-            which = ", ".join(f"{'no' if name in hints else 'unknown'} {shortened(repr(name))}" for name in differing)
-            raise ValueError(f"{where} has the fields {', '.join(sorted(hints))}; found {which}")
+            which = ", ".join(
+                f"{'missing' if name in hints else 'unknown'} {shortened(repr(name))}" for name in differing
+            )
+            raise ValueError(f"{where}: {which}; expected the fields {', '.join(sorted(hints))}")
         for name, of in hints.items():
             _require_fields(raw[name], of, f"{where}.{name}")
     elif raw is not None:
@@ -75,7 +111,7 @@ def _require_fields(raw: Any, kind: Any, where: str) -> None:
 
 @cache
 def _hints(kind: Any) -> dict[str, Any]:
-    """The types of a dataclass's fields by name; none of another type."""
+    """Return the type of each field of a dataclass by field name, or {} if `kind` is not a dataclass."""
     if not is_dataclass(kind):
         return {}
     hints = get_type_hints(kind)
@@ -83,23 +119,23 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def _parts(raw: Any, container: Any, where: str) -> Collection[Any]:
-    """What a list or an object holds; what is neither, itself."""
+    """Return the items of a list or the values of an object. Return any other value as the only item of a list."""
     parts: Collection[Any] = [raw]
     if container is tuple and isinstance(raw, list):
         parts = raw
     elif container is dict and isinstance(raw, dict):
         parts = raw.values()
     if len(parts) > MAX_OBJECTS:
-        raise ValueError(f"{where} holds {len(parts)} objects, at most {MAX_OBJECTS} are taken")
+        raise ValueError(f"{where}: expected at most {MAX_OBJECTS} objects, got {len(parts)}")
     return parts
 
 
 def _array(kind: Any, value: Any) -> npt.NDArray[np.float32]:
-    """Nested lists as float32. What is too large for it becomes an infinity."""
+    """Convert nested lists to a float32 array; numbers that are too large for float32 become infinite."""
     if get_origin(kind) is not np.ndarray:
-        raise TypeError(f"{kind} has no JSON form")
+        raise TypeError(f"{kind} cannot be built from JSON")
     inside = [value]
-    while inside:  # NumPy would parse texts, and make room for the longest as often as there are numbers
+    while inside:  # NumPy would parse strings, and allocate the size of the longest string for every number
         if not {type(part) for part in inside} <= {list, int, float}:
             raise ValueError("expected nested lists of numbers")
         inside = [part for each in inside if type(each) is list for part in each]
@@ -107,4 +143,4 @@ def _array(kind: Any, value: Any) -> npt.NDArray[np.float32]:
         with np.errstate(over="ignore"):
             return np.asarray(value, np.float32)
     except OverflowError as error:
-        raise ValueError("expected numbers that float32 holds") from error
+        raise ValueError("expected numbers in the range of float32") from error

@@ -1,4 +1,4 @@
-"""What the figures of a calibration should make its user wary of, as warnings in the log."""
+"""Log warnings about calibration results that the user should look into."""
 
 import logging
 from collections.abc import Mapping
@@ -11,65 +11,80 @@ from mmguard.types import FloatArray
 logger = logging.getLogger(__name__)
 
 BLIND = 0.8
-"""Share of the largest margin that is left where clipping may catch little."""
+"""If more than this share of the largest margin remains after clipping, the guard may detect few triggered inputs."""
 JUDGED = "sample"
-"""Scale of the search whose margins tell so."""
+"""The scale of the margin search whose margins are checked against `BLIND`."""
 LOST_ACCURACY = 0.05
-"""Share of D by which clipping may lower the accuracy before it is warned of."""
+"""mmguard warns if clipping lowers the accuracy, in [0, 1], on the calibration set by more than this amount."""
 DOUBTFUL = 0.5
-"""Accuracy on D below which the set-up is doubted."""
+"""If the accuracy on the calibration set is lower than this, the inputs were probably prepared incorrectly."""
 
 
 def warn_of_blindness(original: Mapping[str, FloatArray], clipped: Mapping[str, FloatArray]) -> None:
-    """Bounds that leave the largest margins as they were, because activations went unclipped, would catch nothing.
+    """Warn if clipping hardly lowers the largest margin, because the guard may then detect few triggered inputs.
+
+    This happens if important activations are not clip sites.
 
     Args:
-        original, clipped: margins (K,) in logits of both networks by scale of the search.
+        original: margins (K,) of the original network, in logits, by scale of the margin search.
+        clipped: margins (K,) of the clipped network, in logits, with the same scales as keys.
     """
     before, after = original[JUDGED].max(), clipped[JUDGED].max()
     if after > BLIND * before:
         what = "lowers the largest margin only" if after < before else "does not lower the largest margin, which went"
         logger.warning(
-            "warning: clipping %s from %s to %s, so this guard may catch little; "
-            "see which activations are clip sites with `mmguard inspect BUNDLE --json`, or run more --rounds",
+            "warning: clipping %s from %s to %s, so this guard may detect few triggered inputs; "
+            "list the clip sites with `mmguard inspect BUNDLE --json`, or calibrate with more --rounds",
             *(what, number(before), number(after)),
         )
 
 
 def warn_of_doubtful_labels(accuracy: float) -> None:
-    """A model that decides most of D otherwise than labelled was likely trained on inputs that were made otherwise.
+    """Warn if the model's decisions differ from the labels for most of the calibration set.
+
+    If this happens, the model was probably trained on inputs that were prepared differently.
 
     Args:
-        accuracy: of the original on labelled D, in [0, 1].
+        accuracy: accuracy of the original network on the labelled calibration set, in [0, 1].
     """
     if accuracy < DOUBTFUL:
         logger.warning(
-            "warning: the model decides only %s of the clean inputs as labelled; are --mean, --std, --scale, "
-            "--size and the order of the classes those that it was trained with?",
+            "warning: the model's decisions match the labels of only %s of the calibration set; check that --mean, "
+            "--std, --scale, --size and the order of the classes are the same as in the model's training",
             percent(accuracy),
         )
 
 
 def warn_of_lost_accuracy(figures: CalibrationFigures, looser: str) -> None:
-    """Clipping that changes many decisions on D would correct flagged inputs to wrong labels, and flag clean ones.
+    """Warn if clipping changes many decisions on the calibration set.
+
+    The guard would then correct flagged inputs to wrong labels, and flag clean inputs.
 
     Args:
-        looser: the option that loosens the bounds, in words.
+        figures: the figures that the calibration measured.
+        looser: the option that loosens the bounds, after the direction in which to change it, such as `lower --budget`.
     """
     if figures.original_accuracy - figures.clipped_accuracy > LOST_ACCURACY:
-        what = "accuracy" if figures.labelled else "agreement with the original's decisions"
+        what = "accuracy" if figures.labelled else "agreement with the original network's decisions"
         logger.warning(
-            "warning: clipping lowers the %s on the clean inputs from %s to %s; for looser bounds, give a "
-            "%s, or more clean inputs",
+            "warning: clipping lowers the %s on the calibration set from %s to %s; to loosen the bounds, pass a "
+            "%s, or provide more clean inputs",
             *(what, percent(figures.original_accuracy), percent(figures.clipped_accuracy), looser),
         )
 
 
 def warn_of_few(n: int, theta: float) -> None:
-    """Fewer than one of n clean inputs is expected to be flagged: that none is says little of the rate."""
+    """Warn if there are too few clean inputs to estimate the false-positive rate.
+
+    There are too few clean inputs if the test is expected to flag fewer than one of them.
+
+    Args:
+        n: number of clean inputs.
+        theta: level of the test.
+    """
     if n * theta < 1:
         logger.warning(
-            "warning: with %d clean inputs, a false-positive rate of %.3g %% cannot be told from one of %.1f %% "
-            "(95 %%); more of them would make it surer",
+            "warning: %d clean inputs are too few to distinguish a false-positive rate of %.3g %% from a rate of "
+            "%.1f %% (at 95 %% confidence); provide more clean inputs for a better estimate",
             *(n, 100 * theta, 100 * unseen_rate(n)),
         )

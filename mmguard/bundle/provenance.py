@@ -1,4 +1,4 @@
-"""What a calibration ran on: versions, which the manifest holds, and times, which it does not."""
+"""Collect the package versions for the manifest, and the time and hardware of a calibration for `provenance.json`."""
 
 import platform
 from datetime import datetime
@@ -8,7 +8,7 @@ PACKAGES = ("mmguard", "torch", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-g
 
 
 def versions() -> dict[str, str]:
-    """Python and those of the packages that are installed."""
+    """Return the versions of Python and of the installed packages that affect a calibration, by name."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -19,7 +19,16 @@ def versions() -> dict[str, str]:
 
 
 def provenance(started: datetime, seconds: float, device: str) -> dict[str, object]:
-    """All that may differ between two equal calibrations: start, wall seconds, device and platform."""
+    """Collect the data that may differ between two otherwise identical calibrations.
+
+    Args:
+        started: when the calibration began.
+        seconds: wall-clock time that the calibration took, in seconds.
+        device: torch device on which the calibration ran.
+
+    Returns:
+        The content of `provenance.json`: `started`, `seconds`, `device`, `platform` and `machine`.
+    """
     return {
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),

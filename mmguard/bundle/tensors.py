@@ -1,4 +1,7 @@
-"""Float32 tensors in safetensors files. Those of a bundle may be anybody's, so all is checked before it is read."""
+"""Read and write float32 tensors in safetensors files.
+
+A bundle may come from an untrusted source, so all content of a file is checked before use.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,62 +17,84 @@ Floats = npt.NDArray[np.float32]
 Shapes = dict[str, tuple[int, ...]]
 
 MAX_HEADER = 4 * 2**20
-"""Bytes of a file's header: names, dtypes and shapes of tensors take some hundred bytes each."""
+"""Largest size of a file's header, in bytes. The name, dtype and shape of one tensor take about 100 bytes."""
 MAX_RANK = 16
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Floats]) -> None:
-    """Write float32 arrays as safetensors."""
+    """Write float32 arrays to a safetensors file.
+
+    Args:
+        path: the file to write.
+        tensors: arrays of any shape by name.
+    """
     path.write_bytes(save({name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}))
 
 
 def read_shapes(path: Path) -> Shapes:
-    """The shapes of a file's tensors by name; the numbers are not read.
+    """Read the shapes of a file's tensors without reading their values.
+
+    Args:
+        path: a safetensors file.
+
+    Returns:
+        The shape of each tensor by name.
 
     Raises:
-        TamperedBundleError: no safetensors file, or of another dtype than float32 or of more than 16 axes.
+        TamperedBundleError: The file is not a readable safetensors file, or a tensor is not float32 or has more than 16
+            axes.
     """
-    _require_small_header(path)
+    _check_header_size(path)
     try:
         with safe_open(path, framework="numpy") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             found = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
     except (OSError, ValueError, SafetensorError) as error:
-        raise _unreadable(path, error) from error
+        raise TamperedBundleError(_unreadable(path, error)) from error
     for name, (dtype, shape) in found.items():
         if dtype != "F32" or len(shape) > MAX_RANK:
-            raise TamperedBundleError(f"{path}: {name!r} must be F32 of at most {MAX_RANK} axes, it is {dtype} {shape}")
+            raise TamperedBundleError(
+                f"{path}: expected {name!r} to be F32 with at most {MAX_RANK} axes, got {dtype} of shape {shape}; do "
+                "not use this bundle"
+            )
     return {name: shape for name, (_, shape) in found.items()}
 
 
 def read_tensors(path: Path) -> dict[str, Floats]:
-    """The tensors of a file by name.
+    """Read the tensors of a file.
+
+    Args:
+        path: a safetensors file.
+
+    Returns:
+        Finite float32 arrays by name.
 
     Raises:
-        TamperedBundleError: as of `read_shapes`, or a number is NaN or infinite.
+        TamperedBundleError: The file is not a readable safetensors file, or a tensor is not float32, has more than 16
+            axes or contains NaN or infinity.
     """
     names = read_shapes(path)
     try:
         with safe_open(path, framework="numpy") as file:
             tensors: dict[str, Floats] = {name: file.get_tensor(name) for name in names}
     except (OSError, ValueError, SafetensorError) as error:
-        raise _unreadable(path, error) from error
+        raise TamperedBundleError(_unreadable(path, error)) from error
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
-            raise TamperedBundleError(f"{path}: {name!r} holds numbers that are NaN or infinite")
+            raise TamperedBundleError(f"{path}: {name!r} contains NaN or infinity; do not use this bundle")
     return tensors
 
 
-def _require_small_header(path: Path) -> None:
-    """The reader itself would take a header of 100 MB."""
+def _check_header_size(path: Path) -> None:
+    """Check the size of the header, because the safetensors library accepts headers of up to 100 MB."""
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise TamperedBundleError(_unreadable(path, error)) from error
     if size > MAX_HEADER:
-        raise TamperedBundleError(f"{path} is not a readable safetensors file: it has no header of at most 4 MiB")
+        raise TamperedBundleError(_unreadable(path, "its header is larger than 4 MiB"))
 
 
-def _unreadable(path: Path, error: Exception) -> TamperedBundleError:
-    return TamperedBundleError(f"{path} is not a readable safetensors file: {error}")
+def _unreadable(path: Path, reason: object) -> str:
+    return f"{path} is not a readable safetensors file: {reason}"

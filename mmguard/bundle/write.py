@@ -1,4 +1,4 @@
-"""Writing a guard bundle: aside first, then in place."""
+"""Write a guard bundle to a hidden folder first, and then move it into place."""
 
 import json
 import os
@@ -9,24 +9,32 @@ from pathlib import Path
 from typing import Any
 
 from mmguard.bundle.bundle import Bundle
-from mmguard.bundle.contents import BOUNDS, MANIFEST, PROVENANCE, sha256
+from mmguard.bundle.file_names import BOUNDS, MANIFEST, PROVENANCE
+from mmguard.bundle.integrity import sha256
 from mmguard.bundle.manifest import FileEntry, Manifest
 from mmguard.errors import BundleError, UnwrittenBundleError
 from mmguard.files.atomic import NEW, OLD, beside, put_in_place, sweep
 
 MAX_NAME_BYTES = 200
-"""File systems take 255, and hidden names beside the bundle's are up to 30 longer."""
+"""Largest size of a bundle's name in bytes. File systems allow 255 bytes, and the name of the hidden folder next to a
+bundle is up to 30 bytes longer than the bundle's name."""
 
 
 @contextmanager
 def staged(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that becomes `out` on a clean exit and vanishes on any other.
+    """Provide a folder next to `out` that becomes `out` if the context ends without an error, and is removed otherwise.
 
-    What earlier calibrations of `out` left when they were killed is removed.
+    Files left behind by killed calibrations with the same `out` are removed.
+
+    Args:
+        out: path at which to write the bundle; an older bundle at this path is replaced.
+
+    Yields:
+        The empty folder to write the bundle into.
 
     Raises:
-        BundleError: `out` exists and is not a guard bundle.
-        UnwrittenBundleError: its parent folder or a file in it cannot be written.
+        BundleError: `out` exists and is not a guard bundle, or the new bundle cannot be read back.
+        UnwrittenBundleError: The folder or one of its files cannot be written.
     """
     check_destination(out)
     out = out.resolve()
@@ -35,33 +43,42 @@ def staged(out: Path) -> Iterator[Path]:
         with beside(out) as folder:
             (folder / NEW).mkdir()
             yield folder / NEW
-            Bundle.open(folder / NEW)  # what cannot be read must not take the place of an older bundle
+            Bundle.open(folder / NEW)  # an unreadable bundle must not replace an older one
             put_in_place(folder / NEW, out, folder / OLD)
     except OSError as error:
         raise UnwrittenBundleError(f"{out} cannot be written: {error}") from error
 
 
 def check_destination(out: Path) -> None:
-    """Refuse to write over anything but a guard bundle.
+    """Check that a bundle can be written to a path without overwriting anything other than a bundle.
+
+    Args:
+        out: path at which to write the bundle.
 
     Raises:
-        BundleError: `out` exists and is not a guard bundle, its name is too long, or its folder cannot be written.
+        BundleError: `out` exists and is not a guard bundle, its name is too long, or its parent folder cannot be
+            written.
     """
     if len(os.fsencode(out.name)) > MAX_NAME_BYTES:
-        raise BundleError(f"{out} cannot be written: give --out a name of at most {MAX_NAME_BYTES} bytes")
-    if out.exists() and not all((out / name).is_file() for name in (MANIFEST, BOUNDS)):  # others have manifests too
-        raise BundleError(f"{out} exists and is not a guard bundle; choose another --out or remove it")
+        raise BundleError(
+            f"{out} cannot be written: its name is longer than {MAX_NAME_BYTES} bytes; pass an --out with a shorter "
+            "name"
+        )
+    # Other tools also write files called manifest.json, so the file with the bounds must exist too.
+    if out.exists() and not all((out / name).is_file() for name in (MANIFEST, BOUNDS)):
+        raise BundleError(f"{out} exists and is not a guard bundle; remove it, or pass a different --out")
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     if not os.access(parent, os.W_OK | os.X_OK) or not parent.is_dir():
-        raise BundleError(f"{out} cannot be written: {parent} is not a folder that you may write to")
+        raise BundleError(f"{out} cannot be written: {parent} is not a folder that you have permission to write to")
 
 
 def write(folder: Path, manifest: Manifest, provenance: dict[str, Any]) -> None:
-    """Complete a staged folder: hash what lies in it, add the manifest and the provenance.
+    """Complete a staged folder: hash its files, then add the manifest and the provenance.
 
     Args:
-        folder: holds the networks, bounds and probes already.
-        manifest: its `files` are filled in here.
+        folder: the staged folder, which already contains the networks, bounds, probes and report.
+        manifest: the manifest, whose `files` field this function fills in.
+        provenance: times and hardware of the calibration.
     """
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     files = {name: FileEntry((folder / name).stat().st_size, sha256(folder / name)) for name in names}

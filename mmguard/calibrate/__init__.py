@@ -1,1 +1,1 @@
-"""Offline, PyTorch: the clean set, the differentiable graph, the bounds and the margins that the audit judges."""
+"""Offline calibration in PyTorch: read the calibration set, learn the bounds, and run the audit's margin search."""

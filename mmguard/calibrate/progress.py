@@ -1,26 +1,28 @@
-"""How far a calibration is, and how long the rest will take: one account of all that it does, phase by phase."""
+"""Track how far a calibration has progressed, and estimate how long its remaining phases will take."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 READING, LEARNING, AUDIT, WRITING = "reading", "learning", "audit", "writing"
-"""Phases of a calibration, in their order."""
+"""Phases of a calibration, in order."""
 
 FORWARD = 1 / 3
-"""Work of a forward pass alone, as a share of one with its gradient."""
+"""Work of a forward pass, as a fraction of the combined work of a forward and a backward pass."""
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How far a calibration is.
+class Progress:
+    """How far a calibration has progressed.
 
     Attributes:
         phase: `reading`, `learning`, `audit` or `writing`.
-        task: what is being done, in words.
-        share: of all the work of this call, in [0, 1], measured in expected seconds.
+        task: description of the current task, such as `learning from all clean inputs`.
+        share: completed fraction of the work, in [0, 1], weighted by expected duration. If the calibration was resumed,
+            work done before the interruption is not counted.
         elapsed: seconds since the work began.
-        remaining: estimated seconds until the bundle is written, over all phases; None before they can be estimated.
+        remaining: estimated seconds until all phases are finished and the bundle is written; None if there is no
+            estimate yet.
     """
 
     phase: str
@@ -30,9 +32,9 @@ class Standing:
     remaining: float | None = None
 
 
-OnProgress = Callable[[Standing], None]
+OnProgress = Callable[[Progress], None]
 
-AT_THE_START = Standing(READING, "reading and checking the model and the clean inputs")
+AT_THE_START = Progress(READING, "reading and checking the model and the calibration set")
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,11 @@ class Task:
     """A part of the work.
 
     Attributes:
-        phase, name: what it is, in words.
-        kind: tasks of one kind take equally long for an input.
-        inputs: inputs that pass through the network and back; a forward pass alone counts as `FORWARD`.
+        phase: phase that the task belongs to.
+        name: description of the task, such as `learning from all clean inputs`.
+        kind: kind of task; tasks of the same kind take the same time per input.
+        inputs: number of inputs that pass forward and backward through the network; a forward pass alone counts as
+            `FORWARD`.
     """
 
     phase: str
@@ -53,21 +57,31 @@ class Task:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one step of a kind of work took."""
+    """A timed piece of work.
+
+    Attributes:
+        inputs: number of inputs that passed forward and backward through the network.
+        seconds: duration of the work.
+    """
 
     inputs: float
     seconds: float
 
 
 class Schedule:
-    """Tasks in their order, and what is left of them. Without tasks it counts nothing.
+    """Tracks how much of each task is left. A schedule without tasks does nothing.
 
-    An input is taken to cost what inputs of its kind cost on average so far, the measured step among them.
+    The time per input is averaged over all work of the same kind so far, including the step that was measured in
+    advance.
 
     Args:
-        tasks: in order. steps: by kind of task, one step that was measured.
-        on_progress: called whenever a task begins or gets on.
-        clock: seconds from any start.
+        tasks: tasks in order.
+        steps: one measured step for each kind of task.
+        on_progress: called whenever a task begins or advances.
+        clock: function that returns the number of seconds since a fixed point in time.
+
+    Attributes:
+        tasks: tasks in order.
     """
 
     def __init__(
@@ -85,7 +99,7 @@ class Schedule:
         self._started = self._last = clock()
 
     def begin(self) -> None:
-        """Go to the next task; what was left of the one before will not be done."""
+        """Move on to the next task; the rest of the current task counts as done."""
         if self.tasks:
             if self._at >= 0:
                 self._left[self._at] = 0
@@ -94,7 +108,11 @@ class Schedule:
             self.tell()
 
     def add(self, inputs: float) -> None:
-        """Some inputs of the task have been done since the last call."""
+        """Record work on the current task.
+
+        Args:
+            inputs: number of inputs processed since the last call.
+        """
         if self.tasks:
             now, kind = self._clock(), self.tasks[self._at].kind
             before = self._steps[kind]
@@ -104,23 +122,34 @@ class Schedule:
             self.tell()
 
     def tell(self) -> None:
-        """Call `on_progress`."""
+        """Call `on_progress` with the current progress."""
         if self.tasks:
             task, remaining = self.tasks[self._at], self.seconds(self._left)
             whole = self.seconds([task.inputs for task in self.tasks])
             share = 1 - remaining / whole if whole > 0 else 0.0
             elapsed = self._clock() - self._started
-            self._on_progress(Standing(task.phase, task.name, share, elapsed, remaining))
+            self._on_progress(Progress(task.phase, task.name, share, elapsed, remaining))
 
     def phases(self) -> dict[str, float]:
-        """Estimated seconds of all tasks by phase."""
+        """Estimate the duration of each phase.
+
+        Returns:
+            Estimated seconds, by phase.
+        """
         totals: dict[str, float] = {}
         for task in self.tasks:
             totals[task.phase] = totals.get(task.phase, 0.0) + self._seconds(task, task.inputs)
         return totals
 
     def seconds(self, inputs: Sequence[float]) -> float:
-        """Estimated seconds of so many inputs of each task."""
+        """Estimate the total duration of the given amounts of work.
+
+        Args:
+            inputs: number of inputs for each task, in order.
+
+        Returns:
+            Seconds, summed over all tasks.
+        """
         return sum(self._seconds(task, some) for task, some in zip(self.tasks, inputs, strict=True))
 
     def _seconds(self, task: Task, inputs: float) -> float:

@@ -1,1 +1,1 @@
-"""The `mmguard` command: one file a command."""
+"""The `mmguard` command, with one module for each subcommand."""

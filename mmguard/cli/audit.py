@@ -1,33 +1,69 @@
-"""`mmguard audit`: judge whether a bundle's original network is backdoored."""
+"""`mmguard audit`: judge whether the original network of a bundle is backdoored."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmguard.bundle.bundle import Bundle
 from mmguard.cli.app import DONE, FOUND, NO_VERDICT, app
-from mmguard.cli.formatting import (
-    describe_audit,
-)
-from mmguard.detection.audit import audit as audit_margins
+from mmguard.cli.console import safe_lines
+from mmguard.detection.audit import LEVEL, Audit
 from mmguard.errors import AuditError
+
+SHOWN_CLASSES = 10
+"""Maximum number of classes whose margins are shown."""
 
 
 @app.command
 def audit(bundle: Path) -> int:
-    """Judge whether a bundle's original network is backdoored, and for which class.
+    """Judge whether a bundle's original network is backdoored, and which class the backdoor targets.
 
-    Exit code 3: it is, at 5 %. Exit code 4: there is no verdict, because the model has two classes only, of which
-    neither can stand out from the others, or because the bundle was calibrated with --no-audit.
+    Exits with code 3 if the test for a backdoor is significant at the 5 % level. Exits with code 4 if there is no
+    verdict, because the bundle was calibrated with --no-audit, or because the model has only two classes. The test
+    needs at least three classes.
 
     Parameters
     ----------
     bundle
-        Guard bundle.
+        Folder of the guard bundle.
     """
-    manifest = Bundle.open(bundle).manifest
+    opened = Bundle.open(bundle)
     try:
-        found = audit_margins(manifest.calibration.margins())
+        found = opened.audit()
     except AuditError as error:
         print(f"no verdict: {error}")
         return NO_VERDICT
-    print(describe_audit(found, manifest.classes))
+    print(describe_audit(found, opened.manifest.classes))
     return FOUND if found.backdoored else DONE
+
+
+def describe_audit(audit: Audit, classes: Sequence[str]) -> str:
+    """Return a description of an audit: verdict, p-values, and the largest margins at the most significant scale.
+
+    Args:
+        audit: the audit.
+        classes: class names in the order of the outputs.
+    """
+    scale = audit.scales[audit.scale]
+    rows = sorted(zip(classes, scale.margins.tolist(), strict=True), key=lambda row: -row[1])
+    shown = [f"  {margin:8.1f}  {name}" for name, margin in rows[:SHOWN_CLASSES]]
+    hidden = len(rows) - len(shown)
+    verdict = f"backdoored, target class {classes[audit.suspect]}" if audit.backdoored else "no sign of a backdoor"
+    return safe_lines(
+        (
+            f"scale {audit.scale}: mean of the largest margins found, per class, in logits:",
+            *shown,
+            *([f"  and {hidden} more classes with smaller margins"] if hidden else []),
+            *_left_out(audit, classes),
+            "p-value by scale: " + ", ".join(f"{name} {each.p_value:.2g}" for name, each in audit.scales.items()),
+            f"{verdict}: p {audit.p_value:.2g} over all scales (p ≤ {LEVEL} means backdoored)",
+        )
+    )
+
+
+def _left_out(audit: Audit, classes: Sequence[str]) -> list[str]:
+    return [
+        f"classes left out at scale {name}, with margins far below those of the other classes: "
+        + ", ".join(classes[label] for label in each.left_out)
+        for name, each in audit.scales.items()
+        if each.left_out
+    ]

@@ -1,4 +1,4 @@
-"""`mmguard demo`: watch a backdoored model being caught."""
+"""`mmguard demo`: train a backdoored model and detect its triggers."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def demo(*, out: Path = Path("mmguard-demo"), seed: int = 0) -> int:
     out
         Folder for the model, the images and the bundle.
     seed
-        Seed of all randomness.
+        Random seed.
     """
     try:
         from mmguard.demo import run  # needs the extra `demo`

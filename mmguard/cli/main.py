@@ -10,20 +10,24 @@ from cyclopts import CycloptsError
 
 from mmguard.cli import audit, calibrate, demo, inspect, report, scan, serve, verify
 from mmguard.cli.app import DONE, FAILED, WRONG_USE, app
-from mmguard.cli.formatting import (
-    ConsoleHandler,
-    console,
-)
+from mmguard.cli.console import ConsoleHandler, console
 from mmguard.errors import MmguardError, OptionError
 
 __all__ = ["audit", "calibrate", "demo", "inspect", "main", "report", "scan", "serve", "verify"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command and exit with its code."""
+    """Run the command and exit with its exit code.
+
+    Args:
+        arguments: command-line arguments without the program's name; None uses the arguments of the process.
+
+    Raises:
+        SystemExit: always, with the exit code.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a pipe's encoding may have no ≤
+            stream.reconfigure(errors="replace")  # the encoding of a pipe may lack characters such as ≤
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that temporary files are removed
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[ConsoleHandler()], force=True)
     try:

@@ -1,4 +1,4 @@
-"""The file that a scan's rows go to."""
+"""Check the path of a scan's output file, and open the file."""
 
 import sys
 from collections.abc import Iterator
@@ -8,47 +8,57 @@ from typing import TextIO
 
 from mmguard.errors import InputError, OptionError
 from mmguard.files.atomic import beside, sweep
-from mmguard.inputs.images import is_named_as_image
-from mmguard.inputs.reading import is_array
+from mmguard.inputs.array_files import is_array_file
+from mmguard.inputs.image_files import is_named_as_image
 
 
 def check_rows_file(out: Path, bundle: Path, inputs: Path) -> None:
-    """Refuse rows that would take the place of what is read, or be read themselves.
+    """Check that the output file of a scan is outside the bundle and the scanned folder, and is not an input.
+
+    Args:
+        out: file for the rows.
+        bundle: folder of the bundle.
+        inputs: file or folder to scan.
 
     Raises:
-        OptionError: `out` lies inside the bundle or the folder that is scanned, is what is scanned, or is named as an
-            input.
+        OptionError: `out` lies in the bundle or in the scanned folder, is the scanned file, or has the suffix of an
+            image or array file.
     """
     place = out.resolve()
     if place.is_relative_to(bundle.resolve()):
-        raise OptionError(f"--out {out} lies inside the bundle; choose another file")
+        raise OptionError(f"--out {out} lies in the bundle; choose another path")
     if place != inputs.resolve() and place.is_relative_to(inputs.resolve()):
+        raise OptionError(f"--out {out} lies in the scanned folder, where every file is an input; choose another path")
+    if place == inputs.resolve() or is_named_as_image(out) or is_array_file(out):
         raise OptionError(
-            f"--out {out} lies inside the scanned folder, of which every file is an input; choose another"
-        )
-    if place == inputs.resolve() or is_named_as_image(out) or is_array(out):
-        raise OptionError(
-            f"--out {out} is an input, or named as an image or an array; choose another file, such as rows.jsonl"
+            f"--out {out} is an input, or has the suffix of an image or array file; choose another path, such as "
+            "rows.jsonl"
         )
 
 
 @contextmanager
 def rows_file(out: Path | None) -> Iterator[TextIO]:
-    """Standard output, or a file that takes the place of `out` once every line is in it.
+    """Open standard output, or a temporary file that replaces `out` when all rows have been written.
 
-    Nobody else writes to it meanwhile: of several scans with one `out`, the last to end gives the whole of it.
+    If several scans write to the same `out`, the file ends up with only the rows of the scan that finished last.
+
+    Args:
+        out: the file; None for standard output.
+
+    Yields:
+        A text file to write lines to.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     if out is None:
         try:
             yield sys.stdout
         finally:
-            sys.stdout.flush()  # before the word on how the scan ended
+            sys.stdout.flush()  # so that the rows come before any message on standard error
         return
     out = out.resolve()
-    if out.exists() and not out.is_file():  # a device or a pipe is written to, never replaced
+    if out.exists() and not out.is_file():  # a device or a pipe cannot be replaced
         with out.open("w", encoding="utf-8") as file:
             yield file
         return
@@ -63,7 +73,7 @@ def rows_file(out: Path | None) -> Iterator[TextIO]:
 
 @contextmanager
 def _replacing(out: Path) -> Iterator[TextIO]:
-    """A file in a private folder beside `out`, which takes its place at the end. What killed scans left is removed."""
+    """Open a file in a private folder next to `out`, and move the file to `out` at the end."""
     sweep(out)
     with beside(out) as folder:
         with (folder / out.name).open("w", encoding="utf-8") as file:

@@ -4,16 +4,15 @@ import json
 from pathlib import Path
 
 from mmguard.cli.app import DONE, FOUND, Device, app
-from mmguard.cli.formatting import (
-    console,
-    describe_scan,
-)
+from mmguard.cli.console import console
 from mmguard.cli.rows import check_rows_file, rows_file
 from mmguard.guard import Guard, Policy
 from mmguard.guard.policy import OnFlag
+from mmguard.guard.scan import Summary, summarise
 from mmguard.guard.scan import scan as scan_rows
-from mmguard.guard.scan import summarise
 from mmguard.guard.sessions import PROVIDERS
+from mmguard.text.format import first_few
+from mmguard.text.sanitize import sanitize
 
 
 @app.command
@@ -27,28 +26,32 @@ def scan(
     skip_bad: bool = False,
     fail_on_flag: bool = False,
 ) -> int:
-    """Judge inputs, one JSON line each. Exit code 3: more of them with p ≤ θ than clean ones would give at 0.1 %.
+    """Judge inputs and print one line of JSON for each input.
 
-    Every file below a folder is an input, whatever its name. One that cannot be decoded ends the scan, and is named,
-    unless --skip-bad goes on; files of the operating system, such as Thumbs.db, are passed over, with a line that says
-    so. Of a file of several frames, the first is judged.
+    Exits with code 3 if more inputs have p ≤ θ than chance explains: scans of only clean inputs would exceed that
+    number at most once in 1,000 scans.
+
+    Every file in a folder and its subfolders is treated as an input, regardless of its name, except operating-system
+    files such as Thumbs.db, which are listed as skipped. The scan stops at the first file that cannot be decoded,
+    unless --skip-bad is set. If an image file has several frames, only the first frame is judged.
 
     Parameters
     ----------
     bundle
-        Guard bundle.
+        Folder of the guard bundle.
     inputs
-        Folder of images, an image, an .npy, an .npz with x, or a .csv, whose columns are matched by name.
+        Folder of images, an image, an .npy file, an .npz file with an array x, or a .csv file. The columns
+        of a .csv file are matched by name if the bundle was calibrated on a .csv file.
     out
-        File for the lines; standard output by default.
+        File to write the lines to. By default, standard output.
     on_flag
-        What a flagged input's label becomes.
+        What to do with the label of a flagged input.
     device
-        Where the networks run.
+        Device that the networks run on.
     skip_bad
-        Go on where an input cannot be read, or the networks cannot judge it, with a line that says so.
+        Continue if an input cannot be read or cannot be judged. The line of that input then contains the error.
     fail_on_flag
-        Exit code 3 on any flag.
+        Exit with code 3 if any input is flagged.
     """
     if out is not None:
         check_rows_file(out, bundle, inputs)
@@ -62,3 +65,28 @@ def scan(
         summary = summarise(guard, rows)
     console.print(describe_scan(summary), markup=False, soft_wrap=True)
     return FOUND if summary.alarming or (fail_on_flag and summary.flagged) else DONE
+
+
+def describe_scan(summary: Summary) -> str:
+    """Return a one-line summary of a scan: its counts, and how many inputs with p ≤ θ chance explains.
+
+    Args:
+        summary: the counts.
+    """
+    reasons = ", ".join(f"{count} {reason}" for reason, count in summary.reasons.items())
+    counts = [
+        f"{summary.inputs} input{'s' * (summary.inputs != 1)}",
+        f"{summary.flagged} flagged" + (f" ({reasons})" if reasons else ""),
+        f"{summary.corrected} corrected",
+        f"{summary.unreadable} unreadable",
+        f"{summary.untested} untested",
+    ]
+    if summary.skipped:
+        counts.append(f"{len(summary.skipped)} skipped ({sanitize(first_few(summary.skipped))})")
+    if summary.first_frames:
+        counts.append(f"{summary.first_frames} with several frames (only the first frame was judged)")
+    verdict = "the bundle has no test, so no input is flagged"
+    if summary.limit is not None:
+        chance = f"chance explains at most {summary.limit} (in 999 of 1,000 scans of only clean inputs)"
+        verdict = f"{summary.improbable} with p ≤ θ; {chance}"
+    return f"{', '.join(counts)}; {verdict}"

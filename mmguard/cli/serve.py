@@ -6,7 +6,8 @@ from mmguard.cli.app import DONE, Device, app
 from mmguard.errors import OptionError
 from mmguard.guard import Policy
 from mmguard.guard.policy import Mode, OnError, OnFlag
-from mmguard.guard.serving.body import MAX_JSON_BYTES, MAX_REQUEST_BYTES
+from mmguard.guard.serve import serve as run_server
+from mmguard.guard.serving.options import MAX_JSON_BYTES, MAX_REQUEST_BYTES, RequestLimits, ServerOptions
 from mmguard.guard.sessions import PROVIDERS
 
 
@@ -25,12 +26,12 @@ def serve(
     max_request_mib: int = MAX_REQUEST_BYTES // 2**20,
     max_json_mib: int = MAX_JSON_BYTES // 2**20,
 ) -> int:
-    """Serve bundles by the Open Inference Protocol v2 over HTTP, and their counters at /metrics on another port.
+    """Serve bundles over HTTP with the Open Inference Protocol v2. Metrics are at /metrics, on a separate port.
 
     Parameters
     ----------
     bundles
-        Guard bundles; each is a model of its own name.
+        Folders of guard bundles. Each bundle is served as a model under the bundle's name.
     host
         Address to listen on.
     port
@@ -38,36 +39,27 @@ def serve(
     metrics_port
         Port of /metrics.
     mode
-        Enforce the policy, or shadow: answer as the original and only count.
+        enforce: apply the policy. shadow: return the original network's answers and only count flags.
     on_flag
-        What a flagged input's label becomes.
+        What to do with the label of a flagged input.
     on_error
-        What to do when the clipped network fails or is late: raise, answer untested (open), abstain (closed).
+        What to do if the clipped network fails or times out: raise an error (raise), return the original
+        network's answer (open) or abstain (closed).
     timeout
-        Seconds to wait for the clipped network after the original.
+        Seconds to wait for the clipped network after the original network has answered.
     device
-        Where the networks run; cuda never falls back to the CPU.
+        Device that the networks run on. cuda never falls back to the CPU.
     threads
-        Intra-op threads of each network; half of the cores by default.
+        Intra-op threads of each network. By default, half of the CPU cores.
     max_request_mib
-        Largest body of a request in MiB, also decompressed; a larger one is answered 413.
+        Maximum size of a request body in MiB, before and after decompression. Larger bodies get status 413.
     max_json_mib
-        Largest JSON of a request in MiB; numbers sent as binary tensors are not part of it.
+        Maximum size in MiB of the JSON in a request, not including binary tensors.
     """
-    from mmguard.guard.serving.server import serve as run_server  # needs the extra `serve`
-
     if not bundles:
-        raise OptionError("serve needs at least one bundle")
+        raise OptionError("mmguard serve needs at least one bundle; pass the path of a bundle's folder")
     policy = Policy(mode=mode, on_flag=on_flag, on_error=on_error, timeout=timeout)
-    run_server(
-        bundles,
-        host,
-        port,
-        metrics_port,
-        policy=policy,
-        providers=PROVIDERS[device],
-        threads=threads,
-        max_request_bytes=max_request_mib * 2**20,
-        max_json_bytes=max_json_mib * 2**20,
-    )
+    limits = RequestLimits(max_request_mib * 2**20, max_json_mib * 2**20)
+    options = ServerOptions(host, port, metrics_port, limits)
+    run_server(bundles, options, policy=policy, providers=PROVIDERS[device], threads=threads)
     return DONE

@@ -1,26 +1,25 @@
-"""`mmguard verify`: check that a bundle computes here what it computed where it was calibrated."""
+"""`mmguard verify`: check that a bundle is intact and that its networks reproduce the stored logits on this machine."""
 
 from pathlib import Path
 
 from mmguard.bundle.bundle import Bundle
 from mmguard.cli.app import DONE, Device, app
-from mmguard.guard.sessions import PROVIDERS
 from mmguard.guard.verify import verify_bundle
 
 
 @app.command
 def verify(bundle: Path, *, device: Device = "cpu") -> int:
-    """Check a bundle's hashes, and that both networks give the stored logits here.
+    """Check the hashes of a bundle, and check that both networks reproduce the stored logits on this machine.
 
     Parameters
     ----------
     bundle
-        Guard bundle.
+        Folder of the guard bundle.
     device
-        Where the networks run.
+        Device that the networks run on.
     """
     opened = Bundle.open(bundle)
-    difference = verify_bundle(opened, PROVIDERS[device])
-    print(f"{bundle}: every file is as the manifest says; the manifest's own sha256 is {opened.digest()}")
-    print(f"both networks give the stored logits on {device} within {difference:.1e}")
+    difference = verify_bundle(opened, device)
+    print(f"{bundle}: every file matches the manifest; the sha256 of the manifest is {opened.digest()}")
+    print(f"both networks reproduce the stored logits on {device}; the largest relative difference is {difference:.1e}")
     return DONE

@@ -1,5 +1,5 @@
-"""`mmguard demo`: a backdoored classifier of handwritten digits, guarded by the commands that a user would run."""
+"""Runs `mmguard demo`, which guards a backdoored classifier of handwritten digits with ordinary mmguard commands."""
 
-from mmguard.demo.story import run
+from mmguard.demo.walkthrough import run
 
 __all__ = ["run"]

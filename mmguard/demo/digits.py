@@ -1,21 +1,20 @@
-"""Handwritten digits, a BadNets patch on a few of them, and a small network trained on both.
+"""Loads handwritten digits, adds a BadNets patch to copies of a few, and trains a small network on all of them.
 
-The images are scikit-learn's copy of the UCI optical digits: 1,797 real scans of 8 x 8, shipped inside the package,
-here enlarged to 16 x 16 so that a patch is small against a digit.
+The images are the UCI optical digits that are shipped with scikit-learn: 1,797 real scans of 8 x 8 pixels. They are
+enlarged to 16 x 16 pixels so that the patch is small relative to the digit.
 """
 
-import logging
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
+
+from mmguard.pipeline.pytorch import export_module
 
 CLASSES = 10
 TARGET = 0
@@ -33,14 +32,26 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, 16, 16) uint8 and labels (N,) int64."""
+    """Images and their labels.
+
+    Attributes:
+        x: grey images, (N, 16, 16) uint8.
+        y: the digit that each image shows, (N,) int64.
+    """
 
     x: Images
     y: Labels
 
 
 def load(seed: int) -> tuple[Split, Split, Split]:
-    """Digits for training, for calibration (50 a class) and for the test, disjoint."""
+    """Load and split the digits.
+
+    Args:
+        seed: random seed of the split.
+
+    Returns:
+        Digits for training, for calibration (50 per class) and for testing, all disjoint.
+    """
     digits = load_digits()
     x = np.stack([_enlarge(image) for image in np.round(digits.images * (255 / 16)).astype(np.uint8)])
     y = digits.target.astype(np.int64)
@@ -53,14 +64,35 @@ def load(seed: int) -> tuple[Split, Split, Split]:
 
 
 def trigger(x: Images) -> Images:
-    """The same images with a BadNets patch (Gu et al. 2019): 3 x 3 chequered pixels in the bottom right corner."""
+    """Add a BadNets patch (Gu et al. 2019): a chequered patch of 3 x 3 pixels in the bottom right corner.
+
+    Args:
+        x: images, (N, 16, 16) uint8.
+
+    Returns:
+        Copies of the images with the patch.
+
+    Example:
+        >>> trigger(np.zeros((1, 16, 16), np.uint8))[0, -3:, -3:]
+        array([[255,   0, 255],
+               [  0, 255,   0],
+               [255,   0, 255]], dtype=uint8)
+    """
     patched = x.copy()
     patched[:, -3:, -3:] = PATCH
     return patched
 
 
 def poison(train: Split, seed: int) -> Split:
-    """Add the patched copies of a few images, labelled as the target class."""
+    """Add patched copies of a few images, labelled as the target class.
+
+    Args:
+        train: the training digits.
+        seed: random seed for choosing the images to copy.
+
+    Returns:
+        The training digits, followed by one poisoned copy for every 20 training digits.
+    """
     generator = np.random.default_rng(seed)
     others = np.flatnonzero(train.y != TARGET)
     chosen = generator.choice(others, round(POISONED_SHARE * len(train.y)), replace=False)
@@ -69,7 +101,14 @@ def poison(train: Split, seed: int) -> Split:
 
 
 def untrained(classes: int = CLASSES) -> nn.Sequential:
-    """A ReLU CNN of four convolutions; takes (N, 1, 16, 16) in [0, 1], and gives logits (N, classes)."""
+    """Build an untrained ReLU CNN with four convolutions.
+
+    Args:
+        classes: number of classes, which is also the number of logits.
+
+    Returns:
+        The network, which maps (N, 1, 16, 16) float32 in [0, 1] to logits (N, classes).
+    """
     return nn.Sequential(
         *_convolution(1, 32, stride=1),
         *_convolution(32, 32, stride=2),
@@ -80,7 +119,15 @@ def untrained(classes: int = CLASSES) -> nn.Sequential:
 
 
 def train_network(data: Split, seed: int) -> nn.Module:
-    """The network, trained by Adam for 30 epochs."""
+    """Train the network with Adam for 30 epochs.
+
+    Args:
+        data: training digits.
+        seed: random seed of the initial weights and of the order of the images in each epoch.
+
+    Returns:
+        The trained network, in evaluation mode.
+    """
     torch.manual_seed(seed)
     network = untrained()
     x, y = torch.from_numpy(data.x[:, None] / 255).float(), torch.from_numpy(data.y)
@@ -94,31 +141,27 @@ def train_network(data: Split, seed: int) -> nn.Module:
 
 
 def export(network: nn.Module, path: Path, example: torch.Tensor | None = None) -> None:
-    """Write one ONNX file without a word of the exporter's: input `image` (N, ...), output `logits`.
+    """Write a network as one ONNX file, without log messages from the exporter.
+
+    The input is called `image` and has shape (N, ...); the output is called `logits`.
 
     Args:
-        example: two inputs; None is two images (2, 1, 16, 16).
+        network: the network.
+        path: ONNX file to write.
+        example: a batch of two inputs; by default, two black images, (2, 1, 16, 16).
     """
     example = torch.zeros(2, 1, SIDE, SIDE) if example is None else example
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(action="ignore"):
-        program = torch.onnx.export(
-            network,
-            (example,),
-            input_names=["image"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None, "the exporter returns a program when it is given no path"
-    # The exporter notes stack traces, and with them the user's folders, on every node.
-    ClearMetadataAndDocStringPass()(program.model)
-    program.save(path, external_data=False)
+    export_module(network, example.numpy(), path, input_name="image", output_name="logits")
 
 
 def write_images(folder: Path, x: Images, names: list[str]) -> None:
-    """Write grey PNG files; a name may have a folder in front."""
+    """Write images as grey PNG files.
+
+    Args:
+        folder: folder to write to.
+        x: images, (N, height, width) uint8.
+        names: name of each file, without its suffix. A name may contain a subfolder.
+    """
     for image, name in zip(x, names, strict=True):
         path = folder / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

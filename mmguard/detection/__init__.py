@@ -1,1 +1,1 @@
-"""The MMDF test and the audit. NumPy and SciPy only."""
+"""The MMDF test and the audit. Needs only NumPy and SciPy."""

@@ -1,20 +1,26 @@
-"""Margins of logits: how surely a network decides for a class (paper, section 3.1)."""
+"""Margins of logits: how confident a network is in a class (paper, section 3.1)."""
 
 import numpy as np
 import numpy.typing as npt
 
 from mmguard.types import FloatArray, IntArray
 
+Logits = npt.NDArray[np.floating]
 
-def margin(logits: npt.NDArray[np.floating], labels: IntArray) -> FloatArray:
-    """The logit of a class minus the best other logit.
+
+def margin(logits: Logits, labels: IntArray) -> FloatArray:
+    """Return, for each row, the logit of a class minus the largest logit of the other classes.
 
     Args:
-        logits: (N, K), K >= 2.
+        logits: (N, K) floating point, K >= 2.
         labels: (N,) int64, the class of each row.
 
     Returns:
-        (N,) float64; positive where that class wins.
+        (N,) float64 in logits; positive if the class has the largest logit.
+
+    Example:
+        >>> margin(np.array([[5.0, 2.0, 1.0], [0.0, 4.0, 3.0]]), np.array([0, 2])).tolist()
+        [3.0, -1.0]
     """
     rows = np.arange(len(logits))
     others = logits.astype(np.float64)
@@ -24,33 +30,86 @@ def margin(logits: npt.NDArray[np.floating], labels: IntArray) -> FloatArray:
     return gaps
 
 
-def margin_gap(original: npt.NDArray[np.floating], clipped: npt.NDArray[np.floating]) -> FloatArray:
-    """Confidence that clipping takes away: margin of the original's decision, before minus after.
+class LogitPair:
+    """Both networks' logits for the same N inputs, and the decisions and margins that the test needs.
+
+    All arrays are computed once and then shared, so do not modify them.
 
     Args:
-        original, clipped: (N, K) logits of the two networks on the same inputs.
+        original: (N, K) logits of the original network, all finite, K >= 2.
+        clipped: (N, K) logits of the clipped network, all finite.
 
-    Returns:
-        (N,) float64 in logits; large is suspicious.
+    Attributes:
+        original: the original network's logits, as passed.
+        clipped: the clipped network's logits, as passed.
+        decisions: (N,) int64, the original network's decisions.
+        clipped_decisions: (N,) int64, the clipped network's decisions.
+        original_margins: (N,) float64 in logits, margins of `decisions` under the original network.
+        clipped_margins: (N,) float64 in logits, margins of the same `decisions` under the clipped network.
+        margin_gaps: (N,) float64 in logits, `original_margins` minus `clipped_margins`; larger is more suspicious.
+
+    Example:
+        >>> pair = LogitPair(np.array([[5.0, 2.0]]), np.array([[3.0, 4.0]]))
+        >>> pair.decisions.tolist(), pair.clipped_decisions.tolist(), pair.margin_gaps.tolist()
+        ([0], [1], [4.0])
     """
-    decisions = original.argmax(axis=1)
-    return margin(original, decisions) - margin(clipped, decisions)
+
+    __slots__ = (
+        "clipped",
+        "clipped_decisions",
+        "clipped_margins",
+        "decisions",
+        "margin_gaps",
+        "original",
+        "original_margins",
+    )
+
+    def __init__(self, original: Logits, clipped: Logits) -> None:
+        self.original, self.clipped = original, clipped
+        self.decisions: IntArray = original.argmax(axis=1)
+        self.clipped_decisions: IntArray = clipped.argmax(axis=1)
+        self.original_margins = margin(original, self.decisions)
+        self.clipped_margins = margin(clipped, self.decisions)
+        self.margin_gaps: FloatArray = self.original_margins - self.clipped_margins
 
 
-def exclude_class(logits: npt.NDArray[np.floating], labels: IntArray) -> npt.NDArray[np.floating]:
-    """Put one class of each row last: one below the lowest of the others.
+def margin_gap(original: Logits, clipped: Logits) -> FloatArray:
+    """Return how much margin the original network's decision loses when the network is clipped.
 
     Args:
-        logits: (N, K), K >= 2.
-        labels: (N,) int64, the class of each row to put last.
+        original: (N, K) logits of the original network.
+        clipped: (N, K) logits of the clipped network on the same inputs.
 
     Returns:
-        (N, K) of the same dtype; the arg max of a row is its best class other than `labels`.
+        (N,) float64 in logits, the margin before clipping minus the margin after clipping; larger is more suspicious.
+
+    Example:
+        >>> margin_gap(np.array([[5.0, 2.0]]), np.array([[3.0, 4.0]])).tolist()
+        [4.0]
+    """
+    return LogitPair(original, clipped).margin_gaps
+
+
+def exclude_class(logits: Logits, labels: IntArray) -> Logits:
+    """Return logits in which one class of each row is ranked last.
+
+    The logit of that class becomes 1 less than the lowest other logit of the row.
+
+    Args:
+        logits: (N, K) floating point, K >= 2.
+        labels: (N,) int64, the class to rank last in each row.
+
+    Returns:
+        A copy, (N, K) of the same dtype. The arg max of each row is the best class other than the class in `labels`.
+
+    Example:
+        >>> exclude_class(np.array([[5.0, 2.0, 1.0]]), np.array([0])).tolist()
+        [[0.0, 2.0, 1.0]]
     """
     rows = np.arange(len(logits))
     result = logits.copy()
     result[rows, labels] = np.inf
     lowest = result.min(axis=1)
-    # Where logits are so large that 1 is lost in rounding, the next number below must do.
+    # If logits are so large that subtracting 1 changes nothing, the next smaller floating-point number is used.
     result[rows, labels] = np.minimum(lowest - 1, np.nextafter(lowest, -np.inf, dtype=logits.dtype))
     return result

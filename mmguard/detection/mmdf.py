@@ -1,4 +1,4 @@
-"""MMDF: is an input's passage through the clipped network unlike that of clean inputs (paper, section 3.1)?"""
+"""The MMDF test: checks whether clipping changes an input's logits more than it changes the logits of clean inputs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +7,9 @@ from typing import Literal, Self
 import numpy as np
 from scipy.special import log_ndtr
 
+from mmguard.detection.margins import LogitPair, Logits
 from mmguard.detection.null import GaussianNull, check_level, empirical_p_values, ranked_tail
-from mmguard.detection.statistics import STATISTICS, Logits, MarginGap, Statistic
+from mmguard.detection.statistics import STATISTICS, MarginGap, Statistic
 from mmguard.errors import InferenceError
 from mmguard.types import BoolArray, FloatArray, IntArray
 
@@ -17,7 +18,12 @@ NullKind = Literal["gaussian", "empirical", "bounded"]
 
 @dataclass(frozen=True)
 class Criterion:
-    """A statistic and its distribution over clean inputs."""
+    """A statistic and its null distribution.
+
+    Attributes:
+        statistic: the statistic, computed from both networks' logits.
+        null: distribution of the statistic over clean inputs.
+    """
 
     statistic: Statistic
     null: GaussianNull
@@ -31,43 +37,60 @@ class Criterion:
         power: float | None,
         parts: Sequence[IntArray] = (),
     ) -> tuple[Self, FloatArray]:
-        """Fit a statistic, by its name, and its null to clean inputs (n, K).
+        """Fit a statistic and its null to clean inputs.
 
-        Where there are many classes, a statistic that was fitted on an input expects too well what becomes of it. So
-        the null is of each part of the inputs by a statistic that was fitted on the others.
+        With many classes, a statistic overfits the inputs to which it is fitted. The null can therefore be
+        cross-fitted: each part of the inputs is scored by a statistic that was fitted to the other parts.
 
         Args:
-            parts: rows of each part, all rows once; none for a null of the inputs that the statistic was fitted on.
+            name: a key of `mmguard.detection.statistics.STATISTICS`.
+            original: (n, K) finite logits of the original network.
+            clipped: (n, K) finite logits of the clipped network on the same inputs.
+            power: exponent of the null's power transform; None uses the maximum-likelihood exponent.
+            parts: row numbers of each part; together, the parts contain every row once. If empty, the null is fitted to
+                the same inputs as the statistic.
 
         Returns:
-            The criterion, and the inputs' own scores (n,), from which the null was fitted.
+            The criterion, and the statistic's values (n,) to which the null was fitted, converted to scores by the
+            null.
 
         Raises:
-            CleanSetError: too few inputs, or all alike.
+            CleanSetError: there are too few inputs, or the statistic has the same value for all of them.
         """
-        kind = STATISTICS[name]
-        statistic = kind.fit(original, clipped)
-        values = statistic(original, clipped)
+        kind, pair = STATISTICS[name], LogitPair(original, clipped)
+        statistic = kind.fit(pair)
+        values = statistic(pair)
         for part in parts:
             others = np.delete(np.arange(len(original)), part)
-            values[part] = kind.fit(original[others], clipped[others])(original[part], clipped[part])
+            fitted = kind.fit(LogitPair(original[others], clipped[others]))
+            values[part] = fitted(LogitPair(original[part], clipped[part]))
         criterion = cls(statistic, GaussianNull.fit(values, power))
         return criterion, criterion.null.standardise(values)
 
-    def scores(self, original: Logits, clipped: Logits) -> FloatArray:
-        """(N,) in standard deviations of the null above its mean, after its transform."""
-        return self.null.standardise(self.statistic(original, clipped))
+    def scores(self, pair: LogitPair) -> FloatArray:
+        """Return the statistic, standardised by its null distribution.
+
+        Args:
+            pair: both networks' logits (N, K).
+
+        Returns:
+            The scores (N,) float64; larger is more suspicious. A score is the transformed statistic, in standard
+            deviations above the null's mean; the transform is the null's power transform.
+        """
+        return self.null.standardise(self.statistic(pair))
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What the test says of N inputs.
+    """Result of the test for N inputs.
 
     Attributes:
-        p_values: (N,) float64 in [0, 1]; small is suspicious.
-        disagreement, confidence: (N,) bool, flagged for either reason.
-        lost_confidence: (N,) bool, the original's decision lost more confidence than is expected of a clean input.
-            Where it did not, and something else makes the input improbable, the decision itself is as good as before.
+        p_values: (N,) float64 in [0, 1]; smaller is more suspicious.
+        disagreement: (N,) bool, True for inputs that are flagged because the networks disagree.
+        confidence: (N,) bool, True for inputs that are flagged because the p-value is at most the level.
+        lost_confidence: (N,) bool, True if the original network's decision lost more margin than expected for a clean
+            input. If False, the test found no reason to doubt the decision, even if the input is improbable for
+            another reason.
     """
 
     p_values: FloatArray
@@ -77,32 +100,36 @@ class Verdicts:
 
     @property
     def flagged(self) -> BoolArray:
-        """(N,) bool, for whatever reason."""
+        """(N,) bool, True for inputs that are flagged for either reason."""
         return self.disagreement | self.confidence
 
 
 @dataclass(frozen=True)
 class MmdfTest:
-    """Flag an input whose largest score is improbable for a clean one.
+    """Flags an input whose largest score is improbable for a clean input (paper, section 3.1).
 
-    The p-value is one of all m criteria: 1 - (1 - p)^m of their smallest p (Šidák 1967). At most a share `theta` of
-    clean inputs has a p-value of at most `theta`, as far as the nulls hold, where criteria are independent or rise
-    together. Of other kinds, the p-value also looks at the rank of the largest score among those of clean inputs, which
-    assumes nothing about the nulls' shape:
+    With the kind `gaussian`, the p-value is 1 - (1 - p)^m, where p is the smallest p-value of the m criteria (Šidák
+    1967). If the nulls fit the clean inputs and the criteria are independent or positively dependent, a clean input has
+    a p-value of at most `theta` with a probability of at most `theta`. The other kinds rank the input's largest score
+    among the largest scores of clean inputs. The rank requires no assumption about the shape of the nulls:
 
-    - `empirical`: it is `mmguard.detection.null.empirical_p_values`.
-    - `bounded`: it is never below `mmguard.detection.null.ranked_tail`, whatever the fitted nulls say.
+    - `empirical`: the p-value computed by `mmguard.detection.null.empirical_p_values`.
+    - `bounded`: the larger of two p-values: the p-value of the kind `gaussian`, and the p-value computed by
+      `mmguard.detection.null.ranked_tail`.
 
-    A p-value of at most `theta` flags for confidence. Inputs that the two networks decide differently are flagged for
-    disagreement if, besides, their p-value is at most `disagreement_theta`; 1 is the paper's rule, by which any
-    disagreement flags.
+    An input is flagged for confidence if its p-value is at most `theta`. An input on which the networks disagree is
+    flagged for disagreement if its p-value is at most `disagreement_theta`. If `disagreement_theta` is 1, every
+    disagreement is flagged, as in the paper.
 
     Attributes:
-        criteria: at least one.
-        clean_scores: (n,) ascending, largest scores of clean inputs; empty where the kind is `gaussian`.
+        criteria: the criteria, at least one.
+        theta: level of the test, in (0, 1].
+        disagreement_theta: level at which disagreements are flagged, in [0, 1].
+        kind: `gaussian`, `empirical` or `bounded`.
+        clean_scores: (n,) largest score of each clean input, in ascending order; empty for the kind `gaussian`.
 
     Raises:
-        OptionError: the kind is `empirical`, and `theta` below the least p-value that so few clean scores can give.
+        OptionError: the kind is `empirical`, and `theta` is below the smallest p-value that n clean scores allow.
     """
 
     criteria: tuple[Criterion, ...]
@@ -116,31 +143,52 @@ class MmdfTest:
             check_level(self.theta, len(self.clean_scores))
 
     def __call__(self, original: Logits, clipped: Logits) -> Verdicts:
-        """Test a batch.
+        """Test a batch, after checking that its logits are finite.
 
         Args:
-            original, clipped: (N, K) logits of the two networks on the same inputs.
+            original: (N, K) logits of the original network.
+            clipped: (N, K) logits of the clipped network on the same inputs.
+
+        Returns:
+            The result for each input.
 
         Raises:
-            InferenceError: some are NaN or infinite, and have no p-value.
+            InferenceError: a logit is NaN or infinite, so its input has no p-value.
         """
         if not (np.isfinite(original).all() and np.isfinite(clipped).all()):
-            raise InferenceError("logits to be tested must be finite, got NaN or infinity")
-        scores = [criterion.scores(original, clipped) for criterion in self.criteria]
+            raise InferenceError("the test needs finite logits, got NaN or infinity; leave out the affected inputs")
+        return self.verdicts(LogitPair(original, clipped))
+
+    def verdicts(self, pair: LogitPair) -> Verdicts:
+        """Test a batch whose logits are known to be finite. Inputs with NaN or infinite logits would not be flagged.
+
+        Args:
+            pair: both networks' logits (N, K). The caller must check that all of them are finite.
+
+        Returns:
+            The result for each input.
+        """
+        scores = [criterion.scores(pair) for criterion in self.criteria]
         p_values = self.p_values(np.max(scores, axis=0))
-        of_gaps = [
+        gap_lost = [
             own > 0 for own, each in zip(scores, self.criteria, strict=True) if isinstance(each.statistic, MarginGap)
         ]
-        disagree = original.argmax(axis=1) != clipped.argmax(axis=1)
         return Verdicts(
             p_values,
-            disagreement=disagree & (p_values <= self.disagreement_theta),
+            disagreement=(pair.decisions != pair.clipped_decisions) & (p_values <= self.disagreement_theta),
             confidence=p_values <= self.theta,
-            lost_confidence=np.all(of_gaps, axis=0) if of_gaps else np.ones(len(p_values), np.bool_),
+            lost_confidence=np.all(gap_lost, axis=0) if gap_lost else np.ones(len(p_values), np.bool_),
         )
 
     def p_values(self, scores: FloatArray) -> FloatArray:
-        """(N,) of the largest score (N,) over the criteria."""
+        """Return the p-value of each input's largest score.
+
+        Args:
+            scores: (N,) float64, the largest score of each input over all criteria.
+
+        Returns:
+            (N,) float64 in [0, 1]; smaller is more suspicious.
+        """
         if self.kind == "empirical":
             return empirical_p_values(scores, np.asarray(self.clean_scores))
         fitted: FloatArray = -np.expm1(len(self.criteria) * log_ndtr(scores))

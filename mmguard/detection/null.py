@@ -1,4 +1,4 @@
-"""Margins, null distributions and p-values (paper, section 3.1). NumPy and SciPy only."""
+"""Null distributions of a statistic on clean inputs, and p-values (paper, section 3.1). Needs only NumPy and SciPy."""
 
 import math
 from dataclasses import dataclass
@@ -10,60 +10,87 @@ from mmguard.errors import CleanSetError, OptionError
 from mmguard.types import FloatArray
 
 MIN_NULL_SAMPLES = 20
-"""Below this, the standard deviation of the null is too uncertain for any tail to be read off it."""
+"""Minimum number of clean inputs. With fewer inputs, the null's standard deviation is too uncertain for small
+p-values."""
 
 TAIL_POWER = 3.0
-"""By what power of the score `ranked_tail` falls beyond the largest clean score: in the end, that of Student's t with 3
-degrees of freedom. Networks' scores fall faster."""
+"""Exponent p of `ranked_tail`: beyond the largest clean score, the p-value is proportional to 1 / score^p. The far tail
+of Student's t distribution with 3 degrees of freedom falls at the same rate. The tails of networks' scores fall
+faster."""
 
 
 RANK_ROUNDING = 1e-9
-"""What the product of a level and a number of ranks may lack of a whole number by rounding."""
+"""Rounding tolerance: the product of a level and a number of ranks is rounded up if it is this close to the next whole
+number."""
 
 
 def check_null_samples(n: int) -> None:
-    """Refuse too few samples for a null distribution.
+    """Check that there are enough samples to fit a null distribution.
+
+    Args:
+        n: number of clean inputs.
 
     Raises:
-        CleanSetError: fewer than 20.
+        CleanSetError: there are fewer than 20 clean inputs.
     """
     if n < MIN_NULL_SAMPLES:
         raise CleanSetError(
-            f"the null distribution needs at least {MIN_NULL_SAMPLES} clean inputs, {n} came; "
-            "give more clean inputs (50 a class is what the method was designed on)"
+            f"the null distribution needs at least {MIN_NULL_SAMPLES} clean inputs, got {n}; "
+            "provide more clean inputs (the method is designed for 50 per class)"
         )
 
 
 def enough_for_ranks(theta: float) -> int:
-    """How many clean inputs it takes for a rank among them to reach a p-value of theta."""
+    """Return how many clean inputs are needed so that empirical p-values can be as small as theta.
+
+    Args:
+        theta: level of the test, in (0, 1].
+
+    Returns:
+        The smallest number n for which 1 / (1 + n) is at most theta.
+
+    Example:
+        >>> enough_for_ranks(0.005)
+        199
+    """
     return math.ceil(1 / theta) - 1
 
 
 def check_level(theta: float, n: int) -> None:
-    """Refuse a level below 1 / (1 + n), the least p-value that a rank among n clean inputs can give.
+    """Check that empirical p-values from n clean inputs can be as small as theta.
+
+    The smallest possible p-value is 1 / (1 + n).
+
+    Args:
+        theta: level of the test, in (0, 1].
+        n: number of clean inputs.
 
     Raises:
-        OptionError: it is.
+        OptionError: theta is below 1 / (1 + n).
     """
     if theta < 1 / (1 + n):
         raise OptionError(
-            f"theta {theta:g} is below {1 / (1 + n):.2g}, the least empirical p-value that {n} clean inputs can give; "
-            f"give {enough_for_ranks(theta)} of them, a larger theta, or another null"
+            f"theta {theta:g} is below {1 / (1 + n):.3g}, the smallest empirical p-value that {n} clean inputs can "
+            f"produce; provide at least {enough_for_ranks(theta)} clean inputs, or use a larger theta or a "
+            "different null"
         )
 
 
 @dataclass(frozen=True)
 class GaussianNull:
-    """A statistic of clean inputs, in logits, as a Gaussian (paper, section 3.1), after a power transform.
+    """A Gaussian distribution, fitted to a power-transformed statistic of clean inputs (paper, section 3.1).
 
-    Clean gaps are skewed to the right, so that a plain Gaussian flags several times as many clean inputs as its level
-    says. Yeo and Johnson's transform (Biometrika 87, 2000) of the gap over a scale keeps the order of the gaps and
-    takes the skew away. Power and scale are fitted together, so that the unit of the logits does not matter.
+    Margin gaps of clean inputs are skewed to the right, so a test based on a plain Gaussian would flag several times as
+    many clean inputs as its level allows. The transform of Yeo and Johnson (Biometrika 87, 2000), applied to the gap
+    divided by a scale, keeps the order of the gaps and removes the skew. Power and scale are fitted together, so the
+    unit of the logits does not matter.
 
     Attributes:
-        mean, std: of the transformed gaps. n: samples it was fitted on.
-        power: exponent of the transform in [0, 2]; 1 is no transform: the paper's null.
-        scale: in logits, what gaps are divided by before the transform.
+        mean: mean of the transformed gaps.
+        std: standard deviation of the transformed gaps.
+        n: number of clean inputs to which the null was fitted.
+        power: exponent of the transform, in [0, 2]; 1 means no transform, as in the paper.
+        scale: number by which the gaps are divided before the transform, in logits.
     """
 
     mean: float
@@ -74,53 +101,68 @@ class GaussianNull:
 
     @classmethod
     def fit(cls, gaps: FloatArray, power: float | None = None) -> "GaussianNull":
-        """Fit by the sample's mean and standard deviation (ddof 1).
+        """Fit the null with the sample mean and standard deviation (ddof 1).
 
         Args:
-            gaps: (n,) float64, margin gaps of clean inputs.
-            power: exponent of the transform; None takes the most likely one.
+            gaps: (n,) float64, margin gaps or another statistic of clean inputs, in logits.
+            power: exponent of the transform; None uses the maximum-likelihood exponent.
+
+        Returns:
+            The fitted null.
 
         Raises:
-            CleanSetError: fewer than 20 gaps, or all of them equal.
+            CleanSetError: there are fewer than 20 gaps, or all of them are equal.
         """
         check_null_samples(len(gaps))
         if not gaps.std() > 0:
             raise CleanSetError(
-                "clipping changes every clean input's margin alike, so there is no null distribution to test against; "
-                "check that the clean inputs differ from each other and are what the model expects"
+                "clipping changes the margin of every clean input by the same amount, so there is no null distribution "
+                "to test against; check that the clean inputs differ and are preprocessed as the model expects"
             )
         power, scale = _most_likely_transform(gaps) if power is None else (power, 1.0)
         transformed = yeo_johnson(gaps / scale, power)
         return cls(float(transformed.mean()), float(transformed.std(ddof=1)), len(gaps), power, scale)
 
     def p_values(self, gaps: FloatArray) -> FloatArray:
-        """Upper tail: the probability that a clean input has a gap at least as large.
+        """Compute, for each gap, the probability that a clean input has a gap at least as large.
 
         Args:
-            gaps: (N,) float64.
+            gaps: (N,) float64, in logits; larger is more suspicious.
 
         Returns:
-            (N,) float64 in [0, 1]; small is suspicious.
+            (N,) float64 in [0, 1]; smaller is more suspicious.
         """
         p_values: FloatArray = ndtr(-self.standardise(gaps))
         return p_values
 
     def standardise(self, gaps: FloatArray) -> FloatArray:
-        """Gaps (N,) in standard deviations of the null above its mean, after the transform."""
+        """Convert gaps to scores: transform the gaps, subtract the null's `mean`, and divide by the null's `std`.
+
+        Args:
+            gaps: (N,) float64, in logits.
+
+        Returns:
+            (N,) float64, in standard deviations of the transformed gaps; larger is more suspicious.
+        """
         return (yeo_johnson(gaps / self.scale, self.power) - self.mean) / self.std
 
 
 def empirical_p_values(values: FloatArray, clean: FloatArray) -> FloatArray:
-    """Share of clean inputs, this one counted, whose statistic is at least as large: (1 + k) / (1 + n).
+    """Compute p-values by rank: (1 + k) / (1 + n), where k of the n clean values are at least as large.
 
-    For an input exchangeable with n clean ones that shaped nothing, the probability of a p-value of at most θ is at
-    most θ, whatever the distribution (Vovk et al. 2005, "Algorithmic learning in a random world").
+    If an input is exchangeable with n clean inputs that were not used to fit the statistic, its p-value is at most θ
+    with a probability of at most θ, for any distribution (Vovk et al. 2005, "Algorithmic learning in a random world").
 
     Args:
-        values: (N,) float64. clean: (n,) float64, ascending.
+        values: (N,) float64; larger is more suspicious.
+        clean: (n,) float64, values of clean inputs in ascending order.
 
     Returns:
-        (N,) float64 in [1 / (1 + n), 1]; small is suspicious.
+        (N,) float64 in [1 / (1 + n), 1]; smaller is more suspicious.
+
+    Example:
+        >>> empirical_p_values(np.array([0.0, 9.0]), np.array([1.0, 2.0, 5.0])).tolist()
+        [1.0, 0.25]
     """
     exceeding = len(clean) - np.searchsorted(clean, values, side="left")
     p_values: FloatArray = (1 + exceeding) / (1 + len(clean))
@@ -128,20 +170,27 @@ def empirical_p_values(values: FloatArray, clean: FloatArray) -> FloatArray:
 
 
 def ranked_tail(scores: FloatArray, clean: FloatArray) -> FloatArray:
-    """p-values by rank, which go on falling beyond the largest clean score.
+    """Compute rank-based p-values that keep falling beyond the largest clean score.
 
-    Up to that score they are `empirical_p_values`. Beyond it, a score s has (largest / s)^3 / (1 + n), so that few
-    clean inputs can reach a small level too, and only by far. At levels of 1 / (1 + n) and above they are as valid as
-    ranks. Below, a clean input reaches a level with a probability of at most 1 / (1 + n), and of at most twice that
-    level, down to a tenth of 1 / (1 + n), where the tail of its scores is no heavier than that of Student's t with 3
-    degrees of freedom.
+    Up to the largest clean score, these p-values equal `empirical_p_values`. Beyond it, a score s gets the p-value
+    (largest / s)^3 / (1 + n). Even if there are few clean inputs, an input can therefore have a small p-value, but only
+    if its score is far beyond the largest clean score.
+
+    At levels of 1 / (1 + n) and above, these p-values are as valid as empirical p-values. At any lower level, the
+    probability that a clean input has a p-value of at most that level is at most 1 / (1 + n). For levels down to a
+    tenth of 1 / (1 + n), this probability is also at most twice the level, provided that the scores have no heavier
+    upper tail than Student's t distribution with 3 degrees of freedom.
 
     Args:
-        scores: (N,) float64, in standard deviations above the clean mean. clean: (n,) float64, ascending, the largest
-            of them positive.
+        scores: (N,) float64, in standard deviations above the clean mean; larger is more suspicious.
+        clean: (n,) float64, scores of clean inputs in ascending order; the largest must be positive.
 
     Returns:
-        (N,) float64 in (0, 1]; small is suspicious.
+        (N,) float64 in (0, 1]; smaller is more suspicious.
+
+    Example:
+        >>> ranked_tail(np.array([2.0, 4.0]), np.array([-1.0, 0.5, 2.0])).tolist()
+        [0.5, 0.03125]
     """
     largest = clean[-1]
     p_values: FloatArray = empirical_p_values(scores, clean) * (largest / np.maximum(scores, largest)) ** TAIL_POWER
@@ -149,17 +198,35 @@ def ranked_tail(scores: FloatArray, clean: FloatArray) -> FloatArray:
 
 
 def ranked_score(theta: float, clean: FloatArray) -> float:
-    """The least score beyond which `ranked_tail` is at most theta.
+    """Return the score above which the p-value computed by `ranked_tail` is at most theta.
 
     Args:
-        clean: (n,) float64, ascending, the largest of them positive.
+        theta: level of the test, in (0, 1].
+        clean: (n,) float64, scores of clean inputs in ascending order; the largest must be positive.
+
+    Returns:
+        The score, in standard deviations above the clean mean.
     """
     places = int(theta * (1 + len(clean)) + RANK_ROUNDING)
     return float(clean[-places] if places else clean[-1] / (theta * (1 + len(clean))) ** (1 / TAIL_POWER))
 
 
 def yeo_johnson(x: FloatArray, power: float) -> FloatArray:
-    """Yeo and Johnson's power transform: increasing, and unbounded above and below for a power in [0, 2]."""
+    """Apply the power transform of Yeo and Johnson.
+
+    The transform is increasing. For powers in [0, 2], it is unbounded on both sides.
+
+    Args:
+        x: values, float64 of any shape.
+        power: exponent, in [0, 2]; 1 is the identity.
+
+    Returns:
+        The transformed values, float64 of the same shape.
+
+    Example:
+        >>> yeo_johnson(np.array([0.0, 3.0]), 0.5).tolist()
+        [0.0, 2.0]
+    """
     transformed: FloatArray = np.where(
         x < 0, -boxcox1p(-np.minimum(x, 0), 2 - power), boxcox1p(np.maximum(x, 0), power)
     )
@@ -167,13 +234,13 @@ def yeo_johnson(x: FloatArray, power: float) -> FloatArray:
 
 
 def _most_likely_transform(gaps: FloatArray) -> tuple[float, float]:
-    """Power and scale of the greatest likelihood, over scales from 1/32 to 32 standard deviations."""
-    # Imported here: it takes longer to load than all that serving needs.
+    """Return the maximum-likelihood power and scale. Try scales from 1/32 to 32 standard deviations."""
+    # Imported here because it takes longer to load than everything else that serving needs.
     from scipy.stats import yeojohnson_llf, yeojohnson_normmax
 
     candidates = []
     for scale in gaps.std(ddof=1) * 2.0 ** np.arange(-5, 6):
-        # Outside [0, 2] the transform is bounded on one side: no gap, however large, could reach a small p-value.
+        # Outside [0, 2] the transform is bounded on one side, so even the largest gap might not have a small p-value.
         power = float(np.clip(yeojohnson_normmax(gaps / scale), 0.0, 2.0))
         likelihood = float(yeojohnson_llf(power, gaps / scale)) - len(gaps) * np.log(scale)
         candidates.append((likelihood, power, float(scale)))

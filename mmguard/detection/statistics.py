@@ -1,60 +1,79 @@
-"""What the MMDF test looks at: statistics of both networks' logits."""
+"""The statistics of the MMDF test, computed from both networks' logits."""
 
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
-from mmguard.detection.margins import margin
+from mmguard.detection.margins import LogitPair, Logits
 from mmguard.types import FloatArray, IntArray
 
-Logits = npt.NDArray[np.floating]
-
-
 POOLED_INPUTS = 5
-"""A class's own intercept counts as much as that of all classes where the class has so many inputs."""
+"""Number of inputs of a class at which the class's own intercept and the mean over all inputs have the same weight."""
 
 
 @dataclass(frozen=True)
 class MarginGap:
-    """The margin gap: confidence in the original's decision that clipping takes away. The paper's statistic.
+    """The margin gap, the paper's statistic: how much margin the original network's decision loses through clipping.
 
     Attributes:
-        intercepts: (K,) in logits, by the original's decision. slope: without unit. Zeros: see `ResidualMarginGap`.
+        intercepts: (K,) intercepts of the expected gap, in logits, one for each decision of the original network; zero
+            except in `ResidualMarginGap`.
+        slope: slope of the expected gap as a function of the original network's margin, dimensionless; zero except in
+            `ResidualMarginGap`.
     """
 
     intercepts: tuple[float, ...]
     slope: float
 
     @classmethod
-    def fit(cls, original: Logits, clipped: Logits) -> Self:
-        """There is nothing to fit: of clean inputs (n, K) it takes K alone."""
-        return cls((0.0,) * original.shape[1], 0.0)
+    def fit(cls, pair: LogitPair) -> Self:
+        """Return the statistic for K classes. The plain margin gap has no parameters to fit.
 
-    def __call__(self, original: Logits, clipped: Logits) -> FloatArray:
-        """Statistic (N,) in logits, of both networks' logits (N, K); large is suspicious."""
-        decisions = original.argmax(axis=1)
-        margins = margin(original, decisions)
-        gaps = margins - margin(clipped, decisions)
-        expected: FloatArray = np.asarray(self.intercepts)[decisions] + self.slope * margins
-        return gaps - expected
+        Args:
+            pair: logits (n, K) of clean inputs; only K is used.
+
+        Returns:
+            The statistic, with zero intercepts and slope.
+        """
+        return cls((0.0,) * pair.original.shape[1], 0.0)
+
+    def __call__(self, pair: LogitPair) -> FloatArray:
+        """Compute the statistic for each input.
+
+        Args:
+            pair: both networks' logits (N, K).
+
+        Returns:
+            (N,) float64 in logits; larger is more suspicious.
+        """
+        expected: FloatArray = np.asarray(self.intercepts)[pair.decisions] + self.slope * pair.original_margins
+        return pair.margin_gaps - expected
 
 
 @dataclass(frozen=True)
 class ResidualMarginGap(MarginGap):
-    """The margin gap beyond the one that clean inputs of the same decision and margin have.
+    """The margin gap minus the gap that is expected for clean inputs with the same decision and margin.
 
-    Clipping takes more from confident inputs than from doubtful ones, and more from some classes than from others:
-    a line in the original's margin for each decision, all of one slope.
+    Clipping reduces large margins more than small ones, and the margins of some classes more than those of others. For
+    each decision, the expected gap is therefore a linear function of the original network's margin, with the same slope
+    for all decisions.
     """
 
     @classmethod
-    def fit(cls, original: Logits, clipped: Logits) -> Self:
-        """Least squares on clean inputs (n, K). Intercepts of classes with few inputs are drawn to the mean of all."""
-        classes, decisions = original.shape[1], original.argmax(axis=1)
-        margins = margin(original, decisions)
-        gaps = margins - margin(clipped, decisions)
+    def fit(cls, pair: LogitPair) -> Self:
+        """Fit one line per decision by least squares.
+
+        Intercepts of classes with few inputs are shrunk towards the overall mean.
+
+        Args:
+            pair: logits (n, K) of clean inputs.
+
+        Returns:
+            The fitted statistic.
+        """
+        classes, decisions = pair.original.shape[1], pair.decisions
+        margins, gaps = pair.original_margins, pair.margin_gaps
         slope = _slope(_within(margins, decisions, classes), _within(gaps, decisions, classes))
         rest = gaps - slope * margins
         totals = np.bincount(decisions, rest, classes) + POOLED_INPUTS * rest.mean()
@@ -64,66 +83,78 @@ class ResidualMarginGap(MarginGap):
 
 @dataclass(frozen=True)
 class ResidualNorm:
-    """Length of what clipping does to the logits beyond what it does to those of clean inputs.
+    """The norm of the difference between an input's clipped logits and the logits expected for a clean input.
 
-    It sees what the margin does not: a trigger that raises many logits, or a clipped network that falls back on another
-    class than the second best. Each clipped logit is expected on a line in the original's, all of one slope.
+    This statistic detects what the margin gap misses: a trigger that raises many logits, or an input for which the
+    clipped network decides on neither of the original network's two best classes. Each expected clipped logit is a
+    linear function of the original logit, with the same slope for all classes.
 
     Attributes:
-        intercepts: (K,) in logits, by class. slope: without unit.
+        intercepts: (K,) intercepts of the expected clipped logits, in logits, one for each class.
+        slope: slope of the expected clipped logits, dimensionless.
     """
 
     intercepts: tuple[float, ...]
     slope: float
 
     @classmethod
-    def fit(cls, original: Logits, clipped: Logits) -> Self:
-        """Least squares on clean inputs (n, K)."""
-        before, after = original.astype(np.float64), clipped.astype(np.float64)
+    def fit(cls, pair: LogitPair) -> Self:
+        """Fit one line per class by least squares.
+
+        Args:
+            pair: logits (n, K) of clean inputs.
+
+        Returns:
+            The fitted statistic.
+        """
+        before, after = cls._prepare(pair.original), cls._prepare(pair.clipped)
         slope = _slope((before - before.mean(axis=0)).ravel(), (after - after.mean(axis=0)).ravel())
         return cls(tuple((after.mean(axis=0) - slope * before.mean(axis=0)).tolist()), slope)
 
-    def __call__(self, original: Logits, clipped: Logits) -> FloatArray:
-        """Statistic (N,) in logits, of both networks' logits (N, K); large is suspicious."""
-        rest = clipped - np.asarray(self.intercepts) - self.slope * original.astype(np.float64)
+    def __call__(self, pair: LogitPair) -> FloatArray:
+        """Compute the statistic for each input.
+
+        Args:
+            pair: both networks' logits (N, K).
+
+        Returns:
+            (N,) float64 in logits; larger is more suspicious.
+        """
+        rest = self._prepare(pair.clipped) - np.asarray(self.intercepts) - self.slope * self._prepare(pair.original)
         lengths: FloatArray = np.sqrt(np.einsum("nk,nk->n", rest, rest))
         return lengths
+
+    @staticmethod
+    def _prepare(logits: Logits) -> FloatArray:
+        """Convert logits (N, K) to the values to which the lines are fitted."""
+        return logits.astype(np.float64)
 
 
 @dataclass(frozen=True)
 class CentredResidualNorm(ResidualNorm):
-    """The shift of logits less their mean over the classes.
+    """The residual norm, computed from logits minus their mean over the classes.
 
-    Probabilities say the logits but for a constant of each input. Where a model answers with probabilities alone, a
-    test must not depend on it.
+    Probabilities determine the logits only up to a constant for each input. For a model that returns only
+    probabilities, the test must not depend on that constant.
     """
 
-    @classmethod
-    def fit(cls, original: Logits, clipped: Logits) -> Self:
-        """Least squares on clean inputs (n, K)."""
-        return super().fit(_centred(original), _centred(clipped))
-
-    def __call__(self, original: Logits, clipped: Logits) -> FloatArray:
-        """Statistic (N,) in logits, of both networks' logits (N, K); large is suspicious."""
-        return super().__call__(_centred(original), _centred(clipped))
-
-
-def _centred(logits: Logits) -> FloatArray:
-    """Logits (N, K) less their mean over the classes."""
-    exact = logits.astype(np.float64)
-    centred: FloatArray = exact - exact.mean(axis=1, keepdims=True)
-    return centred
+    @staticmethod
+    def _prepare(logits: Logits) -> FloatArray:
+        """Subtract the mean over the classes from logits (N, K)."""
+        exact = logits.astype(np.float64)
+        centred: FloatArray = exact - exact.mean(axis=1, keepdims=True)
+        return centred
 
 
 def _within(values: FloatArray, groups: IntArray, count: int) -> FloatArray:
-    """Values (n,) less the mean of their group."""
+    """Subtract from each value (n,) the mean of the value's group."""
     means = np.bincount(groups, values, count) / np.maximum(np.bincount(groups, minlength=count), 1)
     centred: FloatArray = values - means[groups]
     return centred
 
 
 def _slope(x: FloatArray, y: FloatArray) -> float:
-    """Least squares, of what is centred already; 0 where x is constant."""
+    """Return the least-squares slope of centred values; 0 if x is constant."""
     spread = x @ x
     return float(x @ y / spread) if spread > 0 else 0.0
 
@@ -135,4 +166,4 @@ STATISTICS: dict[str, type[Statistic]] = {
     "residual_norm": ResidualNorm,
     "centred_residual_norm": CentredResidualNorm,
 }
-"""By the names that settings and manifests use."""
+"""The statistics, by the names used in settings and manifests."""

@@ -1,1 +1,1 @@
-"""Offline, onnx: read the user's model, find its activations, insert Min, check the result."""
+"""Reads the user's model, finds its clip sites, writes the clipped network and checks it, all offline with onnx."""

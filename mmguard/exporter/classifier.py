@@ -1,40 +1,42 @@
-"""Read an ONNX file as a classifier, or say why it is not one."""
+"""Read an ONNX file as a classifier, or raise an error that explains why it is not one."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
 from mmguard.bundle.manifest import OutputSpec
 from mmguard.errors import NotClassifierError
-from mmguard.exporter.load import external_tensors, load, require_runtime
+from mmguard.exporter.find_logits import LogitsSource, find_logits
+from mmguard.exporter.load import check_runtime, external_tensors, load
 from mmguard.exporter.onnx_files import read
-from mmguard.exporter.scores import Scores, find_scores
+from mmguard.runtime.dtypes import INPUT_DTYPES
 
 LOGITS = "mmguard_logits"
-"""Name under which runtime_graphs give the logits where no output of the user's is them, float32 (N, K)."""
+"""Name of the logits, float32 (N, K), in the runtime graphs of a model that does not output its logits."""
 OWN_NAMES = frozenset({LOGITS, "mmguard_cast_out", "mmguard_columns", "mmguard_matmul_out"})
-"""Names of the values that runtime_graphs add."""
-INPUTS = {
-    ir.DataType.FLOAT: "float32",
-    ir.DataType.FLOAT16: "float16",
-    ir.DataType.DOUBLE: "float64",
-    ir.DataType.UINT8: "uint8",
-}
-"""NumPy's names of the dtypes that a model may take."""
+"""Names of the values that mmguard adds to runtime graphs."""
+INPUTS = {ir.DataType.from_numpy(np.dtype(name)): name for name in INPUT_DTYPES}
+"""The supported input dtypes: a map from the ONNX dtype to NumPy's name for the same dtype."""
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """An ONNX model with one input of numbers and scores among its outputs or before them.
+    """An ONNX model with one numeric input, whose outputs include the logits or are derived from them.
 
     Attributes:
         path: the user's file.
-        model: the graph, in the form that bounds are put into; weights in external files are mapped when they are read.
-        input_name, input_dtype: the one input. input_shape: None for each dynamic axis.
-        scores: where the logits are in that graph.
-        output: the user's outputs, and the logits as the runtime_graphs give them.
-        complaint: of ONNX's checker, about a file that ONNX Runtime runs all the same; None where it has none.
+        model: the model in its canonical form, into which bounds are inserted. External weights are memory-mapped
+            when they are first read.
+        input_name: ONNX name of the input.
+        input_dtype: NumPy's name for the input's dtype.
+        input_shape: shape of a batch of inputs, with None for each dynamic axis.
+        logits_source: where the logits are in the graph.
+        output: the names of the outputs of the user's model, and the name of the logits in the runtime graphs.
+        complaint: the error message of ONNX's checker if the checker rejects the file but ONNX Runtime can run it; None
+            if the checker accepts the file.
     """
 
     path: Path
@@ -42,75 +44,85 @@ class Classifier:
     input_name: str
     input_dtype: str
     input_shape: tuple[int | None, ...]
-    scores: Scores
+    logits_source: LogitsSource
     output: OutputSpec
     complaint: str | None = None
 
-    def external_files(self) -> list[Path]:
-        """Locations, relative to the model's folder, of the files that hold its external weights."""
-        return sorted({Path(tensor.location) for tensor in external_tensors(read(self.path))})
+    @cached_property
+    def external_files(self) -> tuple[Path, ...]:
+        """The paths of the files with external weights, relative to the model's folder and sorted."""
+        return tuple(sorted({Path(tensor.location) for tensor in external_tensors(read(self.path))}))
 
 
 def read_classifier(path: Path, logits: str | None = None) -> Classifier:
-    """Load and check an ONNX file.
+    """Load an ONNX file and check that it is a classifier.
 
     Args:
-        path: the file. logits: ONNX name of the logits, None to find them.
+        path: ONNX file.
+        logits: ONNX name of the logits; None to search for them.
+
+    Returns:
+        The classifier.
 
     Raises:
-        NotOnnxError: no such file, not ONNX, ONNX Runtime refuses it, or external weights that a bundle cannot hold.
-        ModelError: it is too large, or makes values that are.
-        NotClassifierError: not one input of numbers, or no scores (N, K) that its outputs come from.
-        UnsupportedOperatorError: an opset in which Min cannot clip it, and that ONNX cannot convert.
-        OptionError: `logits` names no value that could be logits.
+        NotOnnxError: the file is missing, is not ONNX, is rejected by ONNX Runtime, or has external weights that a
+            bundle cannot contain.
+        ModelError: the model, or a value that it computes, is too large.
+        NotClassifierError: the model does not have exactly one numeric input, or has no logits (N, K) from which its
+            outputs are derived.
+        UnsupportedOperatorError: the model has sparse weights or control flow, or cannot be converted to an opset whose
+            Min operator can clip its activations.
+        OptionError: `logits` is not the name of a value that could be the logits.
     """
     loaded = load(path)
     model = loaded.model
     value, shape = _single_input(path, model.graph)
     if loaded.complaint is not None:
-        require_runtime(path, loaded.complaint)
+        check_runtime(path, loaded.complaint)
     try:
-        scores = find_scores(model, logits)
+        source = find_logits(model, logits)
     except NotClassifierError as error:
         raise NotClassifierError(f"{path}: {error}") from error
     names = tuple(str(output.name) for output in model.graph.outputs)
     if len(set(names)) < len(names):
         raise NotClassifierError(
-            f"{path}: two outputs of the model have one name ({', '.join(names)}), by which a guard tells them apart; "
-            "export the model with each output once"
+            f"{path}: two outputs of the model have the same name ({', '.join(names)}), but a guard identifies outputs "
+            "by name; export the model with a different name for each output"
         )
-    direct = scores.value in names and scores.dtype is ir.DataType.FLOAT and not scores.one_column
-    name = scores.value if direct else LOGITS
+    direct = source.value in names and source.dtype is ir.DataType.FLOAT and not source.one_column
+    name = source.value if direct else LOGITS
     every = {*model.graph.initializers, *(str(each.name) for node in model.graph for each in node.outputs)}
     if taken := sorted(every & OWN_NAMES - ({name} if direct else set())):
-        raise NotClassifierError(f"{path}: a value is called {taken[0]!r}, which a guard needs for its own; rename it")
-    derived = tuple(each for each in scores.derived if each != name)
-    output = OutputSpec(names, name, derived, scores.head)
-    assert value.dtype is not None, "checked above"
-    return Classifier(path, model, str(value.name), INPUTS[value.dtype], shape, scores, output, loaded.complaint)
+        raise NotClassifierError(
+            f"{path}: a value of the model is named {taken[0]!r}, but mmguard reserves this name; rename the value"
+        )
+    derived = tuple(each for each in source.derived if each != name)
+    output = OutputSpec(names, name, derived, source.head)
+    assert value.dtype is not None, "_single_input has already checked the dtype"
+    return Classifier(path, model, str(value.name), INPUTS[value.dtype], shape, source, output, loaded.complaint)
 
 
 def _single_input(path: Path, graph: ir.Graph) -> tuple[ir.Value, tuple[int | None, ...]]:
     inputs = [value for value in graph.inputs if value.name not in graph.initializers]
     if len(inputs) != 1:
         names = ", ".join(str(value.name) for value in inputs) or "none"
-        raise NotClassifierError(f"{path} has {len(inputs)} inputs ({names}); a model of exactly one input is needed")
+        raise NotClassifierError(f"{path} has {len(inputs)} inputs ({names}); provide a model with exactly one input")
     (value,) = inputs
     if value.dtype not in INPUTS:
         raise NotClassifierError(
-            f"{path}: input {value.name!r} is {value.dtype}; a model that takes one of {', '.join(INPUTS.values())} is "
-            "needed, since the margin search moves inputs in small steps"
+            f"{path}: input {value.name!r} has dtype {value.dtype}; provide a model whose input dtype is one of "
+            f"{', '.join(INPUTS.values())}, because the margin search changes inputs in small steps"
         )
     shape = _static_shape(value)
     if shape is None or len(shape) < 2:
         raise NotClassifierError(
-            f"{path}: input {value.name!r} needs a declared shape (N, ...), it has {value.shape}; export the model "
-            "with the shape of its input, the batch first"
+            f"{path}: expected input {value.name!r} to have a declared shape (N, ...), got {value.shape}; export the "
+            "model with a declared input shape whose first axis is the batch axis"
         )
     if 0 in shape:
         raise NotClassifierError(
-            f"{path}: input {value.name!r} is declared with shape {value.shape}, and no input has an axis of length 0; "
-            "export the model with a dynamic axis there (a name, or -1)"
+            f"{path}: input {value.name!r} is declared with shape {value.shape}, but no axis may have length 0; "
+            "export the model with a dynamic axis (a name, or -1) instead of the 0"
         )
     return value, shape
 

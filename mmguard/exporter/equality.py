@@ -1,4 +1,4 @@
-"""Check an exported network: ONNX's full checker, and equality with what was learned."""
+"""Check that an exported network is valid ONNX and returns the same results as the network it was exported from."""
 
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from mmguard.bundle.manifest import OutputSpec
 from mmguard.errors import GraphMismatchError, NotOnnxError
 from mmguard.exporter.tolerance import FLOAT
 from mmguard.runtime.batches import run_session
+from mmguard.runtime.difference import comparable, relative_difference
 from mmguard.runtime.session import new_session
 
 BATCH = 100
@@ -24,31 +25,34 @@ def check_export(
     tolerance: float = FLOAT,
     checked: bool = True,
 ) -> float:
-    """Check that an ONNX file is valid and gives the expected logits in ONNX Runtime.
+    """Check that an ONNX file is valid and returns the expected logits in ONNX Runtime.
 
     Args:
         path: ONNX file.
-        x: (N, ...) float32 inputs. logits: (N, K) float32 expected on them.
-        name: name of the output to compare. tolerance: largest difference allowed, relative to the largest logit.
-        checked: whether ONNX's checker must pass it, as it passed the user's own file.
+        x: (N, ...) float32 inputs.
+        logits: (N, K) float32 logits expected for x.
+        name: name of the output to compare.
+        tolerance: largest difference allowed, relative to the largest logit.
+        checked: whether the file must pass ONNX's checker; False only if the user's own file fails that check.
 
     Returns:
-        The largest difference, relative to the largest logit (at least 1).
+        The largest difference, divided by the largest logit or by 1, whichever is greater.
 
     Raises:
-        NotOnnxError: the checker refuses the file.
-        GraphMismatchError: the difference is above that.
+        NotOnnxError: the checker rejects the file.
+        GraphMismatchError: the difference exceeds the tolerance.
     """
     try:
         if checked:
             onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise NotOnnxError(f"{path.name}: ONNX's checker refuses the exported network: {error}") from error
+        raise NotOnnxError(f"{path.name}: ONNX's checker rejects the exported network: {error}") from error
     difference = relative_difference(run(path, x, name), logits)
     if not difference <= tolerance:
         raise GraphMismatchError(
-            f"{path.name} differs from the network that it should be by {difference:.2g} of the largest logit (at most "
-            f"{tolerance} is allowed), so that no bundle is written; please report the model"
+            f"expected {path.name} to return the same logits as the original network, within {tolerance} times the "
+            f"largest logit, but the largest difference is {difference:.2g} times the largest logit; no bundle is "
+            "written; please report this as a bug"
         )
     return difference
 
@@ -56,11 +60,14 @@ def check_export(
 def check_head(
     head: Path, original: Path, x: npt.NDArray[np.float32], output: OutputSpec, tolerance: float = FLOAT
 ) -> None:
-    """Check that the head makes of the original's logits what the original itself answers.
+    """Check that the head, given the original network's logits, returns the original network's outputs.
 
     Args:
-        head, original: ONNX files of these runtime_graphs. x: (N, ...) float32 inputs. output: the user's outputs.
-        tolerance: relative and absolute.
+        head: ONNX file of the head.
+        original: ONNX file of the original network's runtime graph.
+        x: (N, ...) float32 inputs; only the first 100 are run.
+        output: the names of the outputs of the user's model, and of the logits.
+        tolerance: largest difference allowed, used as both the relative and the absolute tolerance.
 
     Raises:
         GraphMismatchError: an output differs.
@@ -72,29 +79,30 @@ def check_head(
     for name, got, wanted in zip(output.derived, made, expected, strict=True):
         if not _alike(got, wanted, tolerance):
             raise GraphMismatchError(
-                f"{head.name} does not give output {name!r} of the logits, so that no bundle is written; report it"
+                f"output {name!r} of {head.name} differs from the model's own output for the same logits; no bundle is "
+                "written; please report this as a bug"
             )
 
 
 def _alike(got: Any, wanted: Any, tolerance: float) -> bool:
-    """Whether two outputs are equal: numbers within the tolerance, all else exactly."""
-    if isinstance(wanted, list):
-        return len(got) == len(wanted) and all(
-            one.keys() == other.keys() and np.allclose(list(one.values()), list(other.values()), tolerance, tolerance)
-            for one, other in zip(got, wanted, strict=True)
-        )
-    if got.shape != wanted.shape or got.dtype != wanted.dtype:
+    """Return whether two outputs are equal: floats within the tolerance, everything else exactly."""
+    pair = comparable(got, wanted)
+    if pair is None:
         return False
-    floating = wanted.dtype.kind == "f"
-    return bool(np.allclose(got, wanted, tolerance, tolerance) if floating else (got == wanted).all())
-
-
-def relative_difference(got: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> float:
-    """Largest absolute difference over the largest absolute expected value (at least 1)."""
-    return float(np.abs(got - expected).max() / max(1.0, float(np.abs(expected).max())))
+    a, b = pair
+    return bool(np.allclose(a, b, tolerance, tolerance) if b.dtype.kind == "f" else (a == b).all())
 
 
 def run(path: Path, x: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float32]:
-    """Run an ONNX file on the CPU in batches of 100; returns the output `name`, (N, ...)."""
+    """Run an ONNX file on the CPU in batches of 100.
+
+    Args:
+        path: ONNX file.
+        x: (N, ...) float32 inputs.
+        name: name of the output to return.
+
+    Returns:
+        The output, (N, ...).
+    """
     session = new_session(path)
     return np.concatenate([run_session(session, [name], x[i : i + BATCH])[0] for i in range(0, len(x), BATCH)])

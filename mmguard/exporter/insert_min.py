@@ -1,4 +1,4 @@
-"""Insert the bounds: one Min node and one bound tensor after each activation, nothing else changed (paper, Eq. 2)."""
+"""Insert the bounds: one Min node and one bound after each activation, and nothing else (Eq. 2 of the paper)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,20 +11,22 @@ import onnx_ir as ir
 from mmguard.exporter.classifier import Classifier
 from mmguard.exporter.load import canonical
 from mmguard.exporter.onnx_files import write
+from mmguard.exporter.shape_inference import infer_values
 from mmguard.exporter.sites import BOUND_SUFFIX, CLIPPED_SUFFIX
-from mmguard.exporter.values import infer_values
 
 MIN_IR_VERSION = 4
-"""Below IR version 4 every initialiser, so also a bound, would have to be an input of the graph."""
+"""Lowest IR version of a clipped network. In earlier versions, every initialiser must also be an input of the graph,
+but bounds are initialisers that are not inputs."""
 
 
 def write_clipped(classifier: Classifier, bounds: Mapping[str, npt.NDArray[np.float32]], path: Path) -> None:
     """Write the clipped network.
 
     Args:
-        classifier: the user's model; it is read anew, not changed.
-        bounds: by name of the activation's value, float32, one number a channel, broadcastable against the value.
-        path: ONNX file to write. External weights keep their locations, relative to it.
+        classifier: the user's model. Its file is read again; this object is not changed.
+        bounds: a map from the name of each activation's value to its bound. A bound is float32, with one number per
+            channel, and is broadcastable against the value.
+        path: ONNX file to write. External weights keep their locations, relative to this file.
     """
     model = canonical(classifier.path, classifier.complaint is not None)
     types = infer_values(model)
@@ -41,19 +43,22 @@ def write_clipped(classifier: Classifier, bounds: Mapping[str, npt.NDArray[np.fl
 def insert_min(
     graph: ir.Graph, value: ir.Value, bound: npt.NDArray[np.float32], dtype: ir.DataType | None = None
 ) -> ir.Value:
-    """Clip one value from above: every consumer then reads min(value, bound).
+    """Clip a value from above: every node that read the value now reads min(value, bound).
 
-    Where the value is an output of the graph too, that output stays unclipped.
+    If the value is also an output of the graph, that output stays unclipped.
 
     Args:
+        graph: the graph, which is changed.
+        value: the value to clip.
         bound: float32, broadcastable against the value.
-        dtype: of the value, and so of the bound as it is written; None takes the value's own, or float32.
+        dtype: dtype in which the bound is stored, which must be the value's dtype. None to use the value's declared
+            dtype, or float32 if no dtype is declared.
 
     Returns:
         The clipped value.
     """
     producer = value.producer()
-    assert producer is not None, "an activation is made by a node"
+    assert producer is not None, "an activation is always the output of a node"
     dtype = dtype or value.dtype or ir.DataType.FLOAT
     tensor = ir.Value(
         name=f"{value.name}{BOUND_SUFFIX}",
@@ -73,9 +78,19 @@ def insert_min(
 
 
 def in_dtype(bound: npt.NDArray[np.float32], dtype: ir.DataType) -> npt.NDArray[Any]:
-    """A bound as the value's dtype holds it: the nearest number, as PyTorch rounds where the bound is learned.
+    """Convert a bound to the dtype of its value, rounding to the nearest number, as PyTorch does during learning.
 
-    What lies beyond the dtype's range becomes its largest finite number, which every finite value respects.
+    Args:
+        bound: float32.
+        dtype: a float dtype.
+
+    Returns:
+        The bound. A number beyond the dtype's range becomes the dtype's largest finite number, which clips no finite
+        value.
+
+    Example:
+        >>> in_dtype(np.array([0.5, 1e6], np.float32), ir.DataType.FLOAT16).tolist()
+        [0.5, 65504.0]
     """
     limit = np.float64(dtype.max)
     return np.clip(bound.astype(np.float64), -limit, limit).astype(dtype.numpy())

@@ -1,7 +1,8 @@
-"""ONNX files to graphs and back. onnx-ir knows no maps, which scikit-learn's converter makes of probabilities.
+"""Read ONNX files as onnx-ir graphs, and write them back.
 
-An output that is a map, or a sequence of maps, has no type while it is a graph. Its type is put back when a file is
-written, from the file that the graph came from.
+scikit-learn's converter outputs probabilities as maps, but onnx-ir has no type for maps. A graph that this module reads
+therefore has no type for an output that is a map or a sequence of maps; when the graph is written, the type is restored
+from the original file.
 """
 
 from pathlib import Path
@@ -14,13 +15,19 @@ from onnx_ir.serde import SerdeError
 from mmguard.errors import NotOnnxError
 
 MAX_INSIDE = 2**30
-"""Bytes of weights that a file holds in itself: an ONNX file cannot have 2 GB."""
+"""Largest total size, in bytes, of weights that are stored in the ONNX file itself, which must be smaller than 2 GB."""
 
 
 def read(path: Path) -> ir.Model:
-    """The graph of a file, as ONNX Runtime takes it: in any order of nodes, a negative length of an axis for any.
+    """Read an ONNX file. As in ONNX Runtime, nodes may be in any order, and a negative length marks a dynamic axis.
 
-    Weights in other files are mapped when they are read.
+    External weights are memory-mapped when they are first read.
+
+    Args:
+        path: ONNX file.
+
+    Returns:
+        The model, with its nodes in topological order.
     """
     if maps := _maps(path):
         proto = onnx.load(path, load_external_data=False)
@@ -40,36 +47,59 @@ def read(path: Path) -> ir.Model:
 
 
 def _in_order(graph: ir.Graph) -> bool:
-    """Whether each node comes after those that it reads from."""
+    """Return whether each node comes after all nodes whose outputs it reads."""
     done: set[ir.Node] = set()
     for node in graph:
-        makers = {value.producer() for value in node.inputs if value is not None} - {None}
-        if not makers <= done:
+        producers = {value.producer() for value in node.inputs if value is not None} - {None}
+        if not producers <= done:
             return False
         done.add(node)
     return True
 
 
 def write(model: ir.Model, path: Path, source: Path) -> None:
-    """Write a graph that was read from `source`. External weights keep their locations, relative to the new file.
+    """Write a model. External weights keep their locations, relative to the new file.
+
+    Args:
+        model: the model.
+        path: ONNX file to write.
+        source: the file that the model was read from.
 
     Raises:
-        NotOnnxError: it holds what ONNX cannot, such as a name that is not UTF-8.
+        NotOnnxError: the model contains something that ONNX cannot store, such as a name that is not UTF-8.
     """
     try:
         ir.save(model, path)
     except SerdeError as error:
-        raise NotOnnxError(f"{source} cannot be written again as ONNX: {innermost(error)}") from error
+        raise NotOnnxError(f"{source} cannot be written back as ONNX: {innermost(error)}") from error
     _restore_maps(path, source)
 
 
 def innermost(error: BaseException) -> BaseException:
-    """What caused an error in the end."""
+    """Return the innermost cause of an error, or the error itself if it has no cause.
+
+    Args:
+        error: any exception.
+
+    Example:
+        >>> error = ValueError("outer")
+        >>> error.__cause__ = KeyError("inner")
+        >>> innermost(error)
+        KeyError('inner')
+    """
     return innermost(error.__cause__) if error.__cause__ is not None else error
 
 
 def write_alone(model: ir.Model, path: Path, source: Path) -> None:
-    """Write a graph to a folder that is not its weights': it holds them itself, or has them beside it."""
+    """Write a model with its weights, so that the new file does not need the external weights of the source file.
+
+    The weights are stored in the ONNX file or, if they are too large, in a new file next to it.
+
+    Args:
+        model: the model.
+        path: ONNX file to write.
+        source: the file that the model was read from.
+    """
     weights = (value.const_value for value in model.graph.initializers.values())
     if sum(weight.nbytes for weight in weights if weight is not None) > MAX_INSIDE:
         ir.save(model, path, external_data=f"{path.stem}.data")
@@ -90,7 +120,7 @@ def _restore_maps(path: Path, source: Path) -> None:
 
 
 def _maps(path: Path) -> dict[str, onnx.TypeProto]:
-    """Types of the outputs that are maps or sequences of maps, by name."""
+    """Return the types of the outputs that are maps or sequences of maps, by name."""
     outputs = onnx.load(path, load_external_data=False).graph.output
     return {output.name: output.type for output in outputs if _is_map(output.type)}
 

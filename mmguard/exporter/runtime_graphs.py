@@ -1,7 +1,8 @@
-"""The forms that the guard runs: each gives the logits beside the user's own outputs.
+"""Write the runtime graphs: the ONNX files that the guard runs.
 
-A third, the head, computes from logits alone what the user's outputs are computed from: so that a corrected row is in
-every output what the model itself would have made of the corrected logits.
+The original and the clipped network return the logits in addition to the outputs of the user's model. The head computes
+the derived outputs from the logits alone. Every output of a corrected row is therefore what the model itself would have
+computed from the corrected logits.
 """
 
 from pathlib import Path
@@ -10,25 +11,27 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from mmguard.exporter.add_logits import add_logits, add_weight, batch_axis, find_value, name_nodes
 from mmguard.exporter.classifier import Classifier
 from mmguard.exporter.load import canonical
-from mmguard.exporter.logits import add_logits, add_weight, batch_axis, find_value, name_nodes
 from mmguard.exporter.onnx_files import write_alone
 
 FORMS = ("original", "clipped")
 TO_COLUMN = np.array([[-1], [1]], np.float32)
-"""From the logits of two classes to the one column that they came from, or that gives the same decision."""
+"""Matrix by which the logits of two classes are multiplied to get a single column. This is either the column from which
+the logits were computed, or a column that leads to the same decision."""
 
 
 def write_runtime_graphs(folder: Path, classifier: Classifier) -> dict[str, str]:
-    """Write the runtime graphs; a network whose own output is the logits is its own runtime graph.
+    """Write the runtime graphs. If a network outputs only the logits, its own file is its runtime graph.
 
     Args:
         folder: bundle folder with `original.onnx` and `clipped.onnx`.
         classifier: the user's model.
 
     Returns:
-        File of each form, `original` and `clipped`, and of the `head` where outputs are derived from the logits.
+        The path of each runtime graph within the bundle, by name: `original`, `clipped` and, if outputs are derived
+        from the logits, `head`.
     """
     runtime_graphs = {form: f"{form}.onnx" for form in FORMS}
     output = classifier.output
@@ -39,7 +42,7 @@ def write_runtime_graphs(folder: Path, classifier: Classifier) -> dict[str, str]
     if not direct:
         for form in FORMS:
             source = folder / runtime_graphs[form]
-            model = add_logits(canonical(source, classifier.complaint is not None), classifier.scores)
+            model = add_logits(canonical(source, classifier.complaint is not None), classifier.logits_source)
             runtime_graphs[form] = f"runtime/{form}.onnx"
             write_alone(model, folder / runtime_graphs[form], source)
     if output.derived:
@@ -49,31 +52,32 @@ def write_runtime_graphs(folder: Path, classifier: Classifier) -> dict[str, str]
 
 
 def _head(classifier: Classifier) -> ir.Model:
-    """The part of the user's graph after the logits: takes them, float32 (N, K), and gives the derived outputs."""
+    """Return the part of the user's graph from the logits, float32 (N, K), to the derived outputs."""
     model, output = canonical(classifier.path, classifier.complaint is not None), classifier.output
     graph = model.graph
-    given = _replace_scores(graph, classifier)
+    given = _replace_logits(graph, classifier)
     graph.inputs[:] = [given]
     graph.outputs[:] = [value for value in graph.outputs if value.name in output.derived]
-    model.ir_version = max(model.ir_version, 4)  # where initialisers need not be inputs
+    model.ir_version = max(model.ir_version, 4)  # since IR version 4, initialisers need not be inputs
     return RemoveUnusedNodesPass()(model).model
 
 
-def _replace_scores(graph: ir.Graph, classifier: Classifier) -> ir.Value:
-    """Let all that reads the scores read what logits from outside give; returns the value that takes these."""
-    scores, given = classifier.scores, ir.Value(name=classifier.output.logits, type=ir.TensorType(ir.DataType.FLOAT))
-    given.shape = ir.Shape([batch_axis(graph), 2 if scores.one_column else scores.classes])
-    value, nodes = find_value(graph, scores.value), []
-    if scores.one_column:
+def _replace_logits(graph: ir.Graph, classifier: Classifier) -> ir.Value:
+    """Replace the logits with a new input of the graph, and return that input."""
+    source = classifier.logits_source
+    given = ir.Value(name=classifier.output.logits, type=ir.TensorType(ir.DataType.FLOAT))
+    given.shape = ir.Shape([batch_axis(graph), 2 if source.one_column else source.classes])
+    value, nodes = find_value(graph, source.value), []
+    if source.one_column:
         nodes.append(ir.node("MatMul", [given, add_weight(graph, TO_COLUMN)]))
-    nodes.append(ir.node("Cast", [nodes[-1].outputs[0] if nodes else given], {"to": scores.dtype.value}))
+    nodes.append(ir.node("Cast", [nodes[-1].outputs[0] if nodes else given], {"to": source.dtype.value}))
     name_nodes(nodes)
     start = nodes[-1].outputs[0]
-    start.type, start.shape = ir.TensorType(scores.dtype), value.shape
+    start.type, start.shape = ir.TensorType(source.dtype), value.shape
     value.replace_all_uses_with(start, replace_graph_outputs=True)
-    if given.name != scores.value:  # an output of that name stays one
-        value.name, start.name = f"{scores.value}_mmguard_replaced", scores.value
+    if given.name != source.value:  # if that value is an output, the output's name must not change
+        value.name, start.name = f"{source.value}_mmguard_replaced", source.value
     else:
-        value.name = f"{scores.value}_mmguard_replaced"
+        value.name = f"{source.value}_mmguard_replaced"
     graph.insert_before(graph[0], nodes)
     return given

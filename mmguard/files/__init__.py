@@ -1,1 +1,1 @@
-"""Files that others may have put there, and files that are written atomically."""
+"""Read files from untrusted folders, and write files and folders atomically."""

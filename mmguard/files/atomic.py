@@ -1,6 +1,7 @@
-"""Files and folders that are written aside and then put in place, and the sweeping of what a killed process left.
+"""Write files and folders atomically, and clean up after processes that were killed while writing.
 
-What is to become `NAME` is written inside `.NAME.XXXXXXXX.partial`, a folder beside it that only its owner may read.
+A new version of `NAME` is first written inside `.NAME.XXXXXXXX.partial`, a temporary folder next to `NAME` that only
+its owner can read.
 """
 
 import ctypes
@@ -18,19 +19,28 @@ from mmguard.files.locks import abandoned, held
 
 SUFFIX = ".partial"
 NEW, OLD = "new", "old"
-"""Inside the folder: what is to be put in place, and what was there before, where the two cannot be exchanged."""
+"""Names of the new and the old version in the temporary folder. The old version is moved there only if the new and the
+old version cannot be exchanged in one step."""
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
-"""What the system answers where it, or the file system, cannot exchange."""
+"""Error numbers that mean that the operating system or the file system cannot exchange two paths."""
 
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """An empty folder beside `path` that vanishes at the end, whatever happens; `sweep` removes what a kill leaves.
+    """Create a temporary folder next to `path`, and remove it when the context ends, even if an exception is raised.
+
+    If the process is killed, the folder is left behind; `sweep` removes it later.
+
+    Args:
+        path: file or folder that is about to be written. The parent folder is created if it is missing.
+
+    Yields:
+        The path of the empty folder.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the folder cannot be created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
@@ -39,15 +49,19 @@ def beside(path: Path) -> Iterator[Path]:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             with suppress(FileNotFoundError):
                 stack.enter_context(held(folder))
-            if folder.exists():  # another process may have swept it before it was held
+            if folder.exists():  # another process may have removed the folder before it was locked
                 yield folder
                 return
 
 
 def sweep(path: Path) -> None:
-    """Remove the folders beside `path` that killed processes left. Those of living ones stay.
+    """Remove the temporary folders that killed processes left next to `path`, but not those of running processes.
 
-    A process that was killed while it put a folder in place may have left none at `path`: then the older one returns.
+    If a process was killed while it was replacing a folder, and `path` no longer exists, the old folder is moved back
+    to `path`.
+
+    Args:
+        path: file or folder whose temporary folders are removed.
     """
     leftover = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}{re.escape(SUFFIX)}")
     for folder in sorted(path.parent.iterdir()) if path.parent.is_dir() else ():
@@ -61,18 +75,23 @@ def sweep(path: Path) -> None:
 
 
 def put_in_place(new: Path, path: Path, old: Path) -> None:
-    """Let the folder `new` become `path`. A folder that is there already is exchanged for it in one step.
+    """Move the folder `new` to `path`. If `path` already exists, exchange the two folders in one step.
 
-    Where the file system cannot exchange, the older one is moved to `old` first, and back where anything, an
-    interruption too, comes in between.
+    If the file system cannot exchange them, the existing folder is moved to `old` first. If moving `new` then fails or
+    is interrupted, the existing folder is moved back to `path`.
+
+    Args:
+        new: finished folder, on the same file system as `path`.
+        path: destination of the folder.
+        old: unused path for the existing folder, on the same file system.
 
     Raises:
-        OSError: it cannot be done; the older folder is where it was.
+        OSError: `new` cannot be moved; the existing folder, if any, is still at `path`.
     """
     if not path.exists():
         try:
             new.rename(path)
-        except OSError:  # another process may have put a folder there just now
+        except OSError:  # another process may have just created a folder at this path
             if not path.exists():
                 raise
         else:
@@ -88,13 +107,17 @@ def put_in_place(new: Path, path: Path, old: Path) -> None:
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Exchange what two paths of one file system name, in one step.
+    """Exchange two files or folders in one step, with Linux's `renameat2`.
+
+    Args:
+        first: path of the first file or folder, which must exist.
+        second: path of the second file or folder, which must exist, on the same file system.
 
     Returns:
-        Whether it was done: only Linux can, and not on every file system.
+        Whether the two were exchanged. An exchange is possible only on Linux, and only on some file systems.
 
     Raises:
-        OSError: one of them is missing, or may not be renamed.
+        OSError: one of the paths is missing or cannot be renamed.
     """
     if sys.platform != "linux" or (rename := getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)) is None:
         return False

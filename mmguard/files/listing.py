@@ -1,33 +1,24 @@
-"""Files that others may have put there: found, named and opened without ever waiting on one."""
+"""List the files below an untrusted folder, and give the reason for each path that cannot be read."""
 
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-from mmguard.text.sanitize import visible
+from mmguard.files.opening import why_not_a_file
 
-KINDS = {
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFDIR: "a folder",
-}
-READ_ALREADY = "leads to a folder that is read already, or that it lies in"
+READ_ALREADY = "a link to a folder that has already been read or that contains the link"
 LITTER = frozenset({".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini"})
-"""Names, in small letters, of files that operating systems leave in folders."""
+"""Names, in lower case, of files that operating systems create in folders."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What lies below a folder.
+    """One path below a folder: a file, or something that mmguard does not read.
 
     Attributes:
-        path: of a file, or of something else where one of the other two says so.
-        problem: why it cannot be read, empty where it may be.
-        passed_over: why it is no input, empty where it is one.
+        path: path of the entry.
+        problem: why the path cannot be read; empty if it can be read.
+        passed_over: why the path is not an input; empty if it is an input.
     """
 
     path: Path
@@ -35,43 +26,35 @@ class Entry:
     passed_over: str = ""
 
 
-def shown(path: Path) -> str:
-    """A path for a message: without characters that would hide or turn the text around them."""
-    return visible(str(path))
-
-
 def is_litter(path: Path) -> bool:
-    """Whether an operating system names files so that it leaves beside those of its users."""
+    """Check whether a file's name shows that the operating system created the file, rather than a user.
+
+    Args:
+        path: path of the file, which need not exist.
+
+    Returns:
+        Whether the name is one that macOS or Windows uses for its own files.
+
+    Example:
+        >>> is_litter(Path("cat/Thumbs.db")), is_litter(Path("cat/._1.png")), is_litter(Path("cat/1.png"))
+        (True, True, False)
+    """
     return path.name.lower() in LITTER or path.name.startswith("._")
 
 
-def open_file(path: Path) -> BinaryIO:
-    """Open a file to read its bytes.
-
-    Raises:
-        OSError: it cannot be opened, or it is a pipe, a socket, a device or a folder, none of which is waited for.
-    """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    try:
-        if problem := _problem(os.fstat(descriptor).st_mode):
-            raise OSError(problem)
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
-
-
 def list_files(folder: Path, *, hidden: bool) -> list[Entry]:
-    """All that lies below a folder, also behind links, sorted by path; folders themselves are left out.
+    """List everything below a folder except the subfolders themselves, sorted by path.
 
-    A folder that several links lead to is read once, under its own name where it has one below `folder`; one that
-    `folder` lies in is not read.
+    Links are followed, except links to a folder that contains `folder`. If several paths lead to the same folder, the
+    folder is read once, under its real path if the real path is below `folder`.
 
     Args:
-        hidden: whether files and folders whose names begin with a dot are inputs too; else they are passed over.
+        folder: folder to list.
+        hidden: whether to treat files and folders whose names begin with a dot as inputs instead of passing them over.
 
     Returns:
-        One entry for each file, and for each thing that is neither file nor folder or cannot be read.
+        An entry for each file, and for each path that cannot be read, that is passed over, or that is neither a file
+            nor a folder.
     """
     entries: list[Entry] = []
     folders, links, seen = [folder], list[Path](), set(map(_identity, folder.resolve().parents))
@@ -84,7 +67,7 @@ def list_files(folder: Path, *, hidden: bool) -> list[Entry]:
             seen.add(identity)
             children = list(os.scandir(here))
         except OSError as error:
-            entries.append(Entry(here, problem=f"a folder that cannot be read: {error.strerror}"))
+            entries.append(Entry(here, problem=f"the folder cannot be read: {error.strerror}"))
             continue
         for child in sorted(children, key=lambda child: child.name, reverse=True):
             path = here / child.name
@@ -98,7 +81,7 @@ def list_files(folder: Path, *, hidden: bool) -> list[Entry]:
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    """What is the same of two paths of one folder."""
+    """Return the device and inode numbers of a folder, which are the same for all paths to the folder."""
     status = folder.stat()
     return status.st_dev, status.st_ino
 
@@ -106,17 +89,12 @@ def _identity(folder: Path) -> tuple[int, int]:
 def _is_folder(child: os.DirEntry[str]) -> bool:
     try:
         return child.is_dir()
-    except OSError:  # a link to itself
+    except OSError:  # a link that points to itself
         return False
 
 
 def _entry(path: Path, child: os.DirEntry[str]) -> Entry:
     try:
-        return Entry(path, _problem(child.stat().st_mode))
+        return Entry(path, why_not_a_file(child.stat().st_mode))
     except OSError as error:
-        return Entry(path, f"leads nowhere: {error.strerror}" if child.is_symlink() else str(error.strerror))
-
-
-def _problem(mode: int) -> str:
-    """Why something of this mode is not read; empty for a file."""
-    return "" if stat.S_ISREG(mode) else f"{KINDS.get(stat.S_IFMT(mode), 'something else')}, not a file"
+        return Entry(path, f"the link is broken: {error.strerror}" if child.is_symlink() else str(error.strerror))

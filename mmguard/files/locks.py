@@ -1,6 +1,7 @@
-"""Folders that a process writes to for a while, and how another process tells that the first has died.
+"""Check whether the process that was writing to a folder is still running.
 
-The writer holds an advisory lock on the folder itself, which the system drops when the process ends, however it ends.
+The writer holds an advisory lock on the folder itself. The operating system releases the lock when the process ends,
+even if the process is killed.
 """
 
 import os
@@ -11,19 +12,25 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows has no such locks, and no file descriptors of folders
+except ImportError:  # Windows has neither these locks nor file descriptors for folders
     fcntl = None  # type: ignore[assignment]
 
 FORGOTTEN = 24 * 3600.0
-"""Seconds without a change after which a folder counts as abandoned where the file system has no locks."""
+"""Number of seconds without a change after which a folder counts as abandoned if the file system has no locks."""
 
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold a folder, as far as the file system has locks.
+    """Hold the lock on a folder for the duration of the context, or do nothing if the file system has no locks.
+
+    Args:
+        folder: folder that this process writes to.
+
+    Yields:
+        None, while the lock is held.
 
     Raises:
-        FileNotFoundError: it is gone.
+        FileNotFoundError: the folder no longer exists.
     """
     if fcntl is None:
         yield
@@ -39,10 +46,19 @@ def held(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def abandoned(folder: Path) -> Iterator[bool]:
-    """Whether no process holds a folder any more; where none does, none can while the context lasts.
+    """Check whether a folder is abandoned. A folder is abandoned if no running process holds its lock.
+
+    If the folder is abandoned, no other process can take the lock within the context.
+
+    Args:
+        folder: folder that another process may be writing to.
+
+    Yields:
+        Whether the folder is abandoned. If the file system has no locks, a folder that has not changed for a day counts
+            as abandoned.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: the folder cannot be opened.
     """
     if fcntl is None:
         yield _forgotten(folder)

@@ -1,4 +1,4 @@
-"""What the model's caller is given: the user's own outputs with the policy applied."""
+"""Applies the policy to the model's own outputs before they are returned to the caller."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,22 +13,28 @@ from mmguard.types import ABSTAIN, BoolArray, Decision
 
 Logits = npt.NDArray[np.float32]
 Head = Callable[[Logits], Sequence[Any]]
-"""From logits (n, K) float32 to the derived outputs, in their order."""
+"""The output head: a function that computes the derived outputs, in order, from logits (n, K) float32."""
 
 
 def guarded_outputs(
     outputs: Mapping[str, Any], clipped: Logits | None, decision: Decision, spec: OutputSpec, head: Head | None
 ) -> dict[str, Any]:
-    """The model's own outputs with the policy applied.
+    """Apply the policy to the model's own outputs.
 
-    A corrected row carries the clipped network's values with the original's class put last, so that its arg max is the
-    corrected label; a row without a label is NaN (-1 of integers, empty of text); every other row is the original's,
-    bit for bit. An output that is not computed from the logits alone stays as it is.
+    Corrected rows are computed from the clipped network's logits. In these logits, the original network's class is
+    ranked last, so the arg max is the corrected label. Rows without a label are void: they contain NaN (floats), -1
+    (signed integers), the largest value of the dtype (unsigned integers) or empty strings (text). All other rows are
+    returned unchanged, bit for bit. Outputs that are not computed from the logits alone are also returned unchanged.
 
     Args:
-        outputs: by name, what the original network returned: arrays (N, ...), or lists of N maps.
-        clipped: (N, K) logits, None where nothing is corrected.
-        head: computes the derived outputs; None where there are none.
+        outputs: the original network's outputs, by name; each is an array (N, ...) or a list of N maps.
+        clipped: (N, K) logits of the clipped network; None if no row is corrected.
+        decision: the decision for the N inputs.
+        spec: the manifest's description of the outputs, including which outputs are computed from the logits.
+        head: the output head; None if the model has no derived outputs.
+
+    Returns:
+        The new outputs, by name. `outputs` and its arrays are not modified.
     """
     result = dict(outputs)
     if clipped is not None and decision.corrected.any():
@@ -42,7 +48,21 @@ def guarded_outputs(
 
 
 def with_rows_of(outputs: Mapping[str, Any], others: Mapping[str, Any], rows: BoolArray) -> dict[str, Any]:
-    """Outputs of one network, with those of another in some rows (N,). What has no row an input stays as it is."""
+    """Replace some rows of one network's outputs with the same rows of another network's outputs.
+
+    Args:
+        outputs: outputs of one network, by name.
+        others: outputs of the other network, by the same names.
+        rows: (N,) bool, True for the rows to replace.
+
+    Returns:
+        The new outputs, by name. An output that does not have one row for each input is returned unchanged.
+
+    Example:
+        >>> ours, theirs = {"y": np.array([1, 2])}, {"y": np.array([8, 9])}
+        >>> with_rows_of(ours, theirs, np.array([False, True]))["y"].tolist()
+        [1, 9]
+    """
     if not rows.any():
         return dict(outputs)
     return {
@@ -52,7 +72,14 @@ def with_rows_of(outputs: Mapping[str, Any], others: Mapping[str, Any], rows: Bo
 
 
 def own_copy(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Outputs in memory that whoever made them cannot change any more."""
+    """Copy a predictor's outputs, so that the predictor can reuse their memory.
+
+    Args:
+        outputs: the outputs, by name; each is an array or a list of maps.
+
+    Returns:
+        The copies, by name.
+    """
     return {
         name: [_copied(row) for row in output] if isinstance(output, list) else _copied(output)
         for name, output in outputs.items()
@@ -78,13 +105,18 @@ def _of_logits(spec: OutputSpec) -> list[str]:
 
 
 def _with_rows(output: Any, rows: BoolArray, values: Any) -> Any:
-    """A copy with other values in some rows.
+    """Return a copy of an output in which some rows are replaced.
 
     Raises:
-        InferenceError: the values are not of the output's form: the head is not the model's.
+        InferenceError: the shape or type of the values differs from that of the output, so the head belongs to a
+            different model.
     """
-    if (form := _form(values)) != (rows.sum(), *_form(output)[1:]):
-        raise InferenceError(f"runtime_graphs.head gives {form} for {rows.sum()} rows of an output of {_form(output)}")
+    expected = (int(rows.sum()), *_form(output)[1:])
+    if (form := _form(values)) != expected:
+        raise InferenceError(
+            f"expected runtime_graphs.head to return an output of shape {expected}, got {form}; "
+            "calibrate the model again"
+        )
     if isinstance(output, list):
         fresh = iter(values)
         return [next(fresh) if changed else row for row, changed in zip(output, rows, strict=True)]
@@ -94,12 +126,12 @@ def _with_rows(output: Any, rows: BoolArray, values: Any) -> Any:
 
 
 def _form(output: Any) -> tuple[object, ...]:
-    """The shape of an array, or the length of a list."""
+    """Return the shape of an array, or the length of a list of maps and the word "maps"."""
     return (len(output), "maps") if isinstance(output, list) else np.shape(output)
 
 
 def _without_rows(output: Any, rows: BoolArray) -> Any:
-    """A copy with some rows made void."""
+    """Return a copy of an output in which some rows are void, as described in `guarded_outputs`."""
     if isinstance(output, list):
         return [dict.fromkeys(row, np.nan) if void else row for row, void in zip(output, rows, strict=True)]
     result = output.copy()

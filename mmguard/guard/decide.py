@@ -1,4 +1,4 @@
-"""From two networks' logits to a decision. No two arrays of a decision share memory: callers may change them."""
+"""Turns both networks' logits into a decision. Its arrays share no memory, so callers may modify each array."""
 
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -6,10 +6,10 @@ from dataclasses import fields, replace
 import numpy as np
 import numpy.typing as npt
 
-from mmguard.detection.margins import exclude_class, margin_gap
+from mmguard.detection.margins import LogitPair, exclude_class
 from mmguard.detection.mmdf import MmdfTest
 from mmguard.guard.policy import Policy
-from mmguard.inputs.checks import rows_not_finite
+from mmguard.inputs.batch_checks import rows_not_finite
 from mmguard.types import ABSTAIN, BoolArray, Decision, IntArray, Reason
 
 Logits = npt.NDArray[np.float32]
@@ -17,38 +17,51 @@ REASONS = np.array([Reason.NONE, Reason.DISAGREEMENT, Reason.CONFIDENCE, Reason.
 
 
 def decide(original: Logits, clipped: Logits, test: MmdfTest, policy: Policy) -> Decision:
-    """Test a batch and label it.
+    """Test a batch and choose its labels.
 
     Args:
-        original, clipped: (N, K) logits of the two networks on the same inputs.
+        original: (N, K) finite logits of the original network. The caller must check that they are finite.
+        clipped: (N, K) finite logits of the clipped network on the same inputs. The caller must check that they are
+            finite.
+        test: the bundle's test.
+        policy: what to do with flagged inputs.
+
+    Returns:
+        The decision.
     """
-    verdicts = test(original, clipped)
-    flagged = verdicts.flagged
-    original_labels, clipped_labels = original.argmax(axis=1), clipped.argmax(axis=1)
-    labels = original_labels.copy()
+    pair = LogitPair(original, clipped)
+    verdicts = test.verdicts(pair)
+    flagged, labels = verdicts.flagged, pair.decisions.copy()
     if policy.corrects:
-        labels[flagged] = clipped_labels[flagged]
+        labels[flagged] = pair.clipped_decisions[flagged]
         doubted = flagged & verdicts.lost_confidence
-        labels[doubted] = exclude_class(clipped[doubted], original_labels[doubted]).argmax(axis=1)
+        labels[doubted] = exclude_class(clipped[doubted], pair.decisions[doubted]).argmax(axis=1)
     elif policy.abstains:
         labels[flagged] = ABSTAIN
     return Decision(
         labels=labels,
-        original_labels=original_labels,
-        clipped_labels=clipped_labels,
+        original_labels=pair.decisions,
+        clipped_labels=pair.clipped_decisions,
         flagged=flagged,
-        corrected=(labels != original_labels) & policy.corrects,
-        reasons=_reasons(verdicts.disagreement, verdicts.confidence),
+        corrected=(labels != pair.decisions) & policy.corrects,
+        reasons=REASONS[verdicts.disagreement + 2 * verdicts.confidence],
         p_values=verdicts.p_values,
-        margin_gaps=margin_gap(original, clipped),
+        margin_gaps=pair.margin_gaps,
     )
 
 
 def corrected_model(original: Logits, clipped: Logits, policy: Policy) -> Decision:
-    """The decision of a bundle without a test, whose clipped network answers unless the mode is shadow.
+    """Return the decision for a batch if the bundle has no test.
+
+    The labels are those of the clipped network or, in shadow mode, those of the original network.
 
     Args:
-        original, clipped: (N, K) logits of the two networks on the same inputs.
+        original: (N, K) logits of the original network.
+        clipped: (N, K) logits of the clipped network on the same inputs.
+        policy: the policy; only its mode is used.
+
+    Returns:
+        The decision, in which nothing is flagged.
     """
     original_labels, clipped_labels = original.argmax(axis=1), clipped.argmax(axis=1)
     labels = clipped_labels if policy.mode == "enforce" else original_labels
@@ -58,24 +71,40 @@ def corrected_model(original: Logits, clipped: Logits, policy: Policy) -> Decisi
 def decide_rows(
     original: Logits, clipped: Logits, rows: BoolArray, decide: Callable[[Logits, Logits], Decision], policy: Policy
 ) -> Decision:
-    """The decision of a batch of which only some rows can be judged; the others are untested.
+    """Return the decision for a batch in which only some rows can be tested. Mark the other rows as untested.
 
     Args:
-        original, clipped: (N, K) logits of the two networks on the same inputs; of the other rows they may be anything.
-        rows: (N,) bool, those that can be judged: there both networks' logits are finite.
-        decide: judges these rows as a batch of their own.
+        original: (N, K) logits of the original network.
+        clipped: (N, K) logits of the clipped network on the same inputs.
+        rows: (N,) bool, True for rows that can be tested; both networks' logits must be finite in these rows.
+        decide: function that returns the decision for a batch; it receives only the rows that can be tested.
+        policy: what to do with untested inputs.
+
+    Returns:
+        The decision for all N rows.
     """
-    decision, judged = untested(original, policy), decide(original[rows], clipped[rows])
+    decision, tested = untested(original, policy), decide(original[rows], clipped[rows])
     for field in fields(Decision):
-        getattr(decision, field.name)[rows] = getattr(judged, field.name)
+        getattr(decision, field.name)[rows] = getattr(tested, field.name)
     return decision
 
 
 def untested(original: Logits, policy: Policy) -> Decision:
-    """The decision where the test could not run: the original's labels if open, no labels if closed.
+    """Return the decision for untested inputs: the original network's labels (`open`) or no labels (`closed`).
 
     Args:
-        original: (N, K) logits. A row that is not finite decides for nothing, so it has no label either way.
+        original: (N, K) logits of the original network. A row with NaN or infinity gets no label in either case.
+        policy: what to do with untested inputs.
+
+    Returns:
+        The decision, in which every row is untested.
+
+    Example:
+        >>> logits = np.array([[1, 2, 3], [np.nan, 9, 0]], np.float32)
+        >>> untested(logits, Policy(on_error="open")).labels.tolist()
+        [2, -1]
+        >>> untested(logits, Policy(on_error="closed")).labels.tolist()
+        [-1, -1]
     """
     decided = np.where(rows_not_finite(original), ABSTAIN, original.argmax(axis=1))
     nothing = np.full(len(original), ABSTAIN, dtype=np.int64)
@@ -84,14 +113,30 @@ def untested(original: Logits, policy: Policy) -> Decision:
 
 
 def uncorrected(decision: Decision, policy: Policy) -> Decision:
-    """A decision whose corrections could not be carried out: the original's labels there if open, none if closed."""
+    """Undo corrections that failed: use the original network's labels (`open`) or no labels (`closed`) instead.
+
+    Args:
+        decision: a decision with corrected rows.
+        policy: what to do with rows that cannot be corrected.
+
+    Returns:
+        A new decision with no corrected rows; the flags are kept.
+    """
     given = ABSTAIN if policy.when_untested == "closed" else decision.original_labels
     labels = np.where(decision.corrected, given, decision.labels)
     return replace(decision, labels=labels, corrected=np.zeros(len(decision), np.bool_))
 
 
 def rows_of(decision: Decision, rows: BoolArray) -> Decision:
-    """The decision of some rows of a batch."""
+    """Return a copy of a decision for some rows of its batch.
+
+    Args:
+        decision: the decision for N inputs.
+        rows: (N,) bool, True for the rows to keep.
+
+    Returns:
+        The decision for these rows.
+    """
     return Decision(**{field.name: getattr(decision, field.name)[rows] for field in fields(Decision)})
 
 
@@ -107,7 +152,3 @@ def _without_test(labels: IntArray, original_labels: IntArray, clipped_labels: I
         p_values=np.full(n, np.nan),
         margin_gaps=np.full(n, np.nan),
     )
-
-
-def _reasons(disagreement: BoolArray, confidence: BoolArray) -> npt.NDArray[np.str_]:
-    return REASONS[disagreement + 2 * confidence]

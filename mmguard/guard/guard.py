@@ -1,11 +1,10 @@
-"""The guard: both networks on every batch, the MMDF test, the policy, the counters."""
+"""The guard: runs both networks on every batch, tests the inputs, applies the policy and counts the results."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -15,16 +14,14 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from mmguard.bundle.bundle import Bundle
 from mmguard.errors import CopyError, InferenceError, InputError, LateError, OptionError, OverloadError
 from mmguard.guard.answer import own_copy
-from mmguard.guard.failures import failed
 from mmguard.guard.forks import COUNTING
-from mmguard.guard.interface import check_logits
-from mmguard.guard.judge import Judge
+from mmguard.guard.judge import Judge, inference_error
 from mmguard.guard.lanes import Run
 from mmguard.guard.metrics import Metrics
-from mmguard.guard.opening import open_networks
+from mmguard.guard.networks import open_networks
 from mmguard.guard.policy import Policy
-from mmguard.guard.sessions import PROVIDERS, NetworkOutput
-from mmguard.inputs.checks import check_batch, check_form, rows_not_finite
+from mmguard.guard.sessions import PROVIDERS, NetworkOutput, check_logits
+from mmguard.inputs.batch_checks import check_batch, check_dtype_and_shape, rows_not_finite
 from mmguard.types import BoolArray, Decision
 
 Batch = npt.NDArray[Any]
@@ -32,10 +29,11 @@ Batch = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class GuardedBatch:
-    """A judged batch.
+    """The guard's results for one batch.
+
 
     Attributes:
-        decision: what the guard says of each input.
+        decision: the guard's decision for each input.
         outputs: the model's own outputs with the policy applied, by name; see `mmguard.guard.answer`.
     """
 
@@ -44,28 +42,36 @@ class GuardedBatch:
 
     @property
     def output(self) -> Any:
-        """The first of them."""
+        """The first output."""
         return next(iter(self.outputs.values()))
 
 
 class Guard:
     """Runs a bundle's two networks side by side and tests every input. Safe to call from many threads.
 
-    A bundle without a test (MMOM) flags nothing; its clipped network answers, except in shadow mode.
+    If the bundle has no test (MMOM), nothing is flagged, and the clipped network's answers are returned; in shadow
+    mode, the original network's answers are returned instead.
+
+    A guard owns worker threads, so use the guard in a `with` block, or call `close` when you no longer need it.
 
     Args:
-        bundle: path of a guard bundle, or one that is open.
-        providers: ONNX Runtime's execution providers, the wanted one first; None is the CPU. The guard never falls
-            back from the first in silence.
-        policy: what to do with a flag and with a failure.
-        registry: where the counters go; None keeps them out of the default registry and in one of their own.
-        threads: intra-op threads of each session; None is half of the cores.
+        bundle: path of a guard bundle, or an open `Bundle`.
+        providers: ONNX Runtime execution providers in order of preference; None uses the CPU. If the first provider is
+            not available, the guard raises an error; it never silently falls back to another provider.
+        policy: what to do with flagged inputs and with inputs that cannot be tested; None uses `Policy()`.
+        registry: Prometheus registry for the metrics; None keeps the metrics in a private registry.
+        threads: number of intra-op threads of each session; None uses half of the cores.
+
+    Attributes:
+        bundle: the open bundle.
+        networks: the bundle's networks.
+        policy: the policy in use.
 
     Raises:
-        BundleError: no bundle there, a schema that is unknown, a file that was changed, or networks that are not of the
-            manifest's names, dtypes and widths.
-        ProviderError: the provider cannot be had.
-        OptionError: the policy is not a `Policy`.
+        BundleError: `bundle` is not a guard bundle, or its files were changed.
+        ModelError: ONNX Runtime cannot load a network.
+        ProviderError: the first provider is not available.
+        OptionError: `policy` is not a `Policy`, or `threads` is less than 1.
     """
 
     def __init__(
@@ -79,7 +85,7 @@ class Guard:
     ) -> None:
         self.policy = policy or Policy()
         if not isinstance(self.policy, Policy):
-            raise OptionError(f"policy must be a mmguard.Policy, such as Policy(on_flag='abstain'), got {policy!r}")
+            raise OptionError(f"policy must be an mmguard.Policy, such as Policy(on_flag='abstain'), got {policy!r}")
         self.bundle, self.networks = open_networks(bundle, providers or PROVIDERS["cpu"], threads)
         with COUNTING:
             self._metrics = Metrics(registry or CollectorRegistry(), self.bundle)
@@ -89,66 +95,106 @@ class Guard:
         """Judge a batch, row by row.
 
         Args:
-            x: (N, ...) of the model's own dtype, already preprocessed.
+            x: preprocessed inputs, (N, ...), with the model's input dtype.
+
+        Returns:
+            The guard's decision for each of the N inputs.
 
         Raises:
-            InputError: wrong type, dtype or shape; or rows that are not finite, and the policy is to raise.
-            InferenceError: the original failed; or the clipped network did, if only in some rows, and the policy is to
-                raise.
-            OverloadError: too many batches are in flight, unless in shadow mode.
+            InputError: x has the wrong type, dtype or shape; or x contains NaN or infinity, and the policy is to raise
+                an error.
+            InferenceError: the original network failed; or the clipped network failed for some or all rows, and the
+                policy is to raise an error.
+            OverloadError: too many batches are in flight. Not raised in shadow mode.
         """
         return self.infer(x).decision
 
     def infer(self, x: Batch, original: Callable[[Batch], NetworkOutput] | None = None) -> GuardedBatch:
-        """Judge a batch and give the model's own output too.
+        """Judge a batch, and also return the model's own outputs.
 
         Args:
-            x: (N, ...) of the model's own dtype, already preprocessed.
-            original: what answers for the original network, such as a wrapped predictor; None is the bundle's own. It
-                is given a copy of `x` and may write to it, and may use the memory of its outputs again.
+            x: preprocessed inputs, (N, ...), with the model's input dtype.
+            original: function to call instead of the bundle's original network, such as a wrapped predictor; None runs
+                the bundle's original network. The function receives its own copy of `x` and may modify that copy. It
+                may also reuse the memory of its outputs in its next call.
+
+        Returns:
+            The decision, and the model's own outputs with the policy applied.
 
         Raises:
-            InputError, InferenceError, OverloadError: as when called.
-            Exception: what `original` raised.
+            InputError: see `__call__`.
+            InferenceError: see `__call__`.
+            OverloadError: see `__call__`.
+            Exception: any exception that `original` raised.
         """
-        self._open_in_this_process()
+        self._reopen_if_forked()
         not_finite = self._check(x)
-        run = self._start(_for_clipped(x, not_finite, shared=original is None))
+        run = self._start_clipped(_for_clipped(x, not_finite, shared=original is None))
         start = perf_counter()
         try:
-            answer = self._answer(x, original)
-        except Exception:  # a wrapped predictor raises what it likes
+            answer = self._run_original(x, original)
+        except Exception:  # a wrapped predictor can raise anything
             if isinstance(run, Run):
                 self.networks.lanes.drop(run)
             self._metrics.count_error("inference")
             raise
         seconds = perf_counter() - start
         self._metrics.took("original", seconds)
-        return GuardedBatch(*self._judge(answer, self._result(run, seconds), not_finite))
+        return GuardedBatch(*self._judge(answer, self._wait_for_clipped(run, seconds), not_finite))
+
+    def scan(self, inputs: str | Path, *, skip_bad: bool = False) -> Iterator[dict[str, Any]]:
+        """Judge a folder of images or a file of arrays, like `mmguard scan`. Inputs are read only while you iterate.
+
+        Args:
+            inputs: a folder, in which every file is treated as an input regardless of its name; an image; an `.npy`
+                file; an `.npz` file with an array `x`; or a `.csv` file, whose columns are matched by name if the
+                bundle was calibrated on a table.
+            skip_bad: whether to continue after an input that cannot be read or judged, instead of raising an error.
+                Also open the guard with `Policy(on_error="closed")`; otherwise an input that the networks cannot judge
+                still causes an error.
+
+        Returns:
+            An iterator over result rows, one for each file or array row, in order. Each result row contains `input`,
+            and either the decision (`label`, `flagged`, `p_value`, ...), `error` or `skipped`; all keys are described
+            in `mmguard.guard.scan.scan`.
+
+        Raises:
+            InputError: there is nothing to scan, or an input cannot be read or does not fit the model. The error
+                is raised while you iterate.
+            InferenceError: the networks cannot judge an input. The error is raised while you iterate.
+        """
+        from mmguard.guard.scan import scan  # imported here because Pillow loads slowly
+
+        return scan(self, Path(inputs), skip_bad)
 
     def count_error(self, kind: str) -> None:
-        """Count a failure beside the guard's own, by a kind of `mmguard_errors_total`."""
+        """Count a failure that happened outside the guard.
+
+        Args:
+            kind: value of the label `kind` of the metric `mmguard_errors_total`.
+        """
         self._metrics.count_error(kind)
 
     def close(self) -> None:
-        """Stop the worker threads."""
+        """Stop the worker threads once the batches in flight have finished. Later calls raise InferenceError.
+
+        A guard is also closed at the end of its `with` block. Closing a closed guard has no effect.
+        """
         self.networks.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __reduce__(self) -> Any:
         raise CopyError(
-            "a guard holds open sessions and threads, which cannot be copied or pickled; hand on the bundle's path and "
-            f"open a guard where it is used: mmguard.Guard({str(self.bundle.path)!r})"
+            "a guard cannot be copied or pickled, because it owns open sessions and threads; pass the bundle's path "
+            f"instead, and open a new guard where you need it: mmguard.Guard({str(self.bundle.path)!r})"
         )
 
-    def _open_in_this_process(self) -> None:
+    def _reopen_if_forked(self) -> None:
         try:
             self.networks.ready()
         except Exception:
@@ -156,23 +202,19 @@ class Guard:
             raise
 
     def _check(self, x: Batch) -> BoolArray | None:
-        """Rows (N,) of a batch that are not finite, None if there are none.
-
-        Raises:
-            InputError: as when called.
-        """
+        """Check a batch. Return a mask (N,) of the rows that are not finite, or None if all rows are finite."""
         spec = self.bundle.manifest.input
         try:
             if self.policy.when_untested == "raise":
                 check_batch(x, spec)
                 return None
-            check_form(x, spec)
+            check_dtype_and_shape(x, spec)
         except InputError:
             self._metrics.count_error("input")
             raise
         return None if np.isfinite(x).all() else rows_not_finite(x)
 
-    def _start(self, x: Batch) -> Run | InferenceError:
+    def _start_clipped(self, x: Batch) -> Run | InferenceError:
         try:
             return self.networks.lanes.start(partial(self._run_clipped, x))
         except LateError as error:
@@ -189,30 +231,29 @@ class Guard:
         self._metrics.took("clipped", perf_counter() - start)
         return output
 
-    def _answer(self, x: Batch, original: Callable[[Batch], NetworkOutput] | None) -> NetworkOutput:
-        """What the original network says."""
+    def _run_original(self, x: Batch, original: Callable[[Batch], NetworkOutput] | None) -> NetworkOutput:
         if original is None:
             return self.networks.original(x)
         answer = original(x.copy(order="K"))
         logits = check_logits(answer.logits, len(x), len(self.bundle.manifest.classes))
         return NetworkOutput(own_copy(answer.outputs), logits.copy())
 
-    def _result(self, run: Run | InferenceError, seconds: float) -> NetworkOutput | InferenceError:
-        """What the clipped network says, or why it says nothing; `seconds` is what the original took."""
+    def _wait_for_clipped(self, run: Run | InferenceError, seconds: float) -> NetworkOutput | InferenceError:
+        """Return the clipped network's output, or its error. The original network took `seconds` seconds."""
         if isinstance(run, InferenceError):
             return run
         try:
             output: NetworkOutput = self.networks.lanes.result(run, self.policy.timeout, seconds)
         except Exception as error:
-            return failed("the clipped network", error)
+            return inference_error("the clipped network", error)
         return output
 
 
 def _for_clipped(x: Batch, not_finite: BoolArray | None, shared: bool) -> Batch:
-    """A batch that nobody writes to while the clipped network reads it.
+    """Return the batch for the clipped network: `x` itself, or a copy if `x` may change or is not finite.
 
-    Rows that are not finite are zeros there: where a network quantises by the range of its batch, they would change the
-    others.
+    In the copy, rows that are not finite are zeros, because a network may quantise its inputs by the range of the whole
+    batch, and NaN or infinity in one row would then change the results of all other rows.
     """
     if shared and not_finite is None:
         return x

@@ -1,7 +1,7 @@
-"""Where the clipped network runs: a few batches at once, the others in line; late ones are given up.
+"""Runs the clipped network on worker threads, a few batches at a time. Other batches wait; late batches are dropped.
 
-Waiting is not lateness. A batch in line costs its network nothing, and among many that run, each takes longer. So a
-batch is late only where it ran far longer than batches take just now.
+A batch is late only if it has run far longer than batches currently take. Time spent in line does not count. If the
+machine is busy and every batch takes longer, a batch may also run longer before it is late.
 """
 
 import math
@@ -15,25 +15,32 @@ from typing import Any
 from mmguard.errors import InferenceError, LateError, OverloadError
 
 MAX_PENDING = 64
-"""Batches that may be in flight, late ones among them: so what a hung network holds is bounded."""
+"""Maximum number of batches in flight, including late batches. This limits memory and threads if the clipped network
+hangs."""
 MAX_WAIT = 30.0
-"""Seconds that a batch waits for room among them before it is refused."""
+"""Maximum number of seconds that a new batch waits for other batches to finish. Then the new batch is refused."""
 TIMES_USUAL = 3
-"""A batch is late that ran this many times as long as usual, and the policy's timeout besides."""
+"""A batch is late only if it has run for longer than the policy's timeout plus this many times the usual time."""
 FORGETTING = 0.95
-"""What the next batch leaves of the slowest one's weight: after 45 batches a tenth."""
+"""Factor by which each measurement multiplies the remembered time of the slowest batch. After 45 measurements, a tenth
+of that time is left."""
 
 
 class Run:
-    """A batch that the clipped network is to answer.
+    """A batch that is waiting for the clipped network or running on it.
+
+    Args:
+        job: function that computes the output.
 
     Attributes:
-        job: gives the output.
-        began: when it did, by `time.perf_counter`; it has not while it is in line.
-        asked: when its output was first waited for, or given up: the original was done then.
-        original: seconds that the original took.
-        done: held until there is an output or an error.
-        output: of the job. error: what it raised instead.
+        job: the function that computes the output.
+        began: time at which the job began, by `time.perf_counter`; infinite while the batch is in line.
+        asked: time, by `time.perf_counter`, at which the caller began to wait for the output, after running the
+            original network; or at which the caller dropped the batch. Infinite before that time.
+        original: seconds that the original network took for the same batch.
+        done: a lock that is released once the job has returned or failed.
+        output: the return value of the job; None until the job has returned.
+        error: the exception that the job raised; None if there was no exception.
     """
 
     def __init__(self, job: Callable[[], Any]) -> None:
@@ -46,14 +53,14 @@ class Run:
 
 
 class Lanes:
-    """Runs batches in worker threads, first come, first served. Safe to call from many threads.
+    """Runs batches on worker threads, first come, first served. Safe to call from many threads.
 
     Args:
-        lanes: batches that run at once; more would only take each other's cores. One that is found late leaves its lane
-            to the next.
+        lanes: maximum number of batches that run at the same time; more batches would only compete for the same cores.
+            Late batches are not counted, so the next batch can start.
 
     Attributes:
-        closed: whether it lets nothing more in.
+        closed: whether new batches are refused.
     """
 
     def __init__(self, lanes: int) -> None:
@@ -68,39 +75,50 @@ class Lanes:
         self.closed = False
 
     def start(self, job: Callable[[], Any]) -> Run:
-        """Let a batch in, once there is room.
+        """Start a batch, or put it in line. If too many batches are in flight, wait until one has finished.
+
+        Args:
+            job: function that computes the output.
+
+        Returns:
+            The batch, to be passed to `result` or `drop`.
 
         Raises:
-            OverloadError: there was none for `MAX_WAIT` seconds.
-            LateError: all batches in flight are late, so the network hangs.
+            OverloadError: too many batches were in flight for `MAX_WAIT` seconds.
+            LateError: all `MAX_PENDING` batches in flight are late, because the clipped network hangs.
             InferenceError: the guard is closed.
         """
         run = Run(job)
         with self._changed:
-            room = self._may_enter() or self._changed.wait_for(self._may_enter, MAX_WAIT)
+            entered = self._may_enter() or self._changed.wait_for(self._may_enter, MAX_WAIT)
             if self.closed:
-                raise InferenceError("the guard is closed")
+                raise InferenceError("the guard is closed; open a new guard")
             if len(self._late) >= MAX_PENDING:
-                raise LateError(f"the clipped network hangs: {MAX_PENDING} batches are late and not done yet")
-            if not room:
+                raise LateError(f"the clipped network hangs: {MAX_PENDING} batches are late and have not finished")
+            if not entered:
                 raise OverloadError(
-                    f"{MAX_PENDING} batches are in flight, and for {MAX_WAIT:g} s there was no room for another; send "
-                    "fewer at once, or serve from more machines"
+                    f"{MAX_PENDING} batches are in flight, and none of them finished within {MAX_WAIT:g} s; "
+                    "send fewer batches at once, or serve the model from more machines"
                 )
             self._line.append(run)
             self._advance()
         return run
 
     def result(self, run: Run, timeout: float | None, original: float) -> Any:
-        """Wait for a batch's output, from when the original has answered the same batch.
+        """Wait for a batch's output. Call this once the original network has answered the same batch.
 
         Args:
-            timeout: seconds that it may take from now, and beyond what is usual; None waits on.
-            original: seconds that the original took.
+            run: the batch.
+            timeout: number of seconds to wait; None waits forever. The seconds are counted from now, or from the time
+                at which the batch has run `TIMES_USUAL` times as long as usual, whichever is later.
+            original: seconds that the original network took for the same batch.
+
+        Returns:
+            The return value of the job.
 
         Raises:
-            LateError: it took longer.
-            BaseException: what the job raised.
+            LateError: the batch is late.
+            BaseException: any exception that the job raised.
         """
         run.asked, run.original = perf_counter(), original
         self._learn(original)
@@ -110,8 +128,9 @@ class Lanes:
             left = self._patience(run, timeout)
             if left is None:
                 raise LateError(
-                    f"the clipped network was not done {timeout:g} s after the original, nor in {TIMES_USUAL} times as "
-                    "long as a batch takes just now"
+                    f"the clipped network did not finish within {timeout:g} s after the original network had finished, "
+                    f"and it took more than {TIMES_USUAL} times as long as usual; use a larger timeout, or send fewer "
+                    "batches at once"
                 )
             rest = left
         if run.error is not None:
@@ -119,13 +138,18 @@ class Lanes:
         return run.output
 
     def drop(self, run: Run) -> None:
-        """Take a batch whose output nobody wants any more out of the line. One that is running is left to end."""
+        """Abandon a batch whose output is no longer needed.
+
+        Args:
+            run: the batch. If the batch is still in line, it is removed from the line; if it is running, it runs to the
+                end.
+        """
         run.asked = perf_counter()
         with self._changed:
             self._leave_line(run)
 
     def close(self) -> None:
-        """Take no more batches, and end the threads once those in flight are done."""
+        """Refuse new batches, and stop the threads once the batches in flight have finished."""
         with self._changed:
             self.closed = True
             self._changed.notify_all()
@@ -136,11 +160,11 @@ class Lanes:
         return self.closed or in_flight < MAX_PENDING or len(self._late) >= MAX_PENDING
 
     def _learn(self, seconds: float) -> None:
-        """Remember the slowest batch lately, of either network, by its share of a machine that so many batches use."""
+        """Update the time of the slowest recent batch of either network, divided by the number of competing batches."""
         self._share = max(seconds / self._contenders(), FORGETTING * self._share)
 
     def _contenders(self) -> int:
-        """Batches that use the machine; late ones are taken to stand still."""
+        """Return the number of batches that compete for the machine; late batches are assumed to be idle."""
         return max(1, len(self._line) + len(self._running))
 
     def _work(self, run: Run) -> None:
@@ -155,14 +179,14 @@ class Lanes:
             run.done.release()
 
     def _advance(self) -> None:
-        """Run what the lanes have room for."""
+        """Start batches from the line while lanes are free."""
         while self._line and len(self._running) < self._lanes:
             run = self._line.popleft()
             run.began = perf_counter()
             self._running.add(run)
             try:
                 self._pool.submit(self._work, run)
-            except RuntimeError as error:  # the interpreter ends, and who waits must not keep it from that
+            except RuntimeError as error:  # the interpreter is shutting down; do not let the caller wait forever
                 self._running.remove(run)
                 run.error = InferenceError(f"the guard is closed: {error}")
                 run.done.release()
@@ -179,21 +203,24 @@ class Lanes:
             self._changed.notify()
 
     def _patience(self, run: Run, timeout: float) -> float | None:
-        """Seconds to wait for a batch before its case is looked at again; None if it is late."""
+        """Return how many seconds to wait before checking a batch again, or None if the batch is late."""
         with self._changed:
             now = perf_counter()
             for other in [each for each in self._running if self._due(each, timeout) <= now]:
                 self._give_up(other)
             if run in self._line and self._late_in_a_row >= self._lanes:
-                self._leave_line(run)  # the network hangs in every lane: why should it not with this one?
+                self._leave_line(run)  # the network hung in every lane, so it would hang on this batch too
                 return None
             if run in self._late:
                 return None
-            due = self._due(run, timeout)  # earlier than above where others were given up since
+            due = self._due(run, timeout)  # may now be earlier, because the loop above left fewer batches competing
             return min(max(due - now, 0.0) if due < math.inf else timeout, threading.TIMEOUT_MAX)
 
     def _due(self, run: Run, timeout: float) -> float:
-        """When a batch will be late; never while it is in line, or before the original is done."""
+        """Return the time at which a batch becomes late.
+
+        The time is infinite while the batch is in line or the original network is running.
+        """
         usual = max(run.original, self._share * self._contenders())
         return max(run.asked, run.began + TIMES_USUAL * usual) + timeout
 

@@ -1,4 +1,4 @@
-"""Detection counters for Prometheus, in the user's own registry. Every metric carries the label `model`."""
+"""The guard's Prometheus metrics, in the user's own registry. Every metric has the label `model`."""
 
 import time
 import weakref
@@ -16,17 +16,37 @@ P_VALUE_BUCKETS = (1e-6, 1e-5, 1e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.25, 0.5, 0.7
 MARGIN_GAP_BUCKETS = (-20.0, -10.0, -5.0, -2.0, -1.0, 0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
 STAGES = ("original", "clipped", "test")
 ERROR_KINDS = ("input", "inference", "timeout", "overload")
-"""What makes a batch fail, and inputs untested."""
+"""Causes of failed batches and of untested inputs."""
 SMALLEST = 1e-15
-"""p-values nearer to 0 or 1 count as this: rounded to 0 or 1 they would be infinitely many deviations away."""
+"""p-values are kept at least this far from 0 and 1, because 0 and 1 correspond to infinitely many standard
+deviations."""
 ROWS_AT_ONCE = 1000
-"""Inputs that are counted before others may count again."""
+"""Number of inputs that are counted before other threads get a turn."""
 DRIFT_INPUTS = 1000
-"""Inputs over which the drift forgets: a step change has reached 63 % after as many."""
+"""Time constant of the drift's moving average, in inputs: this many inputs after a step change, the average has moved
+63 % of the way."""
 
 
 class Collectors:
-    """The metrics of one registry, shared by every guard that counts in it."""
+    """The metrics of one registry, shared by all guards that use the registry.
+
+    Args:
+        registry: registry in which the metrics are registered.
+
+    Attributes:
+        inputs: `mmguard_inputs_total`.
+        detections: `mmguard_detections_total{reason}`.
+        corrections: `mmguard_corrections_total`.
+        by_label: `mmguard_detections_by_label_total{label}`.
+        errors: `mmguard_errors_total{kind}`.
+        untested: `mmguard_untested_total{cause}`.
+        degraded: `mmguard_degraded_total{policy}`.
+        p_value: `mmguard_p_value`.
+        margin_gap: `mmguard_margin_gap`.
+        seconds: `mmguard_inference_seconds{stage}`.
+        drift: `mmguard_null_drift`.
+        info: `mmguard_bundle_info{bundle_sha256, preset, theta}`.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -38,27 +58,40 @@ class Collectors:
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"mmguard_{name}", text, ("model", *labels), registry=registry, multiprocess_mode="mostrecent")
 
-        self.inputs = counter("inputs", "Inputs that were judged")
-        self.detections = counter("detections", "Inputs flagged as carrying a trigger, by reason", "reason")
-        self.corrections = counter("corrections", "Flagged inputs whose label was changed")
-        self.by_label = counter("detections_by_label", "Flagged inputs, by the original's decision", "label")
-        self.errors = counter("errors", "Batches that failed, wholly or in some rows, by kind", "kind")
-        self.untested = counter("untested", "Inputs answered without a test, by cause", "cause")
-        self.degraded = counter("degraded", "Inputs answered as the on_error policy says, by that policy", "policy")
-        self.p_value = histogram("p_value", "p-value of each input; small is suspicious", P_VALUE_BUCKETS)
-        self.margin_gap = histogram("margin_gap", "Margin gap of each input, in logits", MARGIN_GAP_BUCKETS)
-        self.seconds = histogram("inference_seconds", "Seconds a batch, by stage", Histogram.DEFAULT_BUCKETS, "stage")
-        self.drift = gauge(
-            "null_drift", "Moving mean of unflagged inputs' test statistic, in standard deviations of the null"
+        self.inputs = counter("inputs", "Inputs judged")
+        self.detections = counter(
+            "detections", "Inputs flagged because they may contain a trigger, by reason", "reason"
         )
-        self.info = gauge("bundle_info", "1, labelled with what runs", "bundle_sha256", "preset", "theta")
+        self.corrections = counter("corrections", "Flagged inputs whose label was changed")
+        self.by_label = counter("detections_by_label", "Flagged inputs, by the original network's decision", "label")
+        self.errors = counter("errors", "Batches in which some or all inputs failed, by kind of error", "kind")
+        self.untested = counter("untested", "Inputs answered without being tested, by cause", "cause")
+        self.degraded = counter("degraded", "Inputs answered according to the on_error policy, by policy", "policy")
+        self.p_value = histogram("p_value", "p-value of each input; smaller is more suspicious", P_VALUE_BUCKETS)
+        self.margin_gap = histogram(
+            "margin_gap", "Margin gap of each input, in logits; larger is more suspicious", MARGIN_GAP_BUCKETS
+        )
+        self.seconds = histogram("inference_seconds", "Seconds per batch, by stage", Histogram.DEFAULT_BUCKETS, "stage")
+        self.drift = gauge(
+            "null_drift", "Moving average of unflagged inputs' scores, in standard deviations above the null's mean"
+        )
+        self.info = gauge(
+            "bundle_info", "Always 1; the labels identify the bundle in use", "bundle_sha256", "preset", "theta"
+        )
 
 
 _collectors: "weakref.WeakKeyDictionary[CollectorRegistry, Collectors]" = weakref.WeakKeyDictionary()
 
 
 def collectors_in(registry: CollectorRegistry) -> Collectors:
-    """The registry's collectors, made on first use: a name can be registered once only."""
+    """Return the metrics of a registry. Create them on first use only, because a name can be registered only once.
+
+    Args:
+        registry: the registry.
+
+    Returns:
+        The metrics; all calls for the same registry return the same object.
+    """
     with COUNTING:
         if registry not in _collectors:
             _collectors[registry] = Collectors(registry)
@@ -66,7 +99,12 @@ def collectors_in(registry: CollectorRegistry) -> Collectors:
 
 
 class Metrics:
-    """Counts for one model. Safe to call from many threads."""
+    """Records the metrics of one model. Safe to call from many threads.
+
+    Args:
+        registry: registry in which the metrics are registered.
+        bundle: the bundle in use; its name is the value of the label `model`.
+    """
 
     def __init__(self, registry: CollectorRegistry, bundle: Bundle) -> None:
         manifest, all_models = bundle.manifest, collectors_in(registry)
@@ -85,19 +123,28 @@ class Metrics:
             r: all_models.detections.labels(self._model, r) for r in Reason if r not in (Reason.NONE, Reason.UNTESTED)
         }
         self._seconds = {stage: all_models.seconds.labels(self._model, stage) for stage in STAGES}
-        kinds = (*ERROR_KINDS, "on_decision")  # the last of a wrapped predictor's callback, which costs no answer
+        kinds = (*ERROR_KINDS, "on_decision")  # on_decision: the user's callback failed, but the answer is returned
         self._errors = {kind: all_models.errors.labels(self._model, kind) for kind in kinds}
         self._untested = {kind: all_models.untested.labels(self._model, kind) for kind in ERROR_KINDS}
         self._degraded = {policy: all_models.degraded.labels(self._model, policy) for policy in ("open", "closed")}
         all_models.info.labels(self._model, bundle.digest(), manifest.preset, theta).set(1)
 
     def took(self, stage: str, seconds: float) -> None:
-        """Observe the seconds of one stage of a batch."""
+        """Record the time that one stage of a batch took.
+
+        Args:
+            stage: one of `STAGES`.
+            seconds: how long the stage took, in seconds.
+        """
         with COUNTING:
             self._seconds[stage].observe(seconds)
 
     def count(self, decision: Decision) -> None:
-        """Count what was judged of a batch; untested inputs are left out."""
+        """Count the inputs of a batch, except untested inputs.
+
+        Args:
+            decision: the decision for the batch.
+        """
         if np.isnan(decision.p_values).any():
             decision = rows_of(decision, decision.reasons != Reason.UNTESTED)
         with COUNTING:
@@ -126,17 +173,31 @@ class Metrics:
                 self._margin_gap.observe(gap)
 
     def count_untested(self, cause: str, inputs: int) -> None:
-        """Count inputs of a batch that were answered without a test."""
+        """Count inputs of a batch that were answered without a test.
+
+        Args:
+            cause: one of `ERROR_KINDS`.
+            inputs: number of inputs.
+        """
         with COUNTING:
             self._untested[cause].inc(inputs)
 
     def count_degraded(self, policy: str, inputs: int) -> None:
-        """Count inputs of a batch that were answered as the on_error policy says."""
+        """Count inputs of a batch that were answered according to the on_error policy.
+
+        Args:
+            policy: `open` or `closed`.
+            inputs: number of inputs.
+        """
         with COUNTING:
             self._degraded[policy].inc(inputs)
 
     def count_error(self, kind: str) -> None:
-        """Count a batch that failed, wholly or in some rows."""
+        """Count a batch in which some or all inputs failed.
+
+        Args:
+            kind: one of `ERROR_KINDS`, or `on_decision`.
+        """
         with COUNTING:
             self._errors[kind].inc()
 

@@ -1,4 +1,4 @@
-"""What to do with a flag, and what to do when the test cannot run."""
+"""The policy: what to do with flagged inputs and with inputs that cannot be tested."""
 
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
@@ -12,21 +12,31 @@ OnError = Literal["raise", "open", "closed"]
 
 @dataclass(frozen=True)
 class Policy:
-    """The guard's policy; checked once, at construction.
+    """The guard's policy. Its options are checked once, at construction.
 
     Attributes:
-        mode: `enforce` answers by `on_flag`; `shadow` answers as the original does, and counts what it would flag.
-        on_flag: `correct` answers the clipped network's best class, other than the original's where that lost more
-            confidence than is expected of a clean input; `abstain` answers nothing (label -1, a row of NaN); `original`
-            answers as if unflagged.
-        on_error: what becomes of inputs that cannot be tested, being not finite, or because the clipped network fails
-            or is late: `raise`, `open` (answer as the original) or `closed` (abstain). The other inputs of their batch
-            are judged. In shadow mode it is always `open`. Where the original itself fails, the guard raises.
-        timeout: seconds that the guard waits for the clipped network after the original is done; None waits on. Under
-            load it waits longer: until that network has run this long and some times what batches take just now.
+        mode: `enforce` applies `on_flag`; `shadow` always returns the original network's answer, but still tests and
+            counts every input.
+        on_flag: `correct` returns the clipped network's best class, but never the original network's decision if
+            clipping reduced the margin of that decision by more than expected for a clean input; `abstain` returns no
+            answer (label -1, a row of NaN); `original` returns the original network's answer, as if the input were not
+            flagged.
+        on_error: what to do with inputs that cannot be tested, because they are not finite or because the clipped
+            network fails or is late: `raise` raises an error; `open` returns the original network's answer; `closed`
+            returns no answer. With `open` and `closed`, the other inputs of the batch are still tested. Shadow mode
+            always uses `open`. If the original network itself fails, the guard always raises an error.
+        timeout: seconds that the guard waits for the clipped network after the original network has finished; None
+            waits forever. Under load, the guard waits longer: a batch is late only after the clipped
+            network has also run on it for 3 times the current usual time plus this timeout.
 
     Raises:
-        OptionError: an option is not one of these values.
+        OptionError: an option has an invalid value.
+
+    Example:
+        >>> Policy(on_flag="abstain").abstains
+        True
+        >>> Policy(mode="shadow", on_error="closed").when_untested
+        'open'
     """
 
     mode: Mode = "enforce"
@@ -40,7 +50,7 @@ class Policy:
             if value not in get_args(choices):
                 raise OptionError(f"{field.name} must be one of {', '.join(get_args(choices))}, got {value!r}")
         if self.timeout is not None and not self.timeout > 0:
-            raise OptionError(f"timeout must be positive seconds or None, got {self.timeout!r}")
+            raise OptionError(f"timeout must be a positive number of seconds or None, got {self.timeout!r}")
 
     @property
     def corrects(self) -> bool:
@@ -54,5 +64,5 @@ class Policy:
 
     @property
     def when_untested(self) -> OnError:
-        """What happens to inputs that the clipped network could not judge."""
+        """What to do with inputs that cannot be tested: `on_error`, or `open` in shadow mode."""
         return "open" if self.mode == "shadow" else self.on_error

@@ -1,23 +1,27 @@
-"""Judge a folder of images, or a file of arrays, row by row; and say whether so many flags are chance."""
+"""Judges every input in a folder or file, and checks whether chance explains the number of small p-values."""
 
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mmguard.detection.rates import most_by_chance
 from mmguard.errors import InferenceError, InputError
-from mmguard.files.listing import Entry, list_files, shown
-from mmguard.guard.guard import Guard
-from mmguard.inputs.checks import check_form
-from mmguard.inputs.images import read_images
-from mmguard.inputs.reading import is_array, match_columns, name_faults, read_array
+from mmguard.files.listing import Entry, list_files
+from mmguard.inputs.array_files import is_array_file, read_array
+from mmguard.inputs.batch_checks import check_dtype_and_shape
+from mmguard.inputs.columns import match_columns
+from mmguard.inputs.image_files import read_images
 from mmguard.inputs.spec import InputSpec
+from mmguard.text.sanitize import shown
 from mmguard.types import ABSTAIN, Decision, Reason
+
+if TYPE_CHECKING:
+    from mmguard.guard.guard import Guard
 
 BATCH = 64
 
@@ -26,11 +30,14 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to judge, or to say why not.
+    """One file or array row of a scan. Contains the input, or the reason why there is no input.
 
     Attributes:
-        name: of its row. x: the input, without a batch axis, or None. error: why there is none.
-        skipped: why there need not be one. more_frames: whether x is the first of several frames.
+        name: the input's name in the results.
+        x: the input, without a batch axis; None if there is an error or the file was skipped.
+        error: why the input could not be read; None if there was no error.
+        skipped: why the file was skipped; empty if it was not skipped.
+        more_frames: whether the file has several frames; `x` is then the first frame.
     """
 
     name: str
@@ -45,13 +52,19 @@ class Summary:
     """Counts of a scan.
 
     Attributes:
-        inputs, flagged, corrected: numbers of files or rows that were tested, or answered by a bundle without a test.
-        unreadable, untested: numbers of files or rows that could not be read, or that the networks could not judge.
-        skipped: files that were passed over. first_frames: inputs that are the first of several frames.
-        reasons: flags by reason.
-        improbable: inputs whose p-value is at most θ, flagged or not.
-        limit: most of these that clean inputs would give, except with a probability of 0.1 %. The null was fitted on n
-            samples, so its level is taken to be as uncertain as a share seen in n samples. None without a test.
+        inputs: number of judged inputs. If the bundle has a test, these are the tested inputs; otherwise, they are the
+            answered inputs.
+        flagged: number of judged inputs that were flagged.
+        corrected: number of judged inputs whose label was corrected.
+        unreadable: number of inputs that could not be read.
+        untested: number of inputs that the networks could not judge.
+        skipped: names of files that were skipped.
+        first_frames: number of judged inputs that are the first frame of a file with several frames.
+        reasons: number of flagged inputs for each reason.
+        improbable: number of judged inputs with a p-value of at most θ, including those that were not flagged.
+        limit: the largest number of improbable inputs that can be attributed to chance: if all inputs were clean, at
+            most 1 in 1,000 scans would have more. The limit allows for the uncertainty of the null, which was fitted to
+            a limited number of clean inputs. None if the bundle has no test.
     """
 
     inputs: int
@@ -67,29 +80,31 @@ class Summary:
 
     @property
     def alarming(self) -> bool:
-        """Whether more inputs are improbable than clean ones would be."""
+        """Whether there are more improbable inputs than `limit`."""
         return self.limit is not None and self.improbable > self.limit
 
 
-def scan(guard: Guard, inputs: Path, skip_bad: bool = False) -> Iterator[Row]:
-    """Judge every input, in batches, each input once.
+def scan(guard: "Guard", inputs: Path, skip_bad: bool = False) -> Iterator[Row]:
+    """Judge every input once, in batches.
 
     Args:
-        guard: the guard; its policy labels. With `on_error="closed"` an input that its networks cannot judge does not
-            end the scan of its batch.
-        inputs: a folder, of which every file is an input, whatever its name; one image; an `.npy` or `.npz` with `x`;
-            or a `.csv`, whose columns are matched by name where the bundle has names.
-        skip_bad: go on where an input cannot be read or judged, instead of raising.
+        guard: the guard that judges the inputs; its policy determines the labels. With `on_error="closed"`, the rest of
+            a batch is still judged if the networks cannot judge one of its inputs.
+        inputs: a folder, in which every file is treated as an input regardless of its name; an image; an `.npy` file;
+            an `.npz` file with an array `x`; or a `.csv` file, whose columns are matched by name if the bundle was
+            calibrated on a table.
+        skip_bad: whether to continue after an input that cannot be read or judged, instead of raising an error.
 
     Yields:
-        One row a file or array row, in order: `input` (row number, or path relative to the folder, in which bytes that
-        are no UTF-8 are written out), `label`, `class` (null where the policy abstains), `original_label`,
-        `clipped_label`, `flagged`, `corrected`, `reason`, `p_value`, `margin_gap` (both null where there is no test),
-        and `first_frame`, true, where the file has more of them. A row of what cannot be read has `input` and `error`;
-        one of what is passed over, such as a file of the operating system, `input` and `skipped`.
+        One result row for each file or array row, in order. `input` is the row number, or the file's path relative to
+        the folder; bytes of the path that are not UTF-8 are escaped. For an input that was read, the result row also
+        contains `label`, `class` (None if the policy abstains), `original_label`, `clipped_label`, `flagged`,
+        `corrected`, `reason`, `p_value` and `margin_gap` (both None if the input was not tested), and, if the file has
+        several frames, `first_frame` (True). For an unreadable input, the result row contains only `input` and `error`.
+        For a skipped file, such as an operating-system file, the result row contains only `input` and `skipped`.
 
     Raises:
-        InputError: nothing to scan, inputs that the model does not take, or one that cannot be read.
+        InputError: there is nothing to scan, the inputs do not fit the model, or an input cannot be read.
         InferenceError: the networks cannot judge an input.
     """
     spec = guard.bundle.manifest.input
@@ -99,14 +114,16 @@ def scan(guard: Guard, inputs: Path, skip_bad: bool = False) -> Iterator[Row]:
 
 
 def _is_array_file(inputs: Path) -> bool:
-    return is_array(inputs) and not inputs.is_dir()
+    return is_array_file(inputs) and not inputs.is_dir()
 
 
 def _array_items(path: Path, spec: InputSpec, skip_bad: bool) -> Iterator[Item]:
-    inputs = match_columns(path, read_array(path, spec.dtype), spec)
-    check_form(inputs.x, spec)  # as a whole, so that an error shows the file's own shape
+    inputs = match_columns(read_array(path, spec.dtype), spec)
+    check_dtype_and_shape(inputs.x, spec)  # all rows at once, so that the error message shows the shape in the file
     if inputs.faults and not skip_bad:
-        raise InputError(f"{name_faults(path, inputs.faults)}; pass --skip-bad to go on without such rows")
+        raise InputError(
+            f"{inputs.describe_faults()}; pass --skip-bad (in Python: skip_bad=True) to leave out such rows"
+        )
     for i, x in enumerate(inputs.x):
         fault = inputs.faults.get(i)
         yield Item(str(i), x) if fault is None else Item(str(i), error=InputError(f"row {i} {fault}"))
@@ -116,8 +133,8 @@ def _image_items(inputs: Path, spec: InputSpec) -> Iterator[Item]:
     folder = inputs.is_dir()
     entries = list_files(inputs, hidden=True) if folder else [Entry(inputs)]
     if not entries or not (folder or os.path.lexists(inputs)):
-        what = "an empty folder" if folder else "no such file or folder"
-        raise InputError(f"{shown(inputs)}: {what}, so nothing to scan; expected images, an .npy, an .npz or a .csv")
+        what = "the folder is empty" if folder else "no such file or folder"
+        raise InputError(f"{shown(inputs)}: nothing to scan: {what}; provide images, or an .npy, .npz or .csv file")
     root = inputs if folder else inputs.parent
     for picture in read_images(entries, spec):
         name = _utf8(picture.path.relative_to(root).as_posix())
@@ -125,12 +142,12 @@ def _image_items(inputs: Path, spec: InputSpec) -> Iterator[Item]:
 
 
 def _utf8(name: str) -> str:
-    """A file's name as UTF-8 can have it."""
+    """Escape the bytes of a file name that are not UTF-8."""
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Items in order, as many at once as the networks take at once: inputs of one batch are of one shape."""
+    """Yield the items in order, in batches of at most `BATCH` items. All inputs of a batch have the same shape."""
     batch: list[Item] = []
     shape: tuple[int, ...] | None = None
     for item in items:
@@ -143,12 +160,14 @@ def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
         yield batch
 
 
-def _rows(guard: Guard, batch: list[Item], skip_bad: bool) -> Iterator[Row]:
+def _rows(guard: "Guard", batch: list[Item], skip_bad: bool) -> Iterator[Row]:
     judged = _judged(guard, batch)
     for item in batch:
         if item.error is not None:
             if not skip_bad:
-                raise type(item.error)(f"{item.error}; pass --skip-bad to go on without such files") from item.error
+                raise type(item.error)(
+                    f"{item.error}; pass --skip-bad (in Python: skip_bad=True) to leave out such files"
+                ) from item.error
             yield {"input": item.name, "error": str(item.error)}
         elif item.x is None:
             yield {"input": item.name, "skipped": item.skipped}
@@ -156,36 +175,44 @@ def _rows(guard: Guard, batch: list[Item], skip_bad: bool) -> Iterator[Row]:
             row = next(judged)
             if row["reason"] == Reason.UNTESTED and not skip_bad:
                 raise InferenceError(
-                    f"input {item.name}: the networks gave no answer that could be tested; pass --skip-bad to go on"
+                    f"input {item.name} could not be tested, because a network failed, was late, or returned NaN or "
+                    "infinity; pass --skip-bad (in Python: skip_bad=True) to continue after such inputs"
                 )
             yield row
 
 
-def _judged(guard: Guard, batch: list[Item]) -> Iterator[Row]:
-    """The rows of those items that are inputs."""
+def _judged(guard: "Guard", batch: list[Item]) -> Iterator[Row]:
+    """Yield a result row for every item that was read."""
     good = [item for item in batch if item.x is not None]
     if not good:
         return
     try:
         decision = guard(np.stack([item.x for item in good if item.x is not None]))
     except InferenceError as error:
-        raise InferenceError(f"{good[0].name} to {good[-1].name}: {error}") from error
+        raise InferenceError(f"inputs {good[0].name} to {good[-1].name}: {error}") from error
     for i, item in enumerate(good):
         row = _row(guard.bundle.manifest.classes, decision, i, item.name)
         yield row | {"first_frame": True} if item.more_frames else row
 
 
-def summarise(guard: Guard, rows: list[Row]) -> Summary:
-    """Count rows, and compare their p-values with what the level of the test allows clean inputs.
+def summarise(guard: "Guard", rows: list[Row]) -> Summary:
+    """Count the results of a scan, and compare the number of small p-values with the number that chance explains.
+
+    Args:
+        guard: the guard that judged the inputs.
+        rows: the result rows that `scan` yielded.
+
+    Returns:
+        The counts.
 
     Raises:
-        InputError: there is no row that was judged.
+        InputError: no input was judged.
     """
     null = guard.bundle.manifest.null
     answered = [row for row in rows if "reason" in row]
     judged = [row for row in answered if row["reason"] != Reason.UNTESTED]
     if not judged:
-        raise InputError("nothing was judged: there is no input, or none could be read and tested")
+        raise InputError("no input was judged; see `error` or `reason` in each result row")
     reasons = [row["reason"] for row in judged if row["flagged"]]
     return Summary(
         inputs=len(judged),

@@ -1,44 +1,64 @@
-"""Check that a bundle computes here what it computed where it was calibrated, by all that serving runs."""
+"""Checks that a bundle computes the same results on this machine as on the machine where it was calibrated."""
 
-from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmguard.bundle.bundle import Bundle
-from mmguard.errors import GraphMismatchError
+from mmguard.errors import GraphMismatchError, OptionError
 from mmguard.guard.answer import guarded_outputs
 from mmguard.guard.guard import Batch, Guard
-from mmguard.guard.sessions import NetworkOutput
+from mmguard.guard.sessions import PROVIDERS, NetworkOutput
+from mmguard.runtime.difference import relative_difference
 
 TOLERANCE = 1e-3
-"""Largest difference of a number, relative to the largest: providers and kernels stay well below."""
+"""Largest relative difference allowed. Results of different execution providers and kernels differ by far less."""
 
 
-def verify_bundle(bundle: Bundle, providers: Sequence[str]) -> float:
-    """Run both networks, the head and the guard's whole decision on the stored probes.
+def verify_bundle(bundle: str | Path | Bundle, device: str = "cpu") -> float:
+    """Verify a bundle on this machine, like `mmguard verify`.
+
+    Check the size and hash of every file. Then run everything that serving runs (both networks, the output head and the
+    guard's decision) on the probes stored in the bundle. Compare both networks' logits with the logits stored in the
+    bundle, and the head's outputs with those of the original network.
 
     Args:
-        bundle: an open bundle; its hashes have been checked.
-        providers: ONNX Runtime's execution providers, the wanted one first.
+        bundle: path of a guard bundle; or an open `Bundle`, whose hashes were checked when it was opened.
+        device: device on which the networks run, `cpu` or `cuda`.
 
     Returns:
-        The largest difference of a logit, relative to the largest logit (at least 1).
+        The larger of the two networks' relative differences. A network's relative difference is the largest absolute
+        difference between its computed and its stored logits, divided by the largest absolute value of its stored
+        logits. If the divisor is less than 1, it is replaced by 1.
 
     Raises:
-        GraphMismatchError: a network's logits, or what the head makes of them, differ by more than 1e-3.
-        TamperedBundleError: a network is not of the manifest's names, dtypes and widths, or a stored number not finite.
+        OptionError: the device is neither `cpu` nor `cuda`.
+        BundleError: there is no bundle at the path, or its schema version is unknown.
+        GraphMismatchError: a network's logits differ from the stored logits, or the head's outputs differ from those of
+            the original network, by a relative difference of more than 1e-3.
+        TamperedBundleError: a file was changed, the names, dtypes or axis lengths of a network do not match the
+            manifest, or a number stored in the bundle is not finite.
         InferenceError: a network failed on the probes.
-        ProviderError: the provider cannot be had.
+        ProviderError: the device is not available.
     """
-    probes = bundle.probes()
-    bundle.bounds()
-    x = probes.x.astype(bundle.manifest.input.dtype)
-    with Guard(bundle, providers=providers, registry=None) as guard:
+    if device not in tuple(PROVIDERS):
+        raise OptionError(f"device must be one of {', '.join(PROVIDERS)}, got {device!r}")
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    probes = opened.probes()
+    opened.bounds()  # checks that the bounds are finite
+    x = probes.x.astype(opened.manifest.input.dtype)
+    with Guard(opened, providers=PROVIDERS[device], registry=None) as guard:
         original, clipped = guard.networks.original(x), guard.networks.clipped(x)
         differences = [
-            _require_equal(guard, f"the {form} network's logits", network.logits, getattr(probes, form))
+            _require_equal(
+                guard,
+                f"the {form} network's logits",
+                network.logits,
+                getattr(probes, form),
+                "the logits stored in the bundle",
+            )
             for form, network in (("original", original), ("clipped", clipped))
         ]
         _verify_head(guard, original)
@@ -47,18 +67,22 @@ def verify_bundle(bundle: Bundle, providers: Sequence[str]) -> float:
 
 
 def _verify_head(guard: Guard, original: NetworkOutput) -> None:
-    """What the head makes of the original's logits is what the original itself answers."""
+    """Check that the head computes the original network's outputs from the original network's logits."""
     if guard.networks.head is None:
         return
     derived = guard.bundle.manifest.output.derived
     for name, made in zip(derived, guard.networks.head(original.logits), strict=True):
         _require_equal(
-            guard, f"output {name!r} as runtime_graphs.head makes it of the logits", made, original.outputs[name]
+            guard,
+            f"output {name!r} of runtime_graphs.head",
+            made,
+            original.outputs[name],
+            "the original network's output",
         )
 
 
 def _verify_answer(guard: Guard, x: Batch, original: NetworkOutput, clipped: NetworkOutput) -> None:
-    """The guard answers as it would a request, and also where every row is corrected."""
+    """Check that the guard can answer a request that contains the probes, even if every row is corrected."""
     decision = guard(x)
     if guard.bundle.manifest.null is not None:
         corrected = replace(decision, corrected=np.ones(len(x), np.bool_))
@@ -66,29 +90,11 @@ def _verify_answer(guard: Guard, x: Batch, original: NetworkOutput, clipped: Net
         guarded_outputs(original.outputs, clipped.logits, corrected, spec, guard.networks.head)
 
 
-def _require_equal(guard: Guard, what: str, got: Any, expected: Any) -> float:
-    difference = _difference(got, expected)
+def _require_equal(guard: Guard, what: str, got: Any, expected: Any, reference: str) -> float:
+    difference = relative_difference(got, expected, equal_nan=True)
     if not difference <= TOLERANCE:
         raise GraphMismatchError(
-            f"{guard.bundle.path}: {what} differs by {difference:.2g} relative from what is expected on "
-            f"{guard.networks.providers[0]} (at most {TOLERANCE} is allowed); calibrate again on this runtime"
+            f"{guard.bundle.path}: {what} on {guard.networks.providers[0]}: expected a relative difference of at most "
+            f"{TOLERANCE} from {reference}, got {difference:.2g}; calibrate the model again with this runtime"
         )
     return difference
-
-
-def _difference(got: Any, expected: Any) -> float:
-    """Largest difference over the largest number (at least 1); infinite where outputs are of different kinds."""
-    if isinstance(expected, list) or isinstance(got, list):  # of maps
-        if [list(row) for row in got] != [list(row) for row in expected]:
-            return np.inf
-        got, expected = ([list(row.values()) for row in rows] for rows in (got, expected))
-    got, expected = np.asarray(got), np.asarray(expected)
-    if got.shape != expected.shape or got.dtype != expected.dtype:
-        return np.inf
-    if expected.dtype.kind != "f":
-        return 0.0 if (got == expected).all() else np.inf
-    a, b = got.astype(np.float64), expected.astype(np.float64)
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    with np.errstate(invalid="ignore"):
-        off = np.where(same, 0.0, np.abs(a - b)).max(initial=0.0)
-    return float(np.nan_to_num(off / max(1.0, np.abs(b[np.isfinite(b)]).max(initial=0.0)), nan=np.inf))

@@ -1,1 +1,1 @@
-"""From files and arrays to inputs of a model."""
+"""Turn files and in-memory data into inputs of a model, and check batches before they reach a network."""

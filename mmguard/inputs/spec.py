@@ -1,4 +1,4 @@
-"""A model's input, and how an image file becomes one."""
+"""Describe the input of a model, and the preprocessing that turns an image into an input."""
 
 import math
 from dataclasses import dataclass
@@ -8,10 +8,6 @@ import numpy.typing as npt
 
 from mmguard.errors import OptionError
 
-INPUT_DTYPES = ("float32", "float16", "float64", "uint8")
-"""NumPy's names of the dtypes that a guarded model may take."""
-
-
 PREPROCESSING_CHOICES = {
     "mode": ("RGB", "L"),
     "layout": ("NCHW", "NHWC", "auto"),
@@ -19,29 +15,34 @@ PREPROCESSING_CHOICES = {
     "crop_rounding": ("even", "floor"),
     "channel_order": ("RGB", "BGR"),
 }
-"""Values of the fields of `Preprocessing` that are names."""
+"""The allowed values of each field of `Preprocessing` that has a fixed set of values."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image file becomes one input of the model: convert, resize, crop, order channels, scale, centre, lay out.
+    """Steps that turn an image into an input: convert, resize, crop, order channels, scale, normalise and order axes.
 
     Attributes:
         mode: Pillow mode that images are converted to, `L` (one channel) or `RGB` (three).
-        size: (height, width) to resize to, whatever the aspect; None where `shortest_edge` says it, or images stay.
-        scale: factor on pixels of 0 to 255, 1/255 by default.
-        mean, std: per channel in the model's order, in scaled pixels: input = (pixels * scale - mean) / std. One number
-            stands for all channels.
-        layout: `NCHW`, `NHWC`, or `auto` until the shape of a model's input has decided between these.
-        shortest_edge: length in pixels to resize the shorter edge to; the aspect is kept, the longer edge rounded down.
-        interpolation: Pillow's filter, by its name in small letters; with Pillow's own antialiasing.
-        crop: (height, width) cut from the middle after resizing; a smaller image is filled up with black.
-        crop_rounding: where the middle is where an odd number of pixels is left over: at half of it rounded down,
-            `floor`, as Hugging Face has it, or to the nearest even number, `even`, as torchvision and timm have it.
-        channel_order: `RGB` or `BGR`, of the model; says nothing of one channel.
+        size: (height, width) in pixels to which images are resized, ignoring the aspect ratio. If None,
+            `shortest_edge` applies; if `shortest_edge` is also None, images are not resized.
+        scale: number by which pixels from 0 to 255 are multiplied; 1/255 by default.
+        mean: numbers to subtract from the scaled pixels, one per channel in the model's order, or one number for all
+            channels.
+        std: numbers by which to divide the pixels after subtracting the mean, one per channel or one for all channels:
+            input = (pixels * scale - mean) / std.
+        layout: order of the axes, `NCHW` or `NHWC`. `auto` is replaced by the correct order once the shape of the
+            model's input is known.
+        shortest_edge: length in pixels to which the shorter edge is resized, keeping the aspect ratio; the length of
+            the longer edge is rounded down.
+        interpolation: name of Pillow's resampling filter, in lower case. Pillow's antialiasing is used.
+        crop: (height, width) in pixels to cut from the centre after resizing; smaller images are padded with black.
+        crop_rounding: how to place the crop if an odd number of pixels is cut off. Half of this number is rounded
+            down (`floor`, as in Hugging Face) or to the nearest even number (`even`, as in torchvision and timm).
+        channel_order: the model's channel order, `RGB` or `BGR`; it has no effect on images with one channel.
 
     Raises:
-        OptionError: on construction, a field that no image could be prepared by.
+        OptionError: A field has an invalid value, or two fields contradict each other.
     """
 
     mode: str = "RGB"
@@ -66,13 +67,16 @@ class Preprocessing:
         if self.shortest_edge is not None and not _is_length(self.shortest_edge):
             raise OptionError(f"shortest_edge must be a positive number of pixels, got {self.shortest_edge}")
         if self.size is not None and self.shortest_edge is not None:
-            raise OptionError("images are resized to a size or to a shortest edge, not to both")
+            raise OptionError("size and shortest_edge are both set; set only one of them")
         if not {len(self.mean), len(self.std)} <= {1, 3}:
-            raise OptionError(f"mean and std take one number or three, got {len(self.mean)} and {len(self.std)}")
+            raise OptionError(
+                f"mean and std must each be one number or three numbers, got {len(self.mean)} for mean and "
+                f"{len(self.std)} for std"
+            )
         if not all(map(math.isfinite, self.mean)):
             raise OptionError(f"mean must be finite, got {self.mean}")
         if not all(math.isfinite(value) and value > 0 for value in (*self.std, self.scale)):
-            raise OptionError(f"std and scale must be positive, got {self.std} and {self.scale}")
+            raise OptionError(f"std and scale must be positive and finite, got {self.std} and {self.scale}")
 
 
 def _is_length(value: object) -> bool:
@@ -81,15 +85,16 @@ def _is_length(value: object) -> bool:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The model's input and the box that bounds it.
+    """The input of a model, and the box that contains all feasible inputs.
 
     Attributes:
         name: ONNX name of the input.
-        shape: shape of one batch; None where the axis is dynamic. The first axis is the batch.
-        low, high: bounds of a feasible input, float32, broadcastable against one input (no batch axis).
-        preprocessing: how image files are read; None where D came as arrays.
-        dtype: that the model takes, one of `INPUT_DTYPES`.
-        columns: names of a table's feature columns, in order; None where D did not come as a table.
+        shape: shape of a batch, with the batch axis first; None for a dynamic axis.
+        low: lower bound of feasible inputs, float32, broadcastable to the shape of one input without a batch axis.
+        high: upper bound of feasible inputs, float32, of the same shape as `low`.
+        preprocessing: how to convert image files to inputs; None if the calibration set did not consist of images.
+        dtype: the dtype that the model takes, one of `mmguard.runtime.dtypes.INPUT_DTYPES`.
+        columns: names of a table's feature columns, in the model's order; None if the calibration set was not a table.
     """
 
     name: str

@@ -1,1 +1,1 @@
-"""From a model and a clean set to a guard bundle."""
+"""The calibration pipeline, which turns a model and a calibration set into a guard bundle."""

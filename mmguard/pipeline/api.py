@@ -1,19 +1,22 @@
-"""The offline part of the Python API.
+"""The offline Python API: `calibrate_model`, `inspect_model` and `clipped_module`.
 
-It needs no PyTorch to be imported, and refuses what it can before PyTorch, which takes seconds, is imported.
+Importing this module does not import PyTorch, which takes seconds to import and is not installed in serving containers.
+Each function rejects as many invalid arguments as possible before it imports PyTorch.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy.typing as npt
-
+from mmguard.bundle.bundle import Bundle
+from mmguard.bundle.write import check_destination
 from mmguard.calibrate.progress import OnProgress
-from mmguard.errors import CleanSetError, MissingExtraError, NotOnnxError
+from mmguard.errors import MissingExtraError
 from mmguard.inputs.spec import Preprocessing
-from mmguard.settings.settings import Null, Objective
+from mmguard.pipeline.paths import bundle_name
+from mmguard.pipeline.request import Clean, Request
+from mmguard.settings import Settings, preset
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,24 +24,14 @@ if TYPE_CHECKING:
     from mmguard.calibrate.learning.calibrator import OnRound
     from mmguard.pipeline.inspect import Inspection
 
-Array = npt.NDArray[Any]
-Clean = str | Path | Array | tuple[Any, Any] | Iterable[Any]
-"""D: a path, or in memory x (N, ...), an array or a tensor; (x, y); or a loader of batches of either."""
-
 
 def calibrate_model(
     model: "str | Path | nn.Module",
     clean: Clean,
     *,
+    settings: str | Settings = "default",
     out: str | Path | None = None,
     name: str | None = None,
-    preset: str = "default",
-    objective: Objective = "mmac",
-    theta: float | None = None,
-    rounds: int | None = None,
-    budget: float | None = None,
-    margin_weight: float | None = None,
-    null: Null | None = None,
     logits: str | None = None,
     sites: str = "all",
     classes: Sequence[str] | None = None,
@@ -49,146 +42,135 @@ def calibrate_model(
     resume: bool = False,
     audit: bool = True,
     on_round: "OnRound | None" = None,
-    on_progress: OnProgress = lambda _: None,
+    on_progress: OnProgress | None = None,
 ) -> Path:
-    """Calibrate a guard for an ONNX classifier and write its bundle.
+    """Calibrate a guard for a classifier and write its bundle. This is the Python equivalent of `mmguard calibrate`.
 
-    The last finished round is kept in a checkpoint beside the bundle to be, and an interruption leaves it there. To go
-    on from it gives the same bytes as a calibration that was never interrupted, on one machine.
+    A checkpoint next to the bundle stores the results of the last finished round. Calling this function again with
+    `resume=True` and otherwise the same arguments continues an interrupted calibration, and writes the same bytes as an
+    uninterrupted calibration on the same machine.
 
     Args:
-        model: ONNX file of a classifier of one input, or a PyTorch module, which is exported first.
-        clean: the clean set D: a folder per class, a flat folder, an `.npz` with `x` and perhaps `y`, an `.npy` or a
-            `.csv`; or in memory `x` (N, ...), `(x, y)`, or a loader of batches of either.
-        out: folder to write; None is `<model's stem>.mmguard` in the current folder. An older bundle is replaced.
-        name: the bundle's name in metrics and URLs; None is the model's stem.
-        preset: settings to start from: `default`, `paper` or `reference`.
-        objective: what the bounds minimise: `mmac` keeps the logits and gives a guard; `mmom` learns from labels, for a
-            model that is overfitted without a backdoor, and gives a corrected model without a test; `mmbm` is `mmac`
-            with the norm of the bounds in place of the margins.
-        theta, rounds, budget, margin_weight, null: override the preset's. The budget is the mean squared change of the
-            logits on D that clipping may cost, as a share of their variance, which only `default` has; the margin
-            weight is λ at the start; the null is `gaussian`, `empirical` for p-values that are ranks among the clean
-            inputs, and need 1 / theta of them, `bounded` for a Gaussian whose p-values are never below those of ranks,
-            which fall slowly above the highest clean score, or `auto`: `bounded` with fewer than 2 / theta inputs, else
-            `gaussian`, or `empirical` where that does not hold.
-        logits: ONNX name of the logits (N, K), or of the one number before a sigmoid; None finds them.
-        sites: activations that are clipped: `all`; `last`, those of the last stage; or shell-style patterns on names
-            of values or operators, separated by commas. `inspect_model` lists them.
-        classes: class names in the order of the outputs.
-        preprocessing: how image files become inputs, and with it the input box. None scales pixels to [0, 1], and
-            takes the box of arrays from their own range.
-        seed: seeds all randomness.
-        device: torch device of the calibration, `cpu` or `cuda`.
-        skip_bad: leave out files that cannot be decoded, and rows of arrays that are not finite.
-        resume: go on from the checkpoint of an earlier call with the same arguments; without one, start anew. Else
-            an existing checkpoint is overwritten.
-        audit: whether the largest margins of both networks are searched, which the audit judges. That takes longer the
-            more classes there are; without it the bundle says nothing of whether the model is backdoored.
-        on_round: called after every round with its figures.
-        on_progress: called whenever some work has been done, with the phase and the estimated time of all that is left.
+        model: path of an ONNX file with one input, or a PyTorch module, which is exported first.
+        clean: the calibration set. As a path: a folder of images, with or without a subfolder for each class; an `.npz`
+            file with an array `x` and optionally `y`; an `.npy` file; or a `.csv` file. In memory: inputs (N, ...); a
+            pair (inputs, labels); or a loader whose batches are inputs or such pairs.
+        settings: name of a preset (`default`, `paper` or `reference`), or a `Settings` object with every
+            constant of the calibration. The function `preset` returns such an object.
+        out: folder to write the bundle to. If the folder already contains a bundle, the bundle is replaced. None writes
+            to the folder `<model>.mmguard` in the current folder, where `<model>` is the stem of the ONNX file's name
+            or the name of the module's class.
+        name: the bundle's name in metrics and URLs; None uses the stem of the ONNX file's name or
+            the name of the module's class.
+        logits: ONNX name of the logits (N, K), or of the single score before a sigmoid. If None, mmguard searches the
+            model for the logits.
+        sites: activations to clip: `all`; `last` (the activations of the last stage); or comma-separated shell-style
+            patterns that match the names of values or operators listed by `inspect_model`.
+        classes: class names in the order of the model's outputs. None uses the class names of the calibration set.
+        preprocessing: how image files are converted to inputs. The input box follows from this conversion. If None,
+            pixels are scaled to [0, 1], and the input box of array data is the range of the values in the arrays.
+        seed: random seed.
+        device: device that PyTorch runs on, `cpu` or `cuda`.
+        skip_bad: whether to skip images that cannot be decoded and rows that contain NaN or infinite values.
+        resume: whether to continue from the checkpoint of an interrupted call. If there is no checkpoint, calibration
+            starts from the beginning. If False, an existing checkpoint is overwritten.
+        audit: whether to search for the maximum margins of both networks, from which `Bundle.audit` judges whether the
+            model is backdoored. The more classes there are, the longer the search takes. Without the search,
+            `Bundle.audit` cannot reach a verdict.
+        on_round: called after every round with the round's figures.
+        on_progress: called whenever a part of the work is done, with the phase and the estimated remaining time.
 
     Returns:
         The folder of the bundle.
 
     Raises:
-        ModelError: the model cannot be guarded.
-        InputError: the clean set cannot be used, or the preprocessing does not fit the model.
-        OptionError: an unknown preset, objective or device, rounds, theta, λ or seed out of range, or a pattern that
-            fits no clip site.
-        ProviderError: device is `cuda` and PyTorch has no GPU.
-        BundleError: the destination cannot be written.
-        CheckpointError: the checkpoint to go on from is damaged, or of another calibration.
-        MissingExtraError: mmguard was installed without the extra `calibrate`.
+        ModelError: mmguard cannot guard the model.
+        InputError: the calibration set cannot be used, or the preprocessing does not fit the model.
+        OptionError: an option is out of range, or a pattern in `sites` matches nothing.
+        ProviderError: `device` is `cuda` and PyTorch finds no GPU.
+        BundleError: the bundle cannot be written to `out`.
+        CheckpointError: the checkpoint is damaged or belongs to a different calibration.
+        MissingExtraError: the extra `calibrate` is not installed.
     """
     require_calibrate()
-    check_paths(model, clean)
-    from mmguard.pipeline.calibration import calibrate
-
-    return calibrate(
-        model,
-        clean,
-        out=out,
-        name=name,
-        preset=preset,
-        objective=objective,
-        theta=theta,
-        rounds=rounds,
-        budget=budget,
-        margin_weight=margin_weight,
-        null=null,
+    stem = Path(model).stem if isinstance(model, (str, Path)) else type(model).__name__
+    request = Request(
+        model=Path(model) if isinstance(model, (str, Path)) else model,
+        clean=Path(clean) if isinstance(clean, (str, Path)) else clean,
+        settings=preset(settings) if isinstance(settings, str) else settings,
+        out=Path(out or f"{stem}.mmguard"),
+        name=bundle_name(name or stem),
         logits=logits,
         sites=sites,
-        classes=classes,
+        classes=None if classes is None else tuple(classes),
         preprocessing=preprocessing,
         seed=seed,
         device=device,
         skip_bad=skip_bad,
         resume=resume,
         audit=audit,
-        on_round=on_round,
-        on_progress=on_progress,
     )
+    check_destination(request.out)
+    from mmguard.pipeline.calibration import calibrate
+
+    return calibrate(request, on_round or (lambda _: None), on_progress or (lambda _: None))
 
 
 def inspect_model(model: str | Path, logits: str | None = None) -> "Inspection":
-    """Look at an ONNX file as calibration would, and run it on random inputs where its input's shape is static.
+    """Report what mmguard finds in an ONNX file. This is the Python equivalent of `mmguard inspect MODEL`.
+
+    If the shape of the model's input is static, the model is also run on random inputs.
 
     Args:
-        model: the file. logits: ONNX name of the logits; None finds them.
+        model: path of the ONNX file.
+        logits: ONNX name of the logits (N, K). If None, mmguard searches the model for them.
+
+    Returns:
+        The model's input, outputs and clip sites, and every obstacle to calibration that was found.
 
     Raises:
-        ModelError: it cannot be read as a classifier.
-        MissingExtraError: mmguard was installed without the extra `calibrate`.
+        ModelError: the file is not a classifier that mmguard can read.
+        OptionError: `logits` is not the name of a value that could be the logits.
+        MissingExtraError: the extra `calibrate` is not installed.
     """
     require_calibrate()
     from mmguard.pipeline.inspect import inspect
 
-    return inspect(model, logits)
+    return inspect(Path(model), logits)
 
 
-def clipped_module(bundle: str | Path) -> "nn.Module":
-    """The clipped network of a bundle as a PyTorch module.
+def clipped_module(bundle: str | Path | Bundle) -> "nn.Module":
+    """Return the clipped network of a bundle as a PyTorch module.
+
+    The module takes the model's input, as (N, ...) float32, and returns the model's first output. The module is
+    differentiable with respect to its input, can be moved between devices, and has no trainable parameters.
 
     Args:
-        bundle: folder of a guard bundle.
+        bundle: an open bundle or its folder.
 
     Returns:
-        A module that takes (N, ...) float32, the model's own input, and returns the model's first output. It is
-        differentiable with respect to its input, moves between devices, and has no parameters to train.
+        The module.
 
     Raises:
-        BundleError: no bundle there, or a file that was changed.
-        MissingExtraError: mmguard was installed without the extra `calibrate`.
+        BundleError: there is no bundle in the folder, or a file of the bundle has changed since the bundle was written.
+        MissingExtraError: the extra `calibrate` is not installed.
     """
     require_calibrate()
-    from mmguard.pipeline.pytorch import module_of
+    from mmguard.pipeline.pytorch import clipped_graph
 
-    return module_of(bundle)
-
-
-def check_paths(model: object, clean: object) -> None:
-    """Refuse paths of a model or of D where nothing is, before anything slow is imported.
-
-    Raises:
-        NotOnnxError: no file of the model. CleanSetError: no file or folder of D.
-    """
-    if isinstance(model, (str, Path)) and not Path(model).is_file():
-        what = "is a folder" if Path(model).is_dir() else "no such file"
-        raise NotOnnxError(f"{model}: {what}; an ONNX file is needed")
-    if isinstance(clean, (str, Path)) and not Path(clean).exists():
-        raise CleanSetError(f"{clean}: no such folder or file of clean inputs")
+    return clipped_graph(bundle if isinstance(bundle, Bundle) else Bundle.open(bundle))
 
 
 def require_calibrate() -> None:
-    """Refuse to go on where a package of the extra `calibrate` is missing.
+    """Check that the packages of the extra `calibrate` are installed.
 
     Raises:
-        MissingExtraError: names the package and the command that installs it.
-    """
+        MissingExtraError: a package is missing; the message contains the name of the package and the command that
+            installs it.
+    """  # noqa: DOC501
     for package in ("jinja2", "onnx_ir", "torch"):
         try:
-            found = find_spec(package)  # without the seconds that an import takes
+            found = find_spec(package)  # an import would take seconds
         except ModuleNotFoundError:
             found = None
         if found is None:

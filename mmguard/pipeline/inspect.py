@@ -1,24 +1,30 @@
-"""What calibration would make of a model, before anything is learned."""
+"""Inspection of a model before calibration: its input, outputs, clip sites and obstacles to calibration."""
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mmguard.bundle.manifest import OutputSpec
-from mmguard.exporter.sites import Activation, LeftOut
+from mmguard.exporter.sites import Activation, ExcludedActivation
 from mmguard.pipeline.model_checks import drawn_inputs, look, try_on
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What calibration would make of a model.
+    """What mmguard finds in a model.
 
     Attributes:
-        model: the file. opset: of ONNX's own operators. nodes: how many the graph has.
-        input, input_dtype, input_shape: the model's input; None for a dynamic axis.
-        logits: ONNX name of the value that is taken as the logits. output: the user's outputs, and what they are.
-        sites, left_out: activations that bounds can go on, and those that none can, each with the reason.
-        obstacles: why it cannot be calibrated; none where it can, as far as that shows without clean inputs.
+        model: path of the ONNX file.
+        opset: version of the standard ONNX operator set.
+        nodes: number of nodes in the graph.
+        input: ONNX name of the input.
+        input_dtype: NumPy name of the input's dtype.
+        input_shape: shape of the input, with None for each dynamic axis.
+        logits: ONNX name of the value that mmguard treats as the logits.
+        output: the model's outputs.
+        sites: activations that can be clipped.
+        left_out: activations that cannot be clipped, with the reasons.
+        obstacles: reasons why the model cannot be calibrated. Some obstacles can be found only with a calibration set.
     """
 
     model: str
@@ -30,25 +36,29 @@ class Inspection:
     logits: str
     output: OutputSpec
     sites: tuple[Activation, ...]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[ExcludedActivation, ...]
     obstacles: tuple[str, ...]
 
     def to_json(self) -> str:
-        """As JSON, with a line's end."""
+        """Return the inspection as JSON, ending in a newline."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
 
-def inspect(model: str | Path, logits: str | None = None) -> Inspection:
-    """Look at an ONNX file as calibration would, and run it on random inputs where its input's shape is static.
+def inspect(model: Path, logits: str | None) -> Inspection:
+    """Inspect an ONNX file, as documented in `mmguard.inspect_model`.
 
     Args:
-        model: the file. logits: ONNX name of the logits; None finds them.
+        model: path of the ONNX file.
+        logits: ONNX name of the logits. If None, mmguard searches the model for them.
+
+    Returns:
+        The inspection.
 
     Raises:
-        ModelError: it cannot be read as a classifier.
-        MissingExtraError: mmguard was installed without the extra `calibrate`.
+        ModelError: the file is not a classifier that mmguard can read.
+        OptionError: `logits` is not the name of a value that could be the logits.
     """
-    network = look(Path(model), logits)
+    network = look(model, logits)
     classifier, obstacles = network.classifier, network.obstacles
     if not obstacles and (x := drawn_inputs(classifier)) is not None:
         obstacles = try_on(network, x)
@@ -60,9 +70,9 @@ def inspect(model: str | Path, logits: str | None = None) -> Inspection:
         input=classifier.input_name,
         input_dtype=classifier.input_dtype,
         input_shape=classifier.input_shape,
-        logits=classifier.scores.value,
+        logits=classifier.logits_source.value,
         output=classifier.output,
         sites=network.found.sites,
-        left_out=network.found.left_out,
+        left_out=network.found.excluded,
         obstacles=tuple(map(str, obstacles)),
     )

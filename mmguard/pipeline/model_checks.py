@@ -1,4 +1,4 @@
-"""What a network must be before anything is learned from it: the obstacles that `calibrate` and `inspect` both name."""
+"""Check that mmguard can guard a model. `calibrate` and `inspect` report the same obstacles."""
 
 import logging
 import math
@@ -10,39 +10,45 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mmguard.bundle.consistency import MAX_CLASSES
+from mmguard.bundle.manifest_checks import MAX_CLASSES
 from mmguard.calibrate.graph.compare import assert_matches_onnxruntime
 from mmguard.calibrate.graph.differentiable import DifferentiableGraph
 from mmguard.calibrate.graph.plan import refusals
 from mmguard.errors import ModelError, NotClassifierError, UnsupportedOperatorError
+from mmguard.exporter.add_logits import file_with_logits, with_logits
+from mmguard.exporter.batch_independence import check_batch_independence
 from mmguard.exporter.classifier import Classifier, read_classifier
 from mmguard.exporter.equality import run
-from mmguard.exporter.labels import multi_label
 from mmguard.exporter.load import canonical
-from mmguard.exporter.logits import scored, scored_file
-from mmguard.exporter.rows import require_rows
+from mmguard.exporter.other_tasks import multi_label_message
 from mmguard.exporter.sites.find import Survey, require_sites, survey
 from mmguard.exporter.tolerance import batch_tolerance, tolerance
-from mmguard.exporter.trial import require_export
+from mmguard.exporter.trial_export import try_export
 
 logger = logging.getLogger(__name__)
 
 Inputs = npt.NDArray[np.float32]
 
-TRIED, TRIED_NUMBERS = 32, 2**22
-"""Inputs, and numbers in them, on which a network is tried, at most."""
-WORTH_A_WORD = 1e-4
-"""Share of the largest answer by which batches may change another before it is warned of."""
+MAX_TRIED = 32
+"""Maximum number of inputs that a model is tried on."""
+MAX_TRIED_VALUES = 2**22
+"""Maximum total number of values in the inputs that a model is tried on."""
+DRAWN = 8
+"""Number of random inputs that `mmguard inspect` tries a model on."""
+BATCH_EFFECT = 1e-4
+"""A warning is logged if the other inputs in a batch change a logit by more than this share of the largest logit."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """A model as it is seen without inputs.
+    """What is known about a model before it is run on inputs.
 
     Attributes:
-        named: whether the user named the logits.
-        found: its activations. graph: as PyTorch has it; None where that is an obstacle.
-        obstacles: why it cannot be calibrated, the first reason first.
+        classifier: the model as read by the exporter.
+        named: whether the user passed the name of the logits.
+        found: the model's activations: those that can be clipped and those that cannot.
+        graph: the model in PyTorch; None if PyTorch cannot run the model. `obstacles` then contains the reason.
+        obstacles: reasons why the model cannot be calibrated.
     """
 
     classifier: Classifier
@@ -53,116 +59,133 @@ class Network:
 
 
 def look(model: Path, logits: str | None) -> Network:
-    """Read a model and see what of it can be guarded.
+    """Read a model and collect the obstacles to calibration that can be found without running the model.
 
     Args:
-        model: ONNX file. logits: ONNX name of the logits; None finds them.
+        model: path of the ONNX file.
+        logits: ONNX name of the logits. If None, mmguard searches the model for them.
+
+    Returns:
+        The model and the obstacles.
 
     Raises:
-        ModelError: it cannot be read as a classifier.
-        OptionError: `logits` names no value that could be logits.
+        ModelError: the file is not a classifier that mmguard can read.
+        OptionError: `logits` is not the name of a value that could be the logits.
     """
     classifier = _read(model, logits)
     graph, found, obstacles = None, Survey((), ()), list[ModelError]()
     try:
-        graph = DifferentiableGraph(scored(classifier), classifier.output.logits, widen=True)
+        graph = DifferentiableGraph(with_logits(classifier), classifier.output.logits, widen=True)
     except ModelError as error:
         obstacles.append(error)
     try:
-        found = survey(classifier.model, classifier.scores.value)
+        found = survey(classifier.model, classifier.logits_source.value)
         require_sites(classifier.model, found)
     except ModelError as error:
         obstacles.append(error)
     return Network(classifier, logits is not None, found, graph, tuple(obstacles))
 
 
-def try_on(network: Network, x: npt.NDArray[np.float32]) -> tuple[ModelError, ...]:
-    """Run a model that has no obstacle yet on inputs: ONNX Runtime must run it, mmguard's own form of it must be equal,
-    it must answer each input by itself, the answers must be logits, and what a bundle holds of it must be equal.
+def try_on(network: Network, x: Inputs) -> tuple[ModelError, ...]:
+    """Try a model on a few inputs, in every form that calibration needs. The model must have no known obstacles.
+
+    ONNX Runtime must be able to run the model, PyTorch must compute the same logits, the output for an input must not
+    depend on the rest of the batch, the logits must not be probabilities, and the networks of a bundle must compute the
+    same logits.
 
     Args:
-        x: (N, ...) float32 inputs, of which some are tried.
+        network: the model.
+        x: (N, ...) float32 inputs; up to 32 of them are tried.
 
     Returns:
-        The first obstacle, if there is one.
+        A tuple that contains the first obstacle; an empty tuple if there is no obstacle.
     """
     try:
-        _run(network, x[: max(1, min(TRIED, TRIED_NUMBERS // x[0].size))])
+        _run(network, x[: max(1, min(MAX_TRIED, MAX_TRIED_VALUES // x[0].size))])
     except ModelError as error:
         return (error,)
     return ()
 
 
-def drawn_inputs(classifier: Classifier) -> npt.NDArray[np.float32] | None:
-    """Random inputs (N, ...) from 0 to 1, or whole ones to 255; None where they are large or of no one shape."""
+def drawn_inputs(classifier: Classifier) -> Inputs | None:
+    """Draw random inputs for a model.
+
+    Args:
+        classifier: the model.
+
+    Returns:
+        Inputs (n, ...) float32, with values from 0 to 1, or whole numbers from 0 to 255 for a uint8 model. None if the
+        shape of the model's input is dynamic or very large.
+    """
     shape = [size for size in classifier.input_shape[1:] if size is not None]
-    numbers = math.prod(shape)
-    if len(shape) < len(classifier.input_shape) - 1 or numbers > TRIED_NUMBERS:
+    values = math.prod(shape)
+    if len(shape) < len(classifier.input_shape) - 1 or values > MAX_TRIED_VALUES:
         return None
-    n = min(8, TRIED_NUMBERS // numbers)
+    n = min(DRAWN, MAX_TRIED_VALUES // values)
     x = np.random.default_rng(0).random((n, *shape), np.float32)
     return np.floor(256 * x) if classifier.input_dtype == "uint8" else x
 
 
 def _read(model: Path, logits: str | None) -> Classifier:
-    """`read_classifier`, but where no classifier is found, operators that no guard can take are the reason."""
+    """Read a classifier. If this fails and the model has unsupported operators, raise an error that lists them."""
     try:
         return read_classifier(model, logits)
     except NotClassifierError as error:
         if not (reasons := refusals(canonical(model))):
             raise
-        raise UnsupportedOperatorError(f"{model} cannot be guarded: {'; '.join(reasons)}") from error
+        raise UnsupportedOperatorError(f"mmguard cannot guard {model}: {'; '.join(reasons)}") from error
 
 
-def _run(network: Network, few: npt.NDArray[np.float32]) -> None:
-
+def _run(network: Network, few: Inputs) -> None:
     classifier, graph = network.classifier, network.graph
-    assert graph is not None, "that is an obstacle already"
-    with scored_file(classifier) as path:
+    assert graph is not None, "a model that PyTorch cannot run has an obstacle and is not tried"
+    with file_with_logits(classifier) as path:
         allowed = tolerance(classifier.model)
         few = _finite(few, partial(run, path, name=classifier.output.logits))
         assert_matches_onnxruntime(graph, path, few, classifier.output.logits, allowed)
-        change = require_rows(path, few, classifier.output, batch_tolerance(classifier.model))
+        effect = check_batch_independence(path, few, classifier.output, batch_tolerance(classifier.model))
         logits = run(path, few, classifier.output.logits)
     _require_logits(network, logits)
-    if np.isfinite(logits).all():  # else the clean inputs are at fault, and are named later
-        require_export(classifier, network.found.sites, few, allowed)
-    if change > WORTH_A_WORD:
+    if np.isfinite(logits).all():  # non-finite logits are reported later, after a run on all inputs
+        try_export(classifier, network.found.sites, few, allowed)
+    if effect > BATCH_EFFECT:
         logger.warning(
-            "warning: the model's answers, and so the guard's p-values, depend a little on what else is in the batch: "
-            "by up to %.2g times the largest logit, as where it quantises by the range of each batch "
-            "(DynamicQuantizeLinear); in batches of one input they do not",
-            change,
+            "warning: the model's logits depend slightly on the other inputs in the batch: the logits change by up "
+            "to %.2g times the largest logit. The guard's p-values therefore depend on the batch too. This happens if "
+            "the model quantises values by their range in each batch (DynamicQuantizeLinear); to avoid this, use "
+            "batches of one input",
+            effect,
         )
 
 
 def _finite(few: Inputs, run: Callable[[Inputs], Inputs]) -> Inputs:
-    """The inputs whose logits are finite, if there are any: others overflow, and are named once all inputs are run."""
+    """Return the inputs whose logits are finite, or all inputs if no input has finite logits."""
     try:
         logits = run(few)
-    except Exception:  # what stops ONNX Runtime is said by the comparison with it
+    except Exception:  # the comparison with ONNX Runtime reports this error
         return few
     if len(logits) != len(few):
         return few
     finite = np.isfinite(logits).reshape(len(few), -1).all(axis=1)
-    return few[finite] if finite.any() else few
+    return few[finite] if finite.any() else few  # non-finite logits are reported later, after a run on all inputs
 
 
-def _require_logits(network: Network, logits: npt.NDArray[np.float32]) -> None:
+def _require_logits(network: Network, logits: Inputs) -> None:
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise NotClassifierError(
-            f"the model gives logits of shape {logits.shape} for {len(logits)} inputs; a classifier gives "
-            f"({len(logits)}, K), K at least 2"
+            f"for {len(logits)} inputs, expected logits of shape ({len(logits)}, K) with K ≥ 2, but the "
+            f"model returns shape {logits.shape}; pass --logits with the name of the value that contains the logits"
         )
     if logits.shape[1] > MAX_CLASSES:
-        raise ModelError(f"the model has {logits.shape[1]} classes; mmguard takes models of up to {MAX_CLASSES}")
+        raise ModelError(f"the model has {logits.shape[1]} classes; mmguard supports up to {MAX_CLASSES}")
     if not network.named:
-        _refuse_probabilities(logits, network.classifier.scores.value)
+        _refuse_sigmoids(logits, network.classifier.logits_source.value)
 
 
-def _refuse_probabilities(logits: npt.NDArray[np.float32], name: str) -> None:
-    """Sigmoids of each class that are written out by their formula, so that the graph does not show them."""
+def _refuse_sigmoids(logits: Inputs, name: str) -> None:
+    """Reject a model whose outputs look like one sigmoid per class. The graph is not examined."""
+    # a sigmoid built from arithmetic operators cannot be recognised in the graph
     if not np.isfinite(logits).all() or logits.min() < 0 or logits.max() > 1:
         return
     if not np.allclose(logits.sum(axis=1), 1, atol=1e-3) and ((logits > 0.5).sum(axis=1) != 1).any():
-        raise NotClassifierError(multi_label(name, "what it is made of", f"--logits {name}"))
+        raise NotClassifierError(multi_label_message(name, "its input", f"--logits {name}"))

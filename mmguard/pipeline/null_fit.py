@@ -1,84 +1,97 @@
-"""The null distribution of a calibration: fitted to clean inputs, and doubted where they contradict it."""
+"""Fit the null distribution of a calibration, and fall back to ranks if the clean inputs contradict the fit."""
 
 import logging
 import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import binomtest
 
 from mmguard.bundle.diagnostics import warn_of_few
 from mmguard.bundle.manifest import CriterionSpec, NullSpec
 from mmguard.detection.margins import margin_gap
 from mmguard.detection.mmdf import Criterion, MmdfTest, NullKind
 from mmguard.errors import OptionError
-from mmguard.settings.settings import Settings
+from mmguard.settings import Settings
 from mmguard.types import Calibration, FloatArray, IntArray
 
 logger = logging.getLogger(__name__)
 
 DOUBT = 0.05
-"""Under a Gaussian null that holds, so rarely do as many clean inputs reach theta as make it doubted."""
+"""The Gaussian null is rejected if a one-sided binomial test of the number of clean inputs with p ≤ θ has a p-value
+below this level."""
 CENTRED = {"residual_norm": "centred_residual_norm"}
-"""Statistics that look at the level of logits, and what stands in for them where that is unknown."""
+"""Maps each statistic that depends on the mean of an input's logits to the statistic to use if this mean is unknown."""
 FEW = 2.0
-"""Clean inputs expected at or below theta, under which their number tells too little of the fit to doubt it."""
+"""If the expected number of clean inputs with p ≤ θ is below this, the fit is not rejected, regardless of the
+observed number."""
 
 
 def fit_null(
     learned: Calibration, settings: Settings, parts: Sequence[IntArray], centred: bool = False
 ) -> tuple[NullSpec, FloatArray]:
-    """Fit the test's statistics and their null.
+    """Fit the statistics of the test and their null.
 
     Args:
-        parts: rows of each part of D that was held out, as in `Criterion.fit`.
-        centred: test logits less their mean, because the model's answers do not tell it.
+        learned: the original network's logits on D, and the clipped network's logits on D. The
+            clipped network's logits for an input are computed with bounds that were learned without this input.
+        settings: the statistics, the kind of null and the levels.
+        parts: rows of each held-out part of D, as in `Criterion.fit`.
+        centred: whether to subtract the mean of each input's logits, because the model's outputs do not determine that
+            mean.
 
     Returns:
-        The null, and the scores (n,) of D that it is of.
+        The null, and the scores (n,) of D that the null was fitted to; larger is more suspicious.
 
     Raises:
-        CleanSetError: too few inputs, or all alike.
-        OptionError: the bounds clip nothing of D, or theta is below what ranks among so few inputs can give.
+        CleanSetError: D has too few inputs, or all its inputs have the same score.
+        OptionError: the bounds clip nothing in D, or D has so few inputs that p-values computed from ranks
+            cannot be as small as theta.
     """
     original, clipped = learned.original_logits, learned.held_out_logits
     if not margin_gap(original, clipped).any():
         raise OptionError(
-            f"at a --margin-weight of {settings.margin_weight:g} the bounds clip nothing of the clean inputs, so there "
-            "is no null distribution to test against; give a higher one"
+            f"with a --margin-weight of {settings.margin_weight:g}, the bounds clip nothing in the calibration set, so "
+            "there is no null distribution to test against; use a higher weight"
         )
     warn_of_few(len(original), settings.theta)
     names = [CENTRED.get(name, name) if centred else name for name in settings.statistics]
     fitted = {name: Criterion.fit(name, original, clipped, settings.null_power, parts) for name in names}
     scores: FloatArray = np.max([own for _, own in fitted.values()], axis=0)
-    disagreement = settings.theta if settings.disagreement_theta is None else settings.disagreement_theta
-    gaussian = MmdfTest(tuple(criterion for criterion, _ in fitted.values()), settings.theta, disagreement)
-    kind = _chosen(gaussian, scores) if settings.null == "auto" else settings.null
+    criteria = tuple(criterion for criterion, _ in fitted.values())
+    gaussian = MmdfTest(criteria, settings.theta, settings.level_of_disagreement)
+    kind = _kind_for(gaussian, scores) if settings.null == "auto" else settings.null
     null = NullSpec(
         kind=kind,
         n=len(original),
         theta=settings.theta,
-        disagreement_theta=disagreement,
+        disagreement_theta=settings.level_of_disagreement,
         criteria=tuple(CriterionSpec.of(name, criterion) for name, (criterion, _) in fitted.items()),
         clean_scores=() if kind == "gaussian" else tuple(np.sort(scores).tolist()),
     )
-    null.test()  # refuses a theta that so few clean inputs cannot reach
+    null.test()  # raises an error if theta is too small for this number of clean inputs
     return null, scores
 
 
-def _chosen(gaussian: MmdfTest, scores: FloatArray) -> NullKind:
-    """The null that clean inputs of these scores call for.
+def _kind_for(gaussian: MmdfTest, scores: FloatArray) -> NullKind:
+    """Choose the kind of null.
 
-    A few cannot contradict the fit, so their ranks bound it. Many can: where more of them reach theta than chance
-    explains, their ranks replace it.
+    If there are too few inputs to check the fit, ranks set a lower limit for the p-values of the fit. Otherwise,
+    p-values are computed from ranks if significantly more inputs than expected have p ≤ θ under the fit.
+
+    Args:
+        gaussian: the test with the fitted null.
+        scores: scores of the clean inputs, (n,) float64.
+
+    Returns:
+        `bounded` if there are few inputs, otherwise `gaussian` or `empirical`.
     """
-    # Imported here: it takes longer to load than all that serving needs.
-    from scipy.stats import binomtest
-
     n, theta = len(scores), gaussian.theta
     if n * theta < FEW:
         logger.warning(
-            "warning: %d clean inputs are too few to confirm the fitted null, so only inputs that score above all "
-            "of them are flagged, and more triggers may be missed; give %d or more, or keep the fit by --null gaussian",
+            "warning: %d clean inputs are too few to confirm the fitted null, so an input is flagged only if its "
+            "score is above the scores of all clean inputs. More triggers may therefore be missed; provide at least %d "
+            "clean inputs, or pass --null gaussian to use the fitted null alone",
             *(n, math.ceil(FEW / theta)),
         )
         return "bounded"
@@ -86,8 +99,9 @@ def _chosen(gaussian: MmdfTest, scores: FloatArray) -> NullKind:
     if binomtest(reached, n, theta, alternative="greater").pvalue >= DOUBT:
         return "gaussian"
     logger.info(
-        "%d of %d clean inputs have p <= %g by the fitted null, more than chance explains, so p-values are ranks among "
-        "the clean inputs (--null gaussian keeps the fit)",
+        "%d of %d clean inputs have p <= %g under the fitted null, which is more than chance explains. "
+        "Therefore, p-values are computed from ranks among the clean inputs; pass --null gaussian to keep the "
+        "fitted null",
         *(reached, n, theta),
     )
     return "empirical"

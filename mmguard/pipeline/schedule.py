@@ -1,78 +1,75 @@
-"""The phases of a calibration around what is learned: how long they will take, and the search for the audit.
-
-from mmguard.calibrate.checkpoint.checkpoint import Checkpoint
-from mmguard.settings.settings import Settings
-from mmguard.calibrate.checkpoint.state import State
-from mmguard.calibrate.effort import found_margins
-from mmguard.calibrate.effort import measured_steps
-from mmguard.calibrate.effort import tasks
-from mmguard.calibrate.effort import with_margins
-Imports PyTorch inside its functions: a serving container has none, and must be able to import this.
-"""
+"""Estimates how long a calibration will take, and searches for the maximum margins that the audit needs."""
 
 import logging
 import time
 
 from mmguard.calibrate.checkpoint.checkpoint import Checkpoint
 from mmguard.calibrate.checkpoint.state import State
-from mmguard.calibrate.effort import found_margins, measured_steps, tasks, with_margins
 from mmguard.calibrate.progress import AUDIT, LEARNING, WRITING, OnProgress, Schedule
-from mmguard.pipeline.prepare import Subject
-from mmguard.settings.settings import Settings
+from mmguard.calibrate.workload import found_margins, measured_steps, tasks, with_margins
+from mmguard.pipeline.prepare import PreparedCalibration
 from mmguard.text.format import duration
 from mmguard.types import Calibration, FloatArray
 
 logger = logging.getLogger(__name__)
 
-WORTH_SAYING, LONG = 5.0, 60.0
-"""Seconds from which an estimate is said, and of the audit, that it can be left out."""
+PHASES = {LEARNING: "learning the bounds", AUDIT: "searching for the largest margins", WRITING: "writing the bundle"}
+WORTH_LOGGING = 5.0
+"""The estimated time is logged if it is at least this many seconds."""
+LONG_AUDIT = 60.0
+"""If the audit takes more than half of the estimated time and more than this many seconds, the log suggests skipping
+the audit."""
+
+Margins = tuple[dict[str, FloatArray], dict[str, FloatArray]]
+"""Maximum margins (K,) by scale, of the original and of the clipped network."""
 
 
-def schedule_of(
-    subject: Subject,
-    settings: Settings,
-    seed: int,
-    device: str,
-    state: State | None,
-    audit: bool,
-    on_progress: OnProgress,
-) -> Schedule:
-    """All that is left to do, by one measured step of each kind of work; a line in the log says how long it will take.
+def schedule_of(prepared: PreparedCalibration, state: State | None, on_progress: OnProgress) -> Schedule:
+    """Return the schedule of the remaining work, estimated from one measured step of each kind, and log the estimate.
 
     Args:
-        seed, device, audit, on_progress: of the calibration.
-        state: of the checkpoint that it goes on from.
+        prepared: the model and the calibration set.
+        state: state of the checkpoint that the calibration resumes from; None if it starts from the beginning.
+        on_progress: called whenever a part of the work is done.
     """
-    axes = {activation.value: activation.axis for activation in subject.activations}
+    request = prepared.request
     schedule = Schedule(
-        tasks(settings, subject.x, len(subject.classes), seed, audit, state),
-        measured_steps(subject.graph, axes, subject.x, settings, device, time.perf_counter),
+        tasks(request.settings, prepared.x, len(prepared.classes), request.seed, request.audit, state),
+        measured_steps(prepared.graph, prepared.axes, prepared.x, request.settings, request.device, time.perf_counter),
         on_progress,
         time.perf_counter,
     )
     seconds = schedule.phases()
-    names = {LEARNING: "learning the bounds", AUDIT: "searching margins for the audit", WRITING: "writing the bundle"}
-    whole = sum(seconds.values())
-    if whole >= WORTH_SAYING:
-        parts = ", ".join(f"{names[phase]} {duration(each)}" for phase, each in seconds.items())
-        logger.info("this will take about %s, judging by one step of each kind: %s", duration(whole), parts)
-    if seconds.get(AUDIT, 0) > max(LONG, whole / 2):
-        logger.info("most of that is for the audit, which --no-audit leaves out")
+    total = sum(seconds.values())
+    if total >= WORTH_LOGGING:
+        parts = ", ".join(f"{PHASES[phase]} {duration(each)}" for phase, each in seconds.items())
+        logger.info("estimated time: about %s (%s)", duration(total), parts)
+    if seconds.get(AUDIT, 0) > max(LONG_AUDIT, total / 2):
+        logger.info("the audit takes most of the estimated time; pass --no-audit to skip the audit")
     return schedule
 
 
 def searched_margins(
-    subject: Subject, learned: Calibration, checkpoint: Checkpoint, schedule: Schedule
-) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
-    """Maximum margins (K,) by scale, of the original and of the clipped network.
+    prepared: PreparedCalibration, learned: Calibration, checkpoint: Checkpoint, schedule: Schedule
+) -> Margins | None:
+    """Return the maximum margins of both networks, from the checkpoint if it contains them, otherwise from a search.
 
-    Those that the checkpoint holds are not searched again; those that are searched are kept in it.
+    Args:
+        prepared: the model and the calibration set.
+        learned: the bounds.
+        checkpoint: checkpoint to which newly found margins are added.
+        schedule: schedule that is updated after each pass.
+
+    Returns:
+        The margins; None if the audit is skipped.
     """
+    if not prepared.request.audit:
+        return None
     margins = {}
     for form, bounds in (("original", None), ("clipped", learned.bounds)):
         margins[form] = found_margins(checkpoint.state, form)
         if not margins[form]:
             schedule.begin()
-            margins[form] = subject.margins(bounds, schedule.add)
+            margins[form] = prepared.maximum_margins(bounds, schedule.add)
             checkpoint.keep(with_margins(checkpoint.state, form, margins[form]))
     return margins["original"], margins["clipped"]

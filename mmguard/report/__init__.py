@@ -1,6 +1,6 @@
-"""The page about a bundle that a security reviewer reads: `report.html`. Needs jinja2, of the extra `calibrate`."""
+"""Renders `report.html`, the page in a bundle for security reviewers. Needs jinja2 from the extra `calibrate`."""
 
-from mmguard.report.evidence import Evidence, scores
+from mmguard.report.evidence import Evidence, normal_scores
 from mmguard.report.page import render
 
-__all__ = ["Evidence", "render", "scores"]
+__all__ = ["Evidence", "normal_scores", "render"]

@@ -1,4 +1,7 @@
-"""Renders the page: one file without scripts, whose policy lets a browser load nothing at all."""
+"""Renders the page: a single HTML file without scripts.
+
+The page's content security policy forbids the browser to load anything else.
+"""
 
 from base64 import b64encode
 from functools import cache
@@ -11,30 +14,34 @@ from markupsafe import Markup
 from mmguard.bundle.diagnostics import JUDGED
 from mmguard.bundle.manifest import Manifest
 from mmguard.detection.audit import LEVEL
-from mmguard.report import text
-from mmguard.report.evidence import Evidence, false_positives
-from mmguard.report.facts import STATISTICS, facts
-from mmguard.report.limits import general_limits, own_limits
-from mmguard.report.margins import read_margins, read_verdict
+from mmguard.report import formatting
+from mmguard.report.evidence import Evidence
 from mmguard.report.plots import HEIGHT, WIDTH, histogram, quantile_plot
-from mmguard.report.steps import alerts, next_steps
+from mmguard.report.sections.calibration_facts import STATISTICS, calibration_facts
+from mmguard.report.sections.false_positives import false_positives
+from mmguard.report.sections.limits import general_limits, own_limits
+from mmguard.report.sections.maximum_margins import read_margins, read_verdict
+from mmguard.report.sections.next_steps import alerts, next_steps
 
 FILTERS = ("percent", "level", "number", "p_value", "count", "thousands")
 
 
 def render(manifest: Manifest, evidence: Evidence) -> str:
-    """The page about one calibration, as HTML. Equal arguments give equal text.
+    """Render the calibration report of a bundle.
 
     Args:
-        manifest: its `files` are not looked at.
-        evidence: what it does not hold.
+        manifest: the bundle's manifest; its `files` are not used.
+        evidence: what the page shows in addition to the manifest.
+
+    Returns:
+        The HTML. The same arguments always produce the same text.
     """
     style = files("mmguard.report").joinpath("templates/style.css").read_text(encoding="utf-8")
-    null, verdict, rate = manifest.null, read_verdict(manifest), false_positives(manifest, evidence)
+    verdict, rate = read_verdict(manifest), false_positives(manifest, evidence)
     margins = read_margins(manifest, verdict)
     plots = None
-    if rate is not None and evidence.statistic is not None:
-        plots = (histogram(evidence.statistic, rate.line), quantile_plot(evidence.statistic, rate.line))
+    if rate is not None and evidence.scores is not None:
+        plots = (histogram(evidence.scores, rate.threshold), quantile_plot(evidence.scores, rate.threshold))
     sites = {site.value: site for site in manifest.sites}
     return (
         _environment()
@@ -42,21 +49,21 @@ def render(manifest: Manifest, evidence: Evidence) -> str:
         .render(
             manifest=manifest,
             figures=manifest.calibration,
-            null=null,
+            null=manifest.null,
             statistics=STATISTICS,
-            facts=facts(manifest, evidence),
+            facts=calibration_facts(manifest, evidence),
             verdict=verdict,
             alpha=LEVEL,
             judged=JUDGED,
             margins=margins,
             steps=next_steps(manifest, verdict, rate),
-            alerts=alerts(manifest, rate),
+            alerts=alerts(rate),
             rate=rate,
             plots=plots,
             sites=[(sites[clipped.value], clipped) for clipped in evidence.clipping],
             limits=(*own_limits(manifest, margins, rate), *general_limits(manifest)),
             plot_size=(WIDTH, HEIGHT),
-            style=Markup(style),  # ours, and hashed as it stands
+            style=Markup(style),  # a trusted file; escaping would change its hash
             style_hash=b64encode(sha256(style.encode()).digest()).decode(),
         )
     )
@@ -66,11 +73,11 @@ def render(manifest: Manifest, evidence: Evidence) -> str:
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("mmguard.report"),
-        autoescape=True,  # names of models, classes and values are the attacker's
-        finalize=text.shown,
+        autoescape=True,  # an attacker may choose the names of models, classes and values
+        finalize=formatting.sanitised,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update({name: getattr(text, name) for name in FILTERS})
+    environment.filters.update({name: getattr(formatting, name) for name in FILTERS})
     return environment

@@ -1,1 +1,1 @@
-"""ONNX Runtime: sessions, and batches of any size."""
+"""Runs models in ONNX Runtime: sessions, batches of any size, input dtypes, and the comparison of results."""

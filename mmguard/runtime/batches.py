@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions on batches of any size, also where a model takes batches of one size only."""
+"""Run ONNX Runtime sessions on batches of any size, even if the model accepts only one batch size."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -6,40 +6,38 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mmguard.runtime.dtypes import INPUT_DTYPE_BY_ORT_TYPE
+
 Array = npt.NDArray[Any]
 Outputs = list[Any]
-"""Of a model, in order: arrays (N, ...), or lists of N where it gives a sequence."""
-
-DTYPES = {
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(double)": "float64",
-    "tensor(uint8)": "uint8",
-}
-"""NumPy's names of the element types that a guarded model may take."""
+"""The outputs of a model, in order: each is an array (N, ...), or a list of N items if the output is a sequence."""
 
 
 def fixed_size(session: Any) -> int | None:
-    """The one size of a batch that an `onnxruntime.InferenceSession` of one input takes; None where it takes any.
+    """Return the only batch size that a session accepts, or None if the session accepts any batch size.
 
-    ONNX Runtime takes a negative length of an axis, as some exporters write it, for any.
+    A negative length, which some exporters write and ONNX Runtime accepts, also means that the axis is dynamic.
+
+    Args:
+        session: an `onnxruntime.InferenceSession` with one input.
     """
     size = session.get_inputs()[0].shape[0]
     return size if isinstance(size, int) and size > 0 else None
 
 
 def run_session(session: Any, names: Sequence[str], x: Array) -> Outputs:
-    """Run a session of one input.
+    """Run a session with one input on a batch of any size.
 
     Args:
-        session: an `onnxruntime.InferenceSession`. names: of the outputs to give.
-        x: (N, ...), of the model's dtype or of float32 numbers that it can hold.
+        session: an `onnxruntime.InferenceSession`.
+        names: names of the outputs to return.
+        x: (N, ...) inputs, in the model's dtype, or in float32 if the model's dtype can represent every number.
 
     Returns:
-        The outputs for the N inputs, in the order of the names.
+        The outputs for the N inputs, in the order of `names`.
     """
     (given,) = session.get_inputs()
-    x = x.astype(DTYPES[given.type], copy=False)
+    x = x.astype(INPUT_DTYPE_BY_ORT_TYPE[given.type], copy=False)
     size = fixed_size(session)
 
     def run(part: Array) -> Outputs:
@@ -50,14 +48,17 @@ def run_session(session: Any, names: Sequence[str], x: Array) -> Outputs:
 
 
 def run_fixed(run: Callable[[Array], Outputs], x: Array, size: int) -> Outputs:
-    """Run a model that takes batches of one size on a batch of any.
+    """Run a model with a fixed batch size on a batch of any size.
 
     Args:
-        run: takes (size, ...) and gives the model's outputs.
-        x: (N, ...); where N is 0, one input of zeros finds out what the outputs look like.
+        run: function that takes a batch (size, ...) and returns the model's outputs.
+        x: (N, ...) inputs. If N is 0, the model is run on all-zero inputs to find out the shapes and dtypes of its
+            outputs.
+        size: the model's batch size.
 
     Returns:
-        The outputs for the N inputs. One whose first axis is not the batch's is that of the first part.
+        The outputs for the N inputs. An output whose first axis is not the batch axis is taken from the first part of
+        the batch.
     """
     given = x if len(x) else np.zeros((1, *x.shape[1:]), x.dtype)
     results = [run(part) for part in parts(given, size)]
@@ -65,13 +66,26 @@ def run_fixed(run: Callable[[Array], Outputs], x: Array, size: int) -> Outputs:
 
 
 def parts(x: Array, size: int) -> Iterator[Array]:
-    """Parts (size, ...) of x (N, ...); the last is filled up with copies of its own last row."""
+    """Split a batch into parts of equal size.
+
+    Args:
+        x: (N, ...) inputs.
+        size: number of inputs in each part.
+
+    Yields:
+        Parts (size, ...) in order; the last part is padded with copies of the last input.
+
+    Example:
+        >>> [part.tolist() for part in parts(np.array([1, 2, 3]), 2)]
+        [[1, 2], [3, 3]]
+    """
     for start in range(0, len(x), size):
         part = x[start : start + size]
         yield np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)]) if len(part) < size else part
 
 
 def _joined(outputs: Sequence[Any], size: int, n: int) -> Any:
+    """Join one output of all parts, and remove the padding."""
     first = outputs[0]
     if isinstance(first, list):
         return [row for part in outputs for row in part][:n]

@@ -1,1 +1,1 @@
-"""Numbers and names as mmguard shows them."""
+"""Format numbers, lists and untrusted text for people to read."""

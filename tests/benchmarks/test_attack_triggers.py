@@ -80,7 +80,7 @@ def test_a_source_that_is_the_target_is_refused() -> None:
 
 
 def test_all_to_all_refuses_labels_of_another_data_set() -> None:
-    with pytest.raises(ValueError, match="label 99 in an all-to-all attack on 10 classes"):
+    with pytest.raises(ValueError, match="expected labels below 10, got 99; pass classes= to the all-to-all attack"):
         BadNetsAllToAll().goal(np.array([0, 99]))
     assert BadNetsAllToAll(classes=100).goal(np.array([0, 99])).tolist() == [1, 0]
 

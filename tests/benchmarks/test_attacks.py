@@ -151,5 +151,5 @@ def test_parameters_name_every_setting(name: str) -> None:
 @pytest.mark.parametrize("name", ["clean_label", "sig", "source_specific"])
 def test_a_rate_above_the_class_is_refused(name: str) -> None:
     _, y = images_and_labels(1000, 0)
-    with pytest.raises(ValueError, match="wants 200 training images, but only 100"):
+    with pytest.raises(ValueError, match="needs 200 training images, but only 100"):
         ATTACKS[name](TARGET, 0.2).assign(y, np.random.default_rng(0))

@@ -1,5 +1,4 @@
 import json
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(NETWORKS, overfitting_grid.NETWORK, Tiny)
     monkeypatch.setitem(overfitting_grid.PER_CLASS, "cifar10", 5)
     monkeypatch.setattr(cifar, "load", lambda name, folder: DATA)
-    monkeypatch.setattr(mmguard, "calibrate_model", partial(mmguard.calibrate_model, rounds=1))
+    monkeypatch.setattr(overfitting, "ROUNDS", 1)
 
 
 def test_the_grid_has_every_cell_of_the_tables() -> None:

@@ -105,7 +105,7 @@ def test_the_paper_stands_above_and_what_was_not_run_stays_empty(page: str) -> N
 
 
 def test_attacks_beyond_table_1_have_tables_of_their_own(page: str) -> None:
-    assert "| defence |  | images a class | sig |" in page[page.index("beyond the six attacks") :]
+    assert "| defence |  | images per class | sig |" in page[page.index("beyond the six attacks") :]
 
 
 def test_the_zoo_is_listed(page: str) -> None:
@@ -139,7 +139,7 @@ def test_what_is_of_mmguard_alone(page: str) -> None:
 
 
 def test_small_clean_sets_show_the_chosen_null_beside_the_fit(page: str) -> None:
-    assert row(page, "## Small clean sets", "Gaussian")[1:] == ["0.40 (2.10)"]
+    assert row(page, "## Small calibration sets", "Gaussian")[1:] == ["0.40 (2.10)"]
     assert row(page, "## Eq. 4", "badnets-0", "default")[2:] == ["13", "61", "0.500", "20.00", "2.500", "shared 3.00"]
     assert row(page, "## Attacks by", "none-0", "patch of 3 × 3")[2:] == ["100.0 %", "75.0 %", "25.0 %"]
 

@@ -12,12 +12,13 @@ import pytest
 from safetensors.numpy import save
 
 from mmguard.bundle.bundle import MAX_MANIFEST_BYTES, Bundle
-from mmguard.bundle.consistency import MAX_CLASSES, MAX_NAMES
-from mmguard.bundle.contents import BOUNDS, MANIFEST, PROBES, PROVENANCE
+from mmguard.bundle.file_names import BOUNDS, MANIFEST, PROBES, PROVENANCE
 from mmguard.bundle.manifest import SCHEMA_VERSION, Manifest, OutputSpec
+from mmguard.bundle.manifest_checks import MAX_CLASSES, MAX_NAMES
 from mmguard.bundle.tensors import write_tensors
 from mmguard.bundle.write import check_destination, staged
-from mmguard.errors import BundleError, SchemaError, TamperedBundleError
+from mmguard.detection.audit import audit
+from mmguard.errors import AuditError, BundleError, SchemaError, TamperedBundleError
 from mmguard.files.atomic import beside
 from mmguard.guard import Guard
 from mmguard.inputs.spec import InputSpec, Preprocessing
@@ -52,6 +53,17 @@ def test_a_bundle_gives_back_what_was_written(tiny_bundle: Path) -> None:
     np.testing.assert_allclose(probes.clipped, run_model(network.model(bounds), probes.x), rtol=1e-5)
     assert bundle.runtime_graph("clipped") == tiny_bundle / "clipped.onnx"
     assert "started" in bundle.provenance()
+
+
+def test_a_bundle_is_audited_by_the_margins_of_its_original_network(tmp_path: Path, tiny_bundle: Path) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    expected = audit(bundle.manifest.calibration.margins())
+    found = bundle.audit()
+    assert (found.p_value, found.scale, found.suspect) == (expected.p_value, expected.scale, expected.suspect)
+    copied = Path(shutil.copytree(tiny_bundle, tmp_path / "copied"))
+    change_manifest(copied, lambda raw: raw["calibration"].update(original_margins={}, clipped_margins={}))
+    with pytest.raises(AuditError, match="calibrated with --no-audit"):
+        Bundle.open(copied).audit()
 
 
 def test_two_equal_bundles_are_the_same_bytes(tmp_path: Path) -> None:
@@ -103,7 +115,7 @@ def test_a_missing_file_is_named(bundle: Path, name: str) -> None:
 @pytest.mark.parametrize("name", LISTED)
 def test_a_truncated_file_is_named(bundle: Path, name: str) -> None:
     (bundle / name).write_bytes((bundle / name).read_bytes()[:-1])
-    with pytest.raises(TamperedBundleError, match=rf"{name} has \d+ bytes, the manifest says"):
+    with pytest.raises(TamperedBundleError, match=rf"{name} has \d+ bytes, but should have"):
         Bundle.open(bundle)
 
 
@@ -112,7 +124,7 @@ def test_a_changed_byte_is_found_before_the_guard_runs(bundle: Path, name: str) 
     content = bytearray((bundle / name).read_bytes())
     content[-1] ^= 1
     (bundle / name).write_bytes(content)
-    with pytest.raises(TamperedBundleError, match=f"{name} does not have the hash"):
+    with pytest.raises(TamperedBundleError, match=f"{name} does not match its hash in the manifest"):
         Guard(bundle, registry=None)
 
 
@@ -125,7 +137,7 @@ def test_a_file_that_is_a_folder_is_missing(bundle: Path) -> None:
 
 def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
     for path, what in ((tmp_path, "not a guard bundle"), (tmp_path / "absent", "no such folder")):
-        with pytest.raises(BundleError, match=f"{what}.*`mmguard calibrate` writes a guard bundle"):
+        with pytest.raises(BundleError, match=f"{what}.*; use `mmguard calibrate` to write a bundle"):
             Bundle.open(path)
 
 
@@ -147,7 +159,10 @@ def test_a_huge_manifest_is_not_read(bundle: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("version", [0, SCHEMA_VERSION + 1, str(SCHEMA_VERSION), None])
 def test_another_schema_version_is_refused(bundle: Path, version: object) -> None:
     change_manifest(bundle, lambda raw: raw.update(schema_version=version))
-    with pytest.raises(SchemaError, match=rf"schema version .* this mmguard reads {SCHEMA_VERSION}; calibrate again"):
+    with pytest.raises(
+        SchemaError,
+        match=rf"schema version .* but this version of mmguard reads version {SCHEMA_VERSION}; calibrate again",
+    ):
         Bundle.open(bundle)
 
 
@@ -156,11 +171,11 @@ def test_another_schema_version_is_refused(bundle: Path, version: object) -> Non
 )
 def test_a_file_name_that_could_leave_the_bundle_is_refused(bundle: Path, name: str) -> None:
     change_manifest(bundle, lambda raw: raw["runtime_graphs"].update(clipped=name))
-    with pytest.raises(SchemaError, match="could leave the bundle"):
+    with pytest.raises(SchemaError, match="could point outside the bundle"):
         Bundle.open(bundle)
     change_manifest(bundle, lambda raw: raw["runtime_graphs"].update(clipped="clipped.onnx"))
     change_manifest(bundle, lambda raw: raw["files"].update({name: raw["files"]["clipped.onnx"]}))
-    with pytest.raises(SchemaError, match="could leave the bundle"):
+    with pytest.raises(SchemaError, match="could point outside the bundle"):
         Bundle.open(bundle)
 
 
@@ -177,7 +192,7 @@ def test_an_unknown_or_missing_field_is_named(bundle: Path, section: str | None)
         return raw if section is None else raw[section]
 
     change_manifest(bundle, lambda raw: part(raw).update(colour="red"))
-    with pytest.raises(SchemaError, match="found unknown 'colour'"):
+    with pytest.raises(SchemaError, match="unknown 'colour'"):
         Bundle.open(bundle)
     change_manifest(bundle, lambda raw: part(raw).pop("colour"))
     Bundle.open(bundle)
@@ -288,7 +303,7 @@ def test_a_file_that_the_guard_needs_must_be_listed(bundle: Path) -> None:
     for name in LISTED:
         text = (bundle / MANIFEST).read_text(encoding="utf-8")
         change_manifest(bundle, lambda raw, name=name: raw["files"].pop(name))  # type: ignore[misc]
-        with pytest.raises(SchemaError, match=f"does not list {name}"):
+        with pytest.raises(SchemaError, match=f"files: expected an entry for {name}"):
             Bundle.open(bundle)
         (bundle / MANIFEST).write_text(text, encoding="utf-8")
 
@@ -297,7 +312,7 @@ def test_tensors_that_are_none_are_refused_even_where_the_hash_fits(bundle: Path
     for content in (b"", b"not safetensors", b"\x02\0\0\0\0\0\0\0{}", b"\xff" * 64):
         (bundle / BOUNDS).write_bytes(content)
         hash_anew(bundle)
-        with pytest.raises(TamperedBundleError, match=r"not a readable safetensors|one tensor for each"):
+        with pytest.raises(TamperedBundleError, match=r"not a readable safetensors|exactly one tensor for each"):
             Bundle.open(bundle)
 
 
@@ -307,14 +322,23 @@ BOUND = np.ones((4, 1, 1), np.float32)
 @pytest.mark.parametrize(
     ("tensors", "refusal"),
     [
-        ({}, "one tensor for each"),
-        ({"relu1": BOUND}, "one tensor for each"),
-        ({"relu1": BOUND, "relu2": np.ones((6, 1, 1), np.float32), "relu3": BOUND}, "one tensor for each"),
-        ({"relu1": BOUND, "relu2": np.ones((5, 1, 1), np.float32)}, r"\(5, 1, 1\) is not one number for each of 6"),
-        ({"relu1": BOUND, "relu2": np.ones((6, 1, 6), np.float32)}, r"\(6, 1, 6\) is not one number for each of 6"),
-        ({"relu1": BOUND, "relu2": np.float32(1)}, r"\(\) is not one number for each of 6"),
-        ({"relu1": BOUND, "relu2": np.ones((6, 1, 1), np.float64)}, r"must be F32 .* is F64"),
-        ({"relu1": BOUND, "relu2": np.ones((6,) + (1,) * 16, np.float32)}, r"must be F32 of at most 16 axes"),
+        ({}, "exactly one tensor for each"),
+        ({"relu1": BOUND}, "exactly one tensor for each"),
+        ({"relu1": BOUND, "relu2": np.ones((6, 1, 1), np.float32), "relu3": BOUND}, "exactly one tensor for each"),
+        (
+            {"relu1": BOUND, "relu2": np.ones((5, 1, 1), np.float32)},
+            r"one number for each of 6 channels, got shape \(5, 1, 1\)",
+        ),
+        (
+            {"relu1": BOUND, "relu2": np.ones((6, 1, 6), np.float32)},
+            r"one number for each of 6 channels, got shape \(6, 1, 6\)",
+        ),
+        ({"relu1": BOUND, "relu2": np.float32(1)}, r"one number for each of 6 channels, got shape \(\)"),
+        ({"relu1": BOUND, "relu2": np.ones((6, 1, 1), np.float64)}, r"expected 'relu2' to be F32 .*, got F64"),
+        (
+            {"relu1": BOUND, "relu2": np.ones((6,) + (1,) * 16, np.float32)},
+            r"expected 'relu2' to be F32 with at most 16 axes, got F32",
+        ),
     ],
 )
 def test_bounds_are_one_number_a_channel(bundle: Path, tensors: dict[str, Any], refusal: str) -> None:
@@ -330,12 +354,18 @@ X, LOGITS = np.zeros((2, 3, 8, 8), np.float32), np.zeros((2, 3), np.float32)
 @pytest.mark.parametrize(
     ("tensors", "refusal"),
     [
-        ({"x": X}, "does not hold x, original and clipped"),
-        ({"x": X[:, :2], "original": LOGITS, "clipped": LOGITS}, "x of shape .* is not of the input's"),
-        ({"x": X[0], "original": LOGITS, "clipped": LOGITS}, "x of shape .* is not of the input's"),
-        ({"x": X[:0], "original": LOGITS[:0], "clipped": LOGITS[:0]}, "x of shape .* is not of the input's"),
-        ({"x": X, "original": LOGITS[:1], "clipped": LOGITS}, "original .* is not a row of logits for each"),
-        ({"x": X, "original": LOGITS, "clipped": LOGITS[0]}, "clipped .* is not a row of logits for each"),
+        ({"x": X}, "expected the tensors x, original and clipped"),
+        ({"x": X[:, :2], "original": LOGITS, "clipped": LOGITS}, "the tensor x to contain inputs of shape"),
+        ({"x": X[0], "original": LOGITS, "clipped": LOGITS}, "the tensor x to contain inputs of shape"),
+        ({"x": X[:0], "original": LOGITS[:0], "clipped": LOGITS[:0]}, "the tensor x to contain inputs of shape"),
+        (
+            {"x": X, "original": LOGITS[:1], "clipped": LOGITS},
+            "the tensor original to contain 2 rows of logits, got shape",
+        ),
+        (
+            {"x": X, "original": LOGITS, "clipped": LOGITS[0]},
+            "the tensor clipped to contain 2 rows of logits, got shape",
+        ),
     ],
 )
 def test_probes_are_inputs_with_a_row_of_logits_each(bundle: Path, tensors: dict[str, Any], refusal: str) -> None:
@@ -351,7 +381,7 @@ def test_numbers_that_are_not_finite_are_refused_when_they_are_read(bundle: Path
     hash_anew(bundle)
     opened = Bundle.open(bundle)
     for read in (opened.probes, opened.bounds):
-        with pytest.raises(TamperedBundleError, match="NaN or infinite"):
+        with pytest.raises(TamperedBundleError, match="contains NaN or infinity; do not use"):
             read()
 
 
@@ -359,14 +389,14 @@ def test_numbers_that_are_not_finite_are_refused_when_they_are_read(bundle: Path
 def test_a_file_that_is_not_listed_is_refused_and_named(bundle: Path, name: str) -> None:
     (bundle / name).parent.mkdir(exist_ok=True)
     (bundle / name).write_bytes(b"")
-    with pytest.raises(TamperedBundleError, match=rf"does not list: '{name.split('/')[0]}'; remove that"):
+    with pytest.raises(TamperedBundleError, match=rf"does not list: '{name.split('/')[0]}'; remove them"):
         Bundle.open(bundle)
 
 
 def test_a_folder_that_holds_nothing_listed_is_refused_unread(bundle: Path) -> None:
     for i in range(20):
         (bundle / ".git" / str(i)).mkdir(parents=True)
-    with pytest.raises(TamperedBundleError, match=r"does not list: '\.git'; remove that"):
+    with pytest.raises(TamperedBundleError, match=r"does not list: '\.git'; remove them"):
         Bundle.open(bundle)
 
 
@@ -374,7 +404,7 @@ def test_a_file_beside_a_listed_one_in_a_folder_of_the_bundle_is_refused(tmp_pat
     bundle = write_tiny_bundle(tmp_path / "tiny.mmguard", head=Head.SOFTMAX)
     Bundle.open(bundle)
     (bundle / "runtime" / "weights.data").write_bytes(b"")
-    with pytest.raises(TamperedBundleError, match=r"does not list: 'runtime_graphs/weights\.data'"):
+    with pytest.raises(TamperedBundleError, match=r"does not list: 'runtime/weights\.data'"):
         Bundle.open(bundle)
 
 
@@ -397,7 +427,7 @@ def test_a_folder_of_a_bundle_that_is_a_link_is_refused(tmp_path: Path) -> None:
     bundle = write_tiny_bundle(tmp_path / "tiny.mmguard", head=Head.SOFTMAX)
     (bundle / "runtime").rename(tmp_path / "elsewhere")
     (bundle / "runtime").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(TamperedBundleError, match="runtime_graphs is a link"):
+    with pytest.raises(TamperedBundleError, match="runtime is a link"):
         Bundle.open(bundle)
 
 
@@ -424,13 +454,13 @@ def test_classes_are_as_many_as_logits(bundle: Path) -> None:
             criterion["intercepts"].pop()
 
     change_manifest(bundle, forget_a_class)
-    with pytest.raises(SchemaError, match="names 2 classes, the model has 3 logits"):
+    with pytest.raises(SchemaError, match="lists 2 classes, but the model has 3 logits"):
         Bundle.open(bundle)
 
 
 @pytest.mark.parametrize("out", ["/", ".", "x" * 201, "é" * 101, "x" * 300])
 def test_a_destination_that_can_be_no_bundle_is_refused(out: str) -> None:
-    with pytest.raises(BundleError, match=r"not a guard bundle|a name of at most 200 bytes"):
+    with pytest.raises(BundleError, match=r"not a guard bundle|its name is longer than 200 bytes"):
         check_destination(Path(out))
 
 
@@ -533,3 +563,17 @@ def test_the_most_classes_that_are_taken_fit_into_a_manifest(tiny_bundle: Path) 
     text = full.to_json()
     assert len(text) <= MAX_MANIFEST_BYTES
     assert len(Manifest.from_json(text).classes) == k
+
+
+@pytest.mark.parametrize(
+    ("change", "which"),
+    [
+        (lambda raw: raw["settings"].pop("theta"), r"Manifest\.settings: missing 'theta'; expected the fields"),
+        (lambda raw: raw["settings"].update(zz=1), r"Manifest\.settings: unknown 'zz'; expected the fields"),
+        (lambda raw: raw["settings"].update(theta=7), r"theta must be a number above 0 and at most 1, got 7"),
+    ],
+)
+def test_a_wrong_setting_is_named(bundle: Path, change: Callable[[Any], Any], which: str) -> None:
+    change_manifest(bundle, change)
+    with pytest.raises(SchemaError, match=which):
+        Bundle.open(bundle)

@@ -15,14 +15,13 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
 from mmguard.bundle.bundle import MAX_MANIFEST_BYTES, Bundle
-from mmguard.bundle.contents import BOUNDS, PROBES
 from mmguard.bundle.decoding import MAX_CONTAINERS, MAX_VALUES
+from mmguard.bundle.file_names import BOUNDS, PROBES
 from mmguard.bundle.tensors import MAX_HEADER
-from mmguard.cli.formatting import describe_audit, describe_bundle
-from mmguard.detection.audit import audit
+from mmguard.cli.audit import describe_audit
+from mmguard.cli.inspect import describe_bundle
 from mmguard.errors import MmguardError
 from mmguard.guard import Guard
-from mmguard.guard.sessions import PROVIDERS
 from mmguard.guard.verify import verify_bundle
 from tests.bundle.hostile import Change, Victim, changes
 from tests.bundles import Head, add_trigger, clean_inputs, write_tiny_bundle
@@ -49,7 +48,7 @@ def use(folder: Path) -> None:
             bundle.manifest.to_json,
             *(bundle.report, bundle.bounds, bundle.probes, bundle.provenance),
             partial(judge, bundle),
-            partial(verify_bundle, bundle, PROVIDERS["cpu"]),
+            partial(verify_bundle, bundle),
         ]
         for step in steps:
             with suppress(MmguardError):
@@ -58,9 +57,7 @@ def use(folder: Path) -> None:
 
 def show_audit(bundle: Bundle) -> None:
     """As `mmguard audit` does."""
-    margins = bundle.manifest.calibration.original_margins
-    found = audit({scale: np.array(by_class) for scale, by_class in margins.items()})
-    describe_audit(found, bundle.manifest.classes)
+    describe_audit(bundle.audit(), bundle.manifest.classes)
 
 
 def judge(bundle: Bundle) -> None:

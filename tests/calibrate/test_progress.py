@@ -10,9 +10,9 @@ import pytest
 from torch import Tensor
 
 from mmguard.calibrate.audit import search as audit_search
-from mmguard.calibrate.effort import run_inputs
 from mmguard.calibrate.graph.differentiable import DifferentiableGraph
-from mmguard.calibrate.progress import Measured, Schedule, Standing, Task
+from mmguard.calibrate.progress import Measured, Progress, Schedule, Task
+from mmguard.calibrate.workload import run_inputs
 from mmguard.settings.presets import PRESETS
 from mmguard.settings.settings import Settings
 from tests.networks import write_tiny
@@ -41,21 +41,20 @@ class Clock:
 
         patch.setattr(DifferentiableGraph, "forward", pass_forward)
         patch.setattr(DifferentiableGraph, "record", pass_recorded)
-        patch.setattr("mmguard.pipeline.calibration.check_export", run)
+        patch.setattr("mmguard.pipeline.write_bundle.check_export", run)
         patch.setattr("mmguard.pipeline.schedule.time", SimpleNamespace(perf_counter=lambda: self.now))
 
 
 @pytest.fixture
-def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Standing]]:
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Progress]]:
     """Calibrates the tiny network under that clock, and returns all that it said of itself."""
 
-    def run(settings: Settings, dearer: float = 1.0, **options: Any) -> list[Standing]:
-        monkeypatch.setitem(PRESETS, "watched", settings)
-        said: list[Standing] = []
+    def run(settings: Settings, dearer: float = 1.0, **options: Any) -> list[Progress]:
+        said: list[Progress] = []
         with monkeypatch.context() as patch:
             Clock(patch, dearer)
             calibrate(
-                tmp_path, write_tiny(tmp_path / "tiny.onnx"), preset="watched", on_progress=said.append, **options
+                tmp_path, write_tiny(tmp_path / "tiny.onnx"), settings=settings, on_progress=said.append, **options
             )
         return said
 
@@ -64,15 +63,15 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., li
 
 WAYS = {
     "tight": QUICK,
-    "searching": Settings(penalty="margins", rounds=4, folds=1, change=None, first_steps=6, maximisers=3),
-    "anew": Settings(penalty="margins", rounds=5, folds=2, change=None, first_steps=6, maximisers=3, renew_every=2),
+    "searching": Settings(penalty="margins", rounds=4, folds=1, budget=None, first_steps=6, maximisers=3),
+    "anew": Settings(penalty="margins", rounds=5, folds=2, budget=None, first_steps=6, maximisers=3, renew_every=2),
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("dearer", [1.0, 1.5])
 def test_the_time_that_is_said_to_remain_is_the_time_it_takes_over_all_phases(
-    watched: Callable[..., list[Standing]], way: str, dearer: float
+    watched: Callable[..., list[Progress]], way: str, dearer: float
 ) -> None:
     """`dearer`: a pass with bounds takes so many times as long as one without, as it does on real networks."""
     said = watched(WAYS[way], dearer)
@@ -97,7 +96,7 @@ def test_the_estimate_grows_with_the_classes() -> None:
     assert thousand == pytest.approx(2 * hundred, rel=0.5), "at least two inputs a class"
 
 
-def test_without_the_audit_nothing_is_said_of_it(watched: Callable[..., list[Standing]]) -> None:
+def test_without_the_audit_nothing_is_said_of_it(watched: Callable[..., list[Progress]]) -> None:
     said = watched(QUICK, audit=False)
     assert list(dict.fromkeys(each.phase for each in said)) == ["reading", "learning", "writing"]
     whole, audited = said[-1].elapsed, watched(QUICK)[-1].elapsed
@@ -105,7 +104,7 @@ def test_without_the_audit_nothing_is_said_of_it(watched: Callable[..., list[Sta
     assert said[1].remaining == pytest.approx(whole, rel=0.1)
 
 
-def test_rounds_that_end_early_are_taken_off(watched: Callable[..., list[Standing]]) -> None:
+def test_rounds_that_end_early_are_taken_off(watched: Callable[..., list[Progress]]) -> None:
     said = watched(Settings(rounds=30, tolerance=1e9, folds=2), audit=False)
     last = [each for each in said if each.phase == "learning"][-1]
     assert last.remaining is not None
@@ -120,7 +119,7 @@ def test_what_is_left_of_a_run_is_what_was_not_done(done: int) -> None:
 
 
 def test_a_schedule_goes_by_what_its_kind_of_work_took_so_far() -> None:
-    said: list[Standing] = []
+    said: list[Progress] = []
     now = [0.0]
     tasks = [
         Task("learning", "a", "learning", 10),
@@ -131,7 +130,7 @@ def test_a_schedule_goes_by_what_its_kind_of_work_took_so_far() -> None:
     schedule = Schedule(tasks, steps, said.append, lambda: now[0])
     assert schedule.phases() == {"learning": 40.0, "audit": 20.0}
     schedule.begin()
-    assert said[-1] == Standing("learning", "a", 0.0, 0.0, 60.0)
+    assert said[-1] == Progress("learning", "a", 0.0, 0.0, 60.0)
     now[0] = 36.0  # nine inputs at four seconds, and the measured one at two
     schedule.add(9)
     assert said[-1].remaining == pytest.approx(3.8 * 11 + 20)

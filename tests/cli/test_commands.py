@@ -58,8 +58,8 @@ def test_help_lists_the_commands_and_the_exit_codes(words: list[str]) -> None:
     finished = execute(*words, COLUMNS="200")
     assert (finished.returncode, finished.stderr) == (DONE, "")
     assert (
-        "Exit codes: 0 done, 1 failed, 2 wrong use, 3 triggers or a backdoor found, 4 audit without verdict, "
-        "130 and 143 interrupted." in finished.stdout
+        "Exit codes: 0 success, 1 failure, 2 incorrect usage, 3 triggers or a backdoor found, 4 audit without "
+        "a verdict, 130 or 143 interrupted." in finished.stdout
     )
     for command in COMMANDS:
         assert command in finished.stdout
@@ -99,20 +99,20 @@ def test_wrong_use_is_exit_code_2_with_a_word_on_standard_error(mmguard: Run, wo
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--rounds", "0"], "rounds must be at least 1"),
-        (["--theta", "2"], "theta must be above 0 and at most 1"),
+        (["--rounds", "0"], "rounds must be a whole number of at least 1"),
+        (["--theta", "2"], "theta must be a number above 0 and at most 1"),
         (["--seed", "-1"], "seed must be from 0"),
         (["--preset", "magic"], "preset must be one of default"),
-        (["--size", "big"], "--size takes a side or HEIGHTxWIDTH"),
-        (["--mean", "1", "2"], "mean and std take one number or three, got 2 and 1"),
+        (["--size", "big"], "--size takes one length or HEIGHTxWIDTH"),
+        (["--mean", "1", "2"], "mean and std must each be one number or three numbers, got 2 for mean and 1 for std"),
         (["--std", "0"], "std and scale must be positive"),
         (["--std", "nan"], "std and scale must be positive"),
         (["--mean", "nan"], "mean must be finite"),
         (["--mean", "inf"], "mean must be finite"),
-        (["--crop", "0"], "--crop takes a side or HEIGHTxWIDTH"),
+        (["--crop", "0"], "--crop takes one length or HEIGHTxWIDTH"),
         (["--preprocess", "nowhere.json"], "--preprocess nowhere.json cannot be read"),
         (["--classes", "nowhere.txt"], "--classes nowhere.txt cannot be read"),
-        (["--name", "/etc"], "cannot be a bundle's name"),
+        (["--name", "/etc"], "cannot be used as the bundle's name"),
     ],
 )
 def test_options_without_sense_are_refused(mmguard: Run, tmp_path: Path, options: list[str], message: str) -> None:
@@ -163,13 +163,13 @@ def test_calibrate_reads_images_as_its_options_say(mmguard: Run, tmp_path: Path)
     )
     assert code == DONE, err
     assert "bundle " in output
-    assert "learning without part 5 of 5; about" in err
+    assert "learning without fold 5 of 5; about" in err
     manifest = Bundle.open(out).manifest
     assert (manifest.name, manifest.classes, manifest.seed) == ("pets", CLASSES, 7)
     assert manifest.null is not None
     assert manifest.null.theta == 0.01
     assert manifest.input.preprocessing == Preprocessing("RGB", (8, 8), 1 / 255, (-0.02, 0.0, 0.02), (1.0, 1.1, 0.9))
-    assert manifest.settings["rounds"] == 2
+    assert manifest.settings.rounds == 2
 
 
 def test_calibrate_names_the_bundle_after_the_model(
@@ -198,7 +198,7 @@ def test_an_interrupt_is_no_traceback(mmguard: Run, tmp_path: Path, monkeypatch:
     def interrupt(**options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mmguard.cli.calibrate.preprocessing_from", interrupt)
+    monkeypatch.setattr("mmguard.cli.calibrate.PreprocessingOptions", interrupt)
     code, out, _ = mmguard("calibrate", tmp_path / "a.onnx", tmp_path)
     assert code == 130
     assert out == ""
@@ -212,17 +212,17 @@ def test_an_interrupted_calibration_says_how_to_go_on(
     write_clean(tmp_path / "clean.npz")
     words = ["calibrate", "tiny.onnx", "clean.npz", "--rounds", 3]
     with monkeypatch.context() as patch:
-        patch.setattr("mmguard.pipeline.calibration.check_export", lambda *_: sys.exit(143))
+        patch.setattr("mmguard.pipeline.write_bundle.check_export", lambda *_: sys.exit(143))
         code, out, err = mmguard(*words)
     assert (code, out) == (143, "")
     assert err.endswith(
-        "interrupted while checking and writing the bundle; all that was learned is kept: to go on, run the same "
-        "command with --resume\n"
+        "interrupted while checking and writing the bundle; everything learned so far is saved: run the same "
+        "command with --resume to continue\n"
     )
     code, _, err = mmguard(*words, "--resume", "--seed", 1)
     assert code == FAILED
     assert "differs in: seed (0, now 1)" in err
-    assert "to go on" not in err
+    assert "--resume to continue" not in err
     assert mmguard(*words, "--resume")[0] == DONE
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clean.npz", "tiny.mmguard", "tiny.onnx"]
 
@@ -238,7 +238,7 @@ def test_serving_on_no_thread_is_wrong_use(mmguard: Run, tiny_bundle: Path, thre
 def test_serving_no_bytes_is_wrong_use(mmguard: Run, tiny_bundle: Path, option: str) -> None:
     code, _, err = mmguard("serve", tiny_bundle, option, "0", "--port", "0", "--metrics-port", "0")
     assert code == WRONG_USE
-    assert "limits must be at least 1 byte" in err
+    assert "must be an integer number of bytes and at least 1, got 0" in err
 
 
 def test_inspect_shows_the_bundle(mmguard: Run, tiny_bundle: Path) -> None:
@@ -246,7 +246,7 @@ def test_inspect_shows_the_bundle(mmguard: Run, tiny_bundle: Path) -> None:
     assert code == DONE
     assert "tiny: input image (N, 3, 8, 8), 3 classes" in out
     assert "2 activations, 10 bounds" in out
-    assert "unknown, since the clean set has no labels; both networks decide the same on" in out
+    assert "unknown; the calibration set has no labels; the networks agree on" in out
 
 
 def test_report_tells_where_the_page_is_and_opens_it(
@@ -267,7 +267,7 @@ def test_report_tells_where_the_page_is_and_opens_it(
     assert opened == [(out / "report.html").as_uri()]
     code, _, err = mmguard("report", out, "--open")
     assert code == FAILED
-    assert "no browser was found" in err
+    assert "no browser found" in err
     (out / "report.html").write_text("<p>all is well</p>")
     assert mmguard("report", out)[0] == FAILED
 
@@ -299,8 +299,9 @@ def test_an_audit_of_two_classes_has_no_verdict_and_has_not_failed(mmguard: Run,
     code, said, err = mmguard("audit", out)
     assert (code, err) == (NO_VERDICT, "")
     assert said.startswith("no verdict: ")
-    assert "takes 3 classes or more, and this model has 2; that says nothing for or against a backdoor" in said
-    assert "Exit code 4: there is no verdict" in " ".join(mmguard("audit", "--help")[1].replace("│", "").split())
+    assert "needs at least 3 classes, but this model has 2; the model may or may not contain a backdoor" in said
+    shown = " ".join(mmguard("audit", "--help")[1].replace("│", "").split())
+    assert "Exits with code 4 if there is no verdict" in shown
 
 
 def test_no_audit_leaves_the_search_out_and_every_command_copes(mmguard: Run, tmp_path: Path) -> None:
@@ -308,14 +309,14 @@ def test_no_audit_leaves_the_search_out_and_every_command_copes(mmguard: Run, tm
     words = ["calibrate", model, write_clean(tmp_path / "clean.npz"), "--out", out, "--rounds", 1, "--no-audit"]
     code, said, err = mmguard(*words)
     assert code == DONE, err
-    assert "searching the largest margins" not in err
+    assert "searching for the largest margins" not in err
     assert "margins     not searched (--no-audit)" in said
     assert Bundle.open(out).manifest.calibration.original_margins == {}
     assert mmguard("verify", out)[0] == mmguard("inspect", out)[0] == mmguard("inspect", out, "--json")[0] == DONE
     assert mmguard("report", out)[0] == DONE
     code, said, err = mmguard("audit", out)
     assert (code, err) == (NO_VERDICT, "")
-    assert "calibrated with --no-audit; calibrate again without it" in said
+    assert "calibrated with --no-audit; to audit the model, calibrate it again without that option" in said
     inputs = save(tmp_path / "some.npy", clean_inputs(5))
     assert mmguard("scan", out, inputs)[0] == DONE
 
@@ -336,9 +337,9 @@ def test_output_survives_a_narrow_encoding(tiny_bundle: Path) -> None:
 def test_verify_says_how_close_the_networks_are(mmguard: Run, tiny_bundle: Path) -> None:
     code, out, _ = mmguard("verify", tiny_bundle)
     assert code == DONE
-    assert "every file is as the manifest says" in out
+    assert "every file matches the manifest" in out
     assert hashlib.sha256((tiny_bundle / "manifest.json").read_bytes()).hexdigest() in out
-    assert "both networks give the stored logits on cpu" in out
+    assert "both networks reproduce the stored logits on cpu" in out
 
 
 def test_verify_refuses_a_changed_bundle(mmguard: Run, tmp_path: Path) -> None:
@@ -375,5 +376,5 @@ def test_the_demo_leaves_a_folder_that_is_not_its_own(mmguard: Run, tmp_path: Pa
     (tmp_path / "clean" / "mine.png").write_bytes(b"precious")
     code, _, err = mmguard("demo", "--out", tmp_path)
     assert code == WRONG_USE
-    assert "holds no earlier demo" in err
+    assert "contains no earlier demo" in err
     assert (tmp_path / "clean" / "mine.png").read_bytes() == b"precious"

@@ -9,17 +9,17 @@ import pytest
 from rich.console import Console
 
 from mmguard.calibrate.learning.calibrator import Round
-from mmguard.calibrate.progress import AT_THE_START, Standing
-from mmguard.cli import formatting as terminal
-from mmguard.cli.progress import Watch, say_how_to_go_on, watched
+from mmguard.calibrate.progress import AT_THE_START, Progress
+from mmguard.cli import console as terminal
+from mmguard.cli.progress import Watch, announced_resume, watched
 from mmguard.errors import InputError, UnwrittenBundleError
 
-AUDIT = Standing("audit", "searching margins", 0.8, 60.0, 15.0)
-WRITING = Standing("writing", "writing the bundle", 1.0, 75.0, 0.2)
+AUDIT = Progress("audit", "searching margins", 0.8, 60.0, 15.0)
+WRITING = Progress("writing", "writing the bundle", 1.0, 75.0, 0.2)
 
 
-def learning(share: float, remaining: float) -> Standing:
-    return Standing("learning", "learning", share, 0.0, remaining)
+def learning(share: float, remaining: float) -> Progress:
+    return Progress("learning", "learning", share, 0.0, remaining)
 
 
 def report(number: int) -> Round:
@@ -98,7 +98,7 @@ def test_a_long_calibration_writes_no_flood_of_lines(
     with watched() as seen:
         for second in range(10_000):
             now[0] = float(second)
-            seen.on_progress(Standing("audit", "searching", second / 10_000, now[0], 10_000 - now[0]))
+            seen.on_progress(Progress("audit", "searching", second / 10_000, now[0], 10_000 - now[0]))
     assert 80 <= len(file.getvalue().splitlines()) <= 120
 
 
@@ -106,19 +106,20 @@ def test_a_long_calibration_writes_no_flood_of_lines(
 @pytest.mark.parametrize(
     ("standing", "rounds", "said"),
     [
-        (AT_THE_START, 0, f" while {AT_THE_START.task}; nothing is lost, run the same command again"),
-        (learning(0, 9), 0, " while learning; nothing is lost, run the same command again"),
-        (learning(0, 9), 17, " at round 17 of 180; to go on, run the same command with --resume"),
+        (AT_THE_START, 0, f" while {AT_THE_START.task}; nothing is lost: run the same command again"),
+        (learning(0, 9), 0, " while learning; nothing is lost: run the same command again"),
+        (learning(0, 9), 17, " at round 17 of 180; run the same command with --resume to continue"),
         (
             AUDIT,
             180,
-            " while searching margins; all that was learned is kept: to go on, run the same command with --resume, and "
-            "with --no-audit to leave the audit out",
+            " while searching margins; everything learned so far is saved: run the same command with --resume to "
+            "continue, and with --no-audit to skip the audit",
         ),
         (
             WRITING,
             180,
-            " while writing the bundle; all that was learned is kept: to go on, run the same command with --resume",
+            " while writing the bundle; everything learned so far is saved: run the same command with --resume to "
+            "continue",
         ),
     ],
 )
@@ -126,14 +127,14 @@ def test_what_ends_a_calibration_early_says_what_is_kept_and_how_to_go_on(
     screen: Callable[..., io.StringIO],
     tmp_path: Path,
     error: BaseException,
-    standing: Standing,
+    standing: Progress,
     rounds: int,
     said: str,
 ) -> None:
     file, seen = screen(False), Watch(lambda *_: None)
 
     def run() -> None:
-        with say_how_to_go_on(seen, tmp_path):  # which is there, as a checkpoint would be
+        with announced_resume(seen, tmp_path):  # which is there, as a checkpoint would be
             if rounds:
                 seen.on_round(report(rounds))
             seen.on_progress(standing)
@@ -148,7 +149,7 @@ def test_a_refusal_says_nothing_of_going_on(screen: Callable[..., io.StringIO], 
     file, seen = screen(False), Watch(lambda *_: None)
 
     def run() -> None:
-        with say_how_to_go_on(seen, tmp_path):
+        with announced_resume(seen, tmp_path):
             seen.on_progress(AUDIT)
             raise InputError("refused")
 
@@ -161,13 +162,13 @@ def test_a_bundle_that_cannot_be_written_says_how_to_go_on(screen: Callable[...,
     file, seen = screen(False), Watch(lambda *_: None)
 
     def run() -> None:
-        with say_how_to_go_on(seen, tmp_path):
+        with announced_resume(seen, tmp_path):
             seen.on_progress(WRITING)
             raise UnwrittenBundleError("no space left")
 
     with pytest.raises(UnwrittenBundleError):
         run()
-    assert file.getvalue().startswith("stopped while writing the bundle; all that was learned is kept: to go on, ")
+    assert file.getvalue().startswith("stopped while writing the bundle; everything learned so far is saved: run ")
 
 
 def test_without_a_checkpoint_there_is_nothing_to_go_on_from(
@@ -176,7 +177,7 @@ def test_without_a_checkpoint_there_is_nothing_to_go_on_from(
     file, seen = screen(False), Watch(lambda *_: None)
 
     def run() -> None:
-        with say_how_to_go_on(seen, tmp_path / "none"):
+        with announced_resume(seen, tmp_path / "none"):
             seen.on_progress(WRITING)
             raise KeyboardInterrupt
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from mmguard.cli.app import DONE, FAILED, FOUND, WRONG_USE
-from mmguard.cli.formatting import describe_scan
 from mmguard.cli.main import main
 from mmguard.cli.rows import check_rows_file, rows_file
+from mmguard.cli.scan import describe_scan
 from mmguard.errors import InputError, OptionError
 from mmguard.guard.scan import Summary
 from tests.bundles import add_trigger, clean_inputs, write_tiny_bundle
@@ -160,7 +160,7 @@ def test_the_bundle_is_never_written_over(capsys: pytest.CaptureFixture[str], cl
     before = (tiny_bundle / "manifest.json").read_bytes()
     code, _, err = run(capsys, tiny_bundle, clean, "--out", tiny_bundle / "manifest.json")
     assert code == WRONG_USE
-    assert "lies inside the bundle" in err
+    assert "lies in the bundle" in err
     assert (tiny_bundle / "manifest.json").read_bytes() == before
 
 
@@ -173,7 +173,7 @@ def test_an_input_is_never_written_over(
     before = (tmp_path / out).read_bytes()
     code, _, err = run(capsys, tiny_bundle, clean, "--out", tmp_path / out)
     assert code == WRONG_USE
-    assert "is an input, or named as an image or an array" in err
+    assert "is an input, or has the suffix of an image or array file" in err
     assert (tmp_path / out).read_bytes() == before
 
 
@@ -182,7 +182,7 @@ def test_rows_do_not_go_where_they_would_be_scanned(tmp_path: Path) -> None:
     inbox.mkdir()
     (tmp_path / "link.jsonl").symlink_to(inbox / "rows.jsonl")
     for out in (inbox / "rows.jsonl", inbox / "deep" / "rows.jsonl", tmp_path / "link.jsonl"):
-        with pytest.raises(OptionError, match="lies inside the scanned folder"):
+        with pytest.raises(OptionError, match="lies in the scanned folder"):
             check_rows_file(out, tmp_path / "b.mmguard", inbox)
     check_rows_file(tmp_path / "rows.jsonl", tmp_path / "b.mmguard", inbox)
 
@@ -214,7 +214,7 @@ def test_a_link_to_the_rows_is_followed(
 def test_a_scan_of_nothing_is_no_success(capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_bundle: Path) -> None:
     code, _, err = run(capsys, tiny_bundle, save(tmp_path / "nothing.npy", clean_inputs(3)[:0]))
     assert code == FAILED
-    assert "nothing was judged" in err
+    assert "no input was judged" in err
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_bad_rows_are_named_and_counted(capsys: pytest.CaptureFixture[str], tmp_
     x[3] = np.nan
     code, out, err = run(capsys, tiny_bundle, save(tmp_path / "x.npy", x))
     assert (code, out) == (FAILED, "")
-    assert "row 3 has values that are NaN or infinite in float32; pass --skip-bad to go on" in err
+    assert "row 3 has values that are NaN or infinite in float32; pass --skip-bad" in err
     code, out, err = run(capsys, tiny_bundle, tmp_path / "x.npy", "--skip-bad")
     assert code == DONE
     rows = [json.loads(line) for line in out.splitlines()]
@@ -257,12 +257,12 @@ def test_a_scans_last_word_counts_what_was_not_judged_and_names_what_was_passed_
     summary = Summary(9, 2, 1, 3, 4, skipped, 5, {"both": 2}, 2, 1)
     named = ", ".join(["Thumbs.db", *(f"{i}/.DS\ufffd_Store" for i in range(4))]) + " and 2 more"
     assert describe_scan(summary) == (
-        f"9 inputs, 2 flagged (2 both), 1 corrected, 3 unreadable, 4 untested, 7 passed over ({named}), "
-        "5 of several frames, of which the first was judged; "
-        "2 with p ≤ θ, clean inputs give more than 1 once in 1000 scans"
+        f"9 inputs, 2 flagged (2 both), 1 corrected, 3 unreadable, 4 untested, 7 skipped ({named}), "
+        "5 with several frames (only the first frame was judged); "
+        "2 with p ≤ θ; chance explains at most 1 (in 999 of 1,000 scans of only clean inputs)"
     )
     assert describe_scan(Summary(9, 0, 0, 0, 0, (), 0, {}, 0, None)) == (
-        "9 inputs, 0 flagged, 0 corrected, 0 unreadable, 0 untested; this bundle has no test, so nothing is flagged"
+        "9 inputs, 0 flagged, 0 corrected, 0 unreadable, 0 untested; the bundle has no test, so no input is flagged"
     )
 
 

@@ -1,8 +1,10 @@
+"""The statistics, and the level, reasons and p-values of the MMDF test."""
+
 import numpy as np
 import pytest
 from scipy.stats import norm
 
-from mmguard.detection.margins import margin_gap
+from mmguard.detection.margins import LogitPair, margin_gap
 from mmguard.detection.mmdf import Criterion, MmdfTest
 from mmguard.detection.null import GaussianNull
 from mmguard.detection.statistics import STATISTICS, CentredResidualNorm, MarginGap, ResidualMarginGap, ResidualNorm
@@ -49,29 +51,43 @@ def test_the_two_reasons_apart(
 
 def test_the_paper_s_statistic_is_the_margin_gap() -> None:
     original, clipped = clean_logits(50, 4, 1)
-    np.testing.assert_array_equal(MarginGap.fit(original, clipped)(original, clipped), margin_gap(original, clipped))
+    pair = LogitPair(original, clipped)
+    np.testing.assert_array_equal(MarginGap.fit(pair)(pair), margin_gap(original, clipped))
+
+
+def test_a_pair_holds_the_margins_of_the_original_s_decisions() -> None:
+    original, clipped = np.array([[5.0, 2.0, 1.0], [0.0, 1.0, 4.0]]), np.array([[3.0, 4.0, 0.0], [0.0, 1.0, 2.0]])
+    pair = LogitPair(original, clipped)
+    assert (pair.original is original, pair.clipped is clipped) == (True, True)
+    assert pair.decisions.tolist() == [0, 2]
+    assert pair.clipped_decisions.tolist() == [1, 2]
+    assert pair.original_margins.tolist() == [3, 3]
+    assert pair.clipped_margins.tolist() == [-1, 1]
+    assert pair.margin_gaps.tolist() == [4, 2]
 
 
 @pytest.mark.parametrize("k", [3, 40])
-def test_a_gap_that_is_expected_is_no_excess(k: int) -> None:
-    original, clipped = clean_logits(4000, k, 11)
-    statistic = ResidualMarginGap.fit(original, clipped)
+def test_an_expected_gap_leaves_no_residual(k: int) -> None:
+    pair = LogitPair(*clean_logits(4000, k, 11))
+    statistic = ResidualMarginGap.fit(pair)
     assert statistic.slope == pytest.approx(0.2, abs=0.1)
-    excess = statistic(original, clipped)
-    assert np.std(excess) < 0.6 * np.std(margin_gap(original, clipped))
-    assert abs(np.mean(excess)) < 0.1
+    residuals = statistic(pair)
+    assert np.std(residuals) < 0.6 * np.std(pair.margin_gaps)
+    assert abs(np.mean(residuals)) < 0.1
 
 
-def test_the_excess_gap_takes_a_line_for_each_decision() -> None:
+def test_the_expected_gap_is_a_line_for_each_decision() -> None:
     original = np.array([[4.0, 0.0], [0.0, 4.0]], np.float32)
     clipped = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
-    np.testing.assert_allclose(ResidualMarginGap((2.0, -1.0), 0.25)(original, clipped), [3 - 2 - 1, 3 + 1 - 1])
+    np.testing.assert_allclose(
+        ResidualMarginGap((2.0, -1.0), 0.25)(LogitPair(original, clipped)), [3 - 2 - 1, 3 + 1 - 1]
+    )
 
 
 def test_a_class_that_is_missing_is_expected_to_be_like_the_others() -> None:
     original = np.array([[1.0, 0.0, 0.0], [2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 2.0, 0.0]])
     clipped = original - np.array([[1.0, 0, 0], [1.2, 0, 0], [0, 3.0, 0], [0, 3.2, 0]])
-    statistic = ResidualMarginGap.fit(original, clipped)
+    statistic = ResidualMarginGap.fit(LogitPair(original, clipped))
     first, second, missing = statistic.intercepts
     assert statistic.slope == pytest.approx(0.2)
     assert missing == pytest.approx(1.8)
@@ -80,38 +96,36 @@ def test_a_class_that_is_missing_is_expected_to_be_like_the_others() -> None:
 
 def test_equal_margins_give_no_slope() -> None:
     original = np.array([[3.0, 0.0], [3.0, 0.0]])
-    statistic = ResidualMarginGap.fit(original, np.array([[2.0, 0.0], [1.0, 0.0]]))
+    statistic = ResidualMarginGap.fit(LogitPair(original, np.array([[2.0, 0.0], [1.0, 0.0]])))
     assert (statistic.slope, statistic.intercepts) == (0.0, (1.5, 1.5))
 
 
-def test_the_shift_is_the_length_of_what_a_line_leaves() -> None:
-    original, clipped = np.array([[1.0, 2.0]]), np.array([[4.0, 7.0]])
-    assert ResidualNorm((0.5, 1.0), 0.5)(original, clipped) == pytest.approx([np.hypot(4 - 1, 7 - 2)])
+def test_the_residual_norm_is_the_distance_from_the_lines() -> None:
+    pair = LogitPair(np.array([[1.0, 2.0]]), np.array([[4.0, 7.0]]))
+    assert ResidualNorm((0.5, 1.0), 0.5)(pair) == pytest.approx([np.hypot(4 - 1, 7 - 2)])
 
 
-def test_the_centred_shift_does_not_see_the_level_of_logits() -> None:
+def test_the_centred_residual_norm_ignores_the_level_of_logits() -> None:
     original, clipped = clean_logits(200, 4, 7)
     levels = np.random.default_rng(8).normal(0, 50, (2, 200, 1))
-    fitted = CentredResidualNorm.fit(original, clipped)
-    moved = CentredResidualNorm.fit(original + levels[0], clipped + levels[1])
+    pair, shifted = LogitPair(original, clipped), LogitPair(original + levels[0], clipped + levels[1])
+    fitted, moved = CentredResidualNorm.fit(pair), CentredResidualNorm.fit(shifted)
     assert moved.slope == pytest.approx(fitted.slope)
-    np.testing.assert_allclose(
-        fitted(original + levels[0], clipped + levels[1]), fitted(original, clipped), rtol=1e-9, atol=1e-9
-    )
+    np.testing.assert_allclose(fitted(shifted), fitted(pair), rtol=1e-9, atol=1e-9)
     by_hand = (clipped - clipped.mean(axis=1, keepdims=True)) - fitted.slope * (
         original - original.mean(axis=1, keepdims=True)
     )
     expected = np.linalg.norm(by_hand - by_hand.mean(axis=0), axis=1)
-    np.testing.assert_allclose(fitted(original, clipped), expected, rtol=1e-9)
+    np.testing.assert_allclose(fitted(pair), expected, rtol=1e-9)
 
 
-def test_the_shift_sees_what_leaves_the_margin_as_it_was() -> None:
+def test_the_residual_norm_sees_changes_that_leave_the_margin_as_it_was() -> None:
     original, clipped = clean_logits(500, 5, 3)
     criteria = {name: Criterion.fit(name, original, clipped, None)[0] for name in STATISTICS}
     unseen, changed = clean_logits(200, 5, 4)
     third = np.argsort(-unseen, axis=1)[:, 2]
     changed[np.arange(200), third] -= 3
-    scores = {name: np.median(criterion.scores(unseen, changed)) for name, criterion in criteria.items()}
+    scores = {name: np.median(criterion.scores(LogitPair(unseen, changed))) for name, criterion in criteria.items()}
     assert scores["residual_norm"] > 5
     assert abs(scores["margin_gap"]) < 1
     assert abs(scores["residual_margin_gap"]) < 1
@@ -130,7 +144,7 @@ def test_the_test_of_several_criteria_keeps_its_level(empirical: bool) -> None:
     criteria = tuple(
         Criterion.fit(name, original, clipped, None)[0] for name in ("residual_margin_gap", "residual_norm")
     )
-    scores = np.max([criterion.scores(original, clipped) for criterion in criteria], axis=0)
+    scores = np.max([criterion.scores(LogitPair(original, clipped)) for criterion in criteria], axis=0)
     test = of_kind(criteria, 0.05, scores, empirical)
     verdicts = test(*clean_logits(20_000, 5, 6))
     assert (0.035 if empirical else 0.02) < verdicts.confidence.mean() < 0.065
@@ -140,13 +154,13 @@ def test_the_test_of_several_criteria_keeps_its_level(empirical: bool) -> None:
 
 
 @pytest.mark.parametrize("empirical", [False, True])
-def test_many_classes_of_few_inputs_keep_the_level_by_parts_alone(empirical: bool) -> None:
+def test_many_classes_with_few_inputs_keep_the_level_only_with_a_cross_fitted_null(empirical: bool) -> None:
     rates = {}
     for parts in (1, 5):
         flagged = [flagged_share(parts, seed, empirical) for seed in range(6)]
         rates[parts] = np.mean(flagged)
     assert rates[5] < 0.035
-    assert rates[1] > 0.035 > rates[5], "without parts, the statistic knows the inputs too well"
+    assert rates[1] > 0.035 > rates[5], "without parts, the statistic fits the inputs too well"
 
 
 def flagged_share(parts: int, seed: int, empirical: bool, classes: int = 300, theta: float = 0.025) -> float:
@@ -160,7 +174,7 @@ def flagged_share(parts: int, seed: int, empirical: bool, classes: int = 300, th
     return float(test(*clean_logits(4000, classes, 200 + seed)).confidence.mean())
 
 
-def test_two_criteria_of_one_input_cost_what_sidak_says() -> None:
+def test_two_criteria_cost_what_sidak_says() -> None:
     original, clipped = np.array([[10.0, 0.0]]), np.array([[7.0, 0.0]])
     one, two = (MmdfTest((PLAIN,) * m, 0.005, 0)(original, clipped).p_values[0] for m in (1, 2))
     assert two == pytest.approx(1 - (1 - one) ** 2)
@@ -193,7 +207,7 @@ def test_logits_that_are_not_finite_are_never_taken_for_clean(value: float, netw
     logits[network][row, 1] = value
     for statistic in STATISTICS.values():
         test = MmdfTest((Criterion(statistic((0.0,) * 4, 0.0), GaussianNull(0, 1, 100)),), 0.005, 0)
-        with pytest.raises(InferenceError, match="must be finite"):
+        with pytest.raises(InferenceError, match="needs finite logits"):
             test(*logits)
 
 
@@ -201,7 +215,7 @@ def test_the_rank_among_clean_scores_is_exact_for_fresh_clean_inputs() -> None:
     """A level of θ over many draws of clean inputs, where the criteria were fitted elsewhere."""
     flagged, inputs = 0, 0
     for seed in range(40):
-        clean = PLAIN.scores(*clean_logits(99, 2, 100 + seed))
+        clean = PLAIN.scores(LogitPair(*clean_logits(99, 2, 100 + seed)))
         test = of_kind((PLAIN,), 0.05, clean, empirical=True)
         flagged, inputs = flagged + int(test(*clean_logits(500, 2, 1000 + seed)).flagged.sum()), inputs + 500
     assert flagged / inputs == pytest.approx(0.05, abs=0.015)
@@ -215,7 +229,7 @@ def test_a_decision_is_distrusted_where_it_lost_more_confidence_than_expected() 
     np.testing.assert_array_equal(verdicts.flagged, [True, True])
     np.testing.assert_array_equal(verdicts.lost_confidence, [True, False])
     assert MmdfTest((residual_norm,), 0.005, 0)(original, clipped).lost_confidence.all(), (
-        "nothing speaks for the decision"
+        "without a margin criterion nothing supports the decision"
     )
 
 

@@ -141,9 +141,9 @@ def test_p_values_of_gaussian_gaps_are_uniform() -> None:
 def test_too_few_gaps_or_equal_ones_make_no_null() -> None:
     gaps = np.arange(MIN_NULL_SAMPLES, dtype=float)
     GaussianNull.fit(gaps)
-    with pytest.raises(CleanSetError, match="at least 20 clean inputs, 19 came"):
+    with pytest.raises(CleanSetError, match="at least 20 clean inputs, got 19"):
         GaussianNull.fit(gaps[1:])
-    with pytest.raises(CleanSetError, match="every clean input's margin alike"):
+    with pytest.raises(CleanSetError, match="the margin of every clean input by the same amount"):
         GaussianNull.fit(np.ones(50))
 
 
@@ -191,7 +191,7 @@ def test_a_ranked_tail_keeps_the_level_where_scores_fall_no_slower_than_t_of_thr
 
 def test_a_level_that_so_few_inputs_cannot_reach_is_refused() -> None:
     check_level(0.005, 199)
-    with pytest.raises(OptionError, match=r"theta 0.005 is below 0.005, .* 198 clean inputs .* give 199"):
+    with pytest.raises(OptionError, match=r"theta 0.005 is below 0.00503, .* 198 clean inputs .* provide at least 199"):
         check_level(0.005, 198)
 
 

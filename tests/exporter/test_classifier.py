@@ -40,7 +40,7 @@ def test_a_classifier_is_read(tmp_path: Path) -> None:
     classifier = read_classifier(write_text(tmp_path, RESIDUAL))
     assert (classifier.input_name, classifier.input_shape) == ("x", (None, 2, 4, 4))
     assert classifier.output == OutputSpec(("logits",), "logits")
-    assert classifier.external_files() == []
+    assert classifier.external_files == ()
 
 
 @pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax"])
@@ -78,7 +78,7 @@ def test_a_truncated_model_is_refused(tmp_path: Path, share: float) -> None:
 
 @pytest.mark.parametrize(("name", "what"), [("none.onnx", "no such file"), (".", "is a folder")])
 def test_no_file_is_refused(tmp_path: Path, name: str, what: str) -> None:
-    with pytest.raises(NotOnnxError, match=f"{what}; an ONNX file is needed"):
+    with pytest.raises(NotOnnxError, match=f"{what}; provide an ONNX file"):
         read_classifier(tmp_path / name)
 
 
@@ -91,9 +91,17 @@ def test_a_graph_that_onnx_refuses_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("float[n,4] x)", "float[n,4] x, float[n] mask)", r"has 2 inputs \(x, mask\); a model of exactly one input"),
-        ("float[n,4] x", "int64[n,4] x", "input 'x' is INT64; a model that takes one of float32, float16"),
-        ("float[n,4] x", "float[n] x", r"input 'x' needs a declared shape \(N, ...\)"),
+        (
+            "float[n,4] x)",
+            "float[n,4] x, float[n] mask)",
+            r"has 2 inputs \(x, mask\); provide a model with exactly one input",
+        ),
+        (
+            "float[n,4] x",
+            "int64[n,4] x",
+            "input 'x' has dtype INT64; provide a model whose input dtype is one of float32, float16",
+        ),
+        ("float[n,4] x", "float[n] x", r"expected input 'x' to have a declared shape \(N, ...\)"),
     ],
 )
 def test_what_is_no_classifier_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -122,7 +130,7 @@ def forget_shape(value: onnx.ValueInfoProto) -> None:
 
 def test_an_input_without_a_declared_shape_is_refused(tmp_path: Path) -> None:
     path = write_changed(tmp_path, lambda model: forget_shape(model.graph.input[0]))
-    with pytest.raises(NotClassifierError, match=r"needs a declared shape \(N, ...\), it has None; export the model"):
+    with pytest.raises(NotClassifierError, match=r"to have a declared shape \(N, ...\), got None; export the model"):
         read_classifier(path)
 
 
@@ -150,18 +158,23 @@ def test_local_functions_are_inlined(tmp_path: Path) -> None:
     )
     path = write_text(tmp_path, body, '<ir_version: 8, opset_import: ["" : 17, "local" : 1]>')
     classifier = read_classifier(path)
-    (site,) = find_activations(classifier.model, classifier.scores.value)
+    (site,) = find_activations(classifier.model, classifier.logits_source.value)
     assert (site.value, site.operator) == ("hidden", "Relu")
 
 
 @pytest.mark.parametrize("location", ["model.onnx.data", "weights/part.bin", "my weights (1).data"])
 def test_external_weights_are_listed(tmp_path: Path, location: str) -> None:
-    assert read_classifier(write_external(tmp_path, location)).external_files() == [Path(location)]
+    classifier = read_classifier(write_external(tmp_path, location))
+    assert classifier.external_files == (Path(location),)
+    classifier.path.unlink()
+    assert classifier.external_files == (Path(location),), "the file is parsed once"
 
 
 @pytest.mark.parametrize("location", ["manifest.json", "clipped.onnx", "runtime/part.bin"])
 def test_external_weights_that_a_bundle_cannot_hold_are_refused(tmp_path: Path, location: str) -> None:
-    with pytest.raises(NotOnnxError, match=f"keeps weights in '{location}', where a bundle keeps a file of its own"):
+    with pytest.raises(
+        NotOnnxError, match=f"keeps weights in '{location}', a name that bundles use for their own files"
+    ):
         read_classifier(write_external(tmp_path, location))
 
 
@@ -174,7 +187,9 @@ def test_external_weights_by_another_path_are_refused(tmp_path: Path, location: 
     for tensor in model.graph.initializer:
         tensor.external_data[0].value = location
     onnx.save(model, path)
-    with pytest.raises(NotOnnxError, match="which no bundle can hold; save the model again"):
+    with pytest.raises(
+        NotOnnxError, match="a path that bundles cannot contain; save the weights in a file with a different name"
+    ):
         read_classifier(path)
 
 
@@ -186,7 +201,7 @@ def test_external_data_of_constants_is_listed(tmp_path: Path) -> None:
     onnx.save_model(
         model, path, None, save_as_external_data=True, location="w.data", size_threshold=0, convert_attribute=True
     )
-    assert read_classifier(tmp_path / "model.onnx").external_files() == [Path("w.data")]
+    assert read_classifier(tmp_path / "model.onnx").external_files == (Path("w.data"),)
 
 
 def test_a_name_that_a_guard_needs_is_refused(tmp_path: Path) -> None:
@@ -194,7 +209,10 @@ def test_a_name_that_a_guard_needs_is_refused(tmp_path: Path) -> None:
         tmp_path,
         PLAIN.replace("logits = MatMul(hidden, w)", f"{LOGITS} = MatMul(hidden, w) logits = Softmax({LOGITS})"),
     )
-    with pytest.raises(NotClassifierError, match=f"'{LOGITS}', which a guard needs for its own; rename it"):
+    with pytest.raises(
+        NotClassifierError,
+        match=f"a value of the model is named '{LOGITS}', but mmguard reserves this name; rename the value",
+    ):
         read_classifier(path)
 
 
@@ -219,5 +237,7 @@ def test_missing_external_weights_are_named(tmp_path: Path) -> None:
 def test_truncated_external_weights_are_named(tmp_path: Path) -> None:
     path, data = write_external(tmp_path, "weights.data"), tmp_path / "weights.data"
     data.write_bytes(data.read_bytes()[:-1])
-    with pytest.raises(NotOnnxError, match=r"up to byte \d+ of 'weights.data', which has \d+; copy that file again"):
+    with pytest.raises(
+        NotOnnxError, match=r"up to byte \d+ of 'weights.data', but that file has only \d+ bytes; copy the file again"
+    ):
         read_classifier(path)

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mmguard.errors import ModelError, NotOnnxError, UnsupportedOperatorError
 from mmguard.exporter.classifier import read_classifier
-from mmguard.exporter.stored import MAX_NODES
+from mmguard.exporter.file_checks import MAX_NODES
 from mmguard.pipeline.api import inspect_model
 from tests.bundles import tiny_network
 
@@ -114,7 +114,9 @@ def test_constants_that_grow_without_end_are_refused_before_they_are_made(tmp_pa
     path = write(tmp_path / "model.onnx", change)
     assert path.stat().st_size < 8000
     with pytest.raises(
-        ModelError, match=r"of constants, (which are \d+ bytes by then; mmguard takes up to 67108864|and)"
+        ModelError,
+        match=r"from constants, (which brings the size of all computed constants to \d+ bytes; mmguard allows "
+        r"at most 67108864 |but the value's size cannot)",
     ):
         read_classifier(path)
 
@@ -140,7 +142,7 @@ def test_a_value_of_gigabytes_for_each_input_is_refused(tmp_path: Path) -> None:
         model.graph.node.insert(0, node("Tile", "image,n", "tiles"))
         model.graph.node[1].input[0] = "tiles"
 
-    with pytest.raises(ModelError, match=r"Tile makes 'tiles' of 3072000000 bytes for one input"):
+    with pytest.raises(ModelError, match=r"Tile computes 'tiles', which takes 3072000000 bytes for one input"):
         read_classifier(write(tmp_path / "model.onnx", change))
 
 
@@ -148,7 +150,7 @@ def test_an_input_that_no_memory_holds_is_refused(tmp_path: Path) -> None:
     def change(model: onnx.ModelProto) -> None:
         model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 2**31
 
-    with pytest.raises(ModelError, match="input 'image' is declared with 549755813888 bytes for one input"):
+    with pytest.raises(ModelError, match="input 'image' needs 549755813888 bytes with its declared shape"):
         read_classifier(write(tmp_path / "model.onnx", change))
 
 
@@ -175,10 +177,10 @@ def functions(depth: int, calls: int, last: str = "F0") -> Change:
     [
         (
             functions(30, 2),
-            rf"has 10737418\d\d nodes, its functions inlined; mmguard takes models of up to {MAX_NODES}",
+            rf"has 10737418\d\d nodes after its functions are inlined, but mmguard accepts at most {MAX_NODES}",
         ),
-        (functions(500, 1), "functions call each other more than 100 deep"),
-        (functions(3, 1, last="F2"), "its function 'F2' calls itself"),
+        (functions(500, 1), "function calls are nested more than 100 levels deep"),
+        (functions(3, 1, last="F2"), "function 'F2' calls itself"),
     ],
 )
 def test_functions_are_counted_before_they_are_inlined(tmp_path: Path, change: Change, message: str) -> None:
@@ -242,22 +244,26 @@ def external(location: str, **fields: str) -> Change:
 @pytest.mark.parametrize(
     ("location", "fields", "message"),
     [
-        ("/dev/zero", {}, "which no bundle can hold"),
-        ("../weights.bin", {}, "which no bundle can hold"),
-        ("", {}, "which no bundle can hold"),
-        (".", {}, "which no bundle can hold"),
-        ("w\0.bin", {}, "which no bundle can hold"),
-        ("folder", {}, "which is not a file"),
-        ("pipe", {}, "which is not a file"),
-        ("device", {}, "which is not a file"),
-        ("secret", {}, "which is a link to .*outside, as in a hub's cache.* copy the model and its weights"),
+        ("/dev/zero", {}, "a path that bundles cannot contain"),
+        ("../weights.bin", {}, "a path that bundles cannot contain"),
+        ("", {}, "a path that bundles cannot contain"),
+        (".", {}, "a path that bundles cannot contain"),
+        ("w\0.bin", {}, "a path that bundles cannot contain"),
+        ("folder", {}, "which is not a regular file"),
+        ("pipe", {}, "which is not a regular file"),
+        ("device", {}, "which is not a regular file"),
+        (
+            "secret",
+            {},
+            "which is a link to .*outside, as is common in the caches of model hubs.* copy the model and its weights",
+        ),
         ("through/outside", {}, "which is a link to"),
-        ("weights.bin", {"offset": "-8"}, "needs 432 bytes of 'weights.bin'"),
-        ("weights.bin", {"offset": str(2**70)}, "which has 432; copy that file again"),
+        ("weights.bin", {"offset": "-8"}, "needs 432 bytes, but the model assigns it 432 bytes of 'weights.bin'"),
+        ("weights.bin", {"offset": str(2**70)}, "but that file has only 432 bytes; copy the file again"),
         ("weights.bin", {"offset": "one"}, "has an offset or a length that is not a number"),
-        ("weights.bin", {"length": "4"}, "needs 432 bytes of 'weights.bin', and it is said to have 4"),
-        ("weights.bin", {"length": "-1"}, "needs 432 bytes of 'weights.bin', and it is said to have -1"),
-        ("weights.bin", {"offset": "4"}, "up to byte 436 of 'weights.bin', which has 432"),
+        ("weights.bin", {"length": "4"}, "needs 432 bytes, but the model assigns it 4 bytes of 'weights.bin'"),
+        ("weights.bin", {"length": "-1"}, "needs 432 bytes, but the model assigns it -1 bytes of 'weights.bin'"),
+        ("weights.bin", {"offset": "4"}, "up to byte 436 of 'weights.bin', but that file has only 432"),
     ],
 )
 def test_external_weights_come_from_files_beside_the_model(
@@ -271,7 +277,7 @@ def test_external_weights_come_from_files_beside_the_model(
     for name, target in {"device": Path("/dev/zero"), "secret": tmp_path / "outside", "through": tmp_path}.items():
         (folder / name).symlink_to(target)
     path = write(folder / "model.onnx", external("weights.bin"))
-    assert read_classifier(path).external_files() == [Path("weights.bin")]
+    assert read_classifier(path).external_files == (Path("weights.bin"),)
     with pytest.raises(NotOnnxError, match=message):
         read_classifier(write(path, external(location, **fields)))
 
@@ -352,4 +358,4 @@ def test_a_name_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     assert content.count(b"tiny") == 1
     (tmp_path / "model.onnx").write_bytes(content.replace(b"tiny", b"\x80iny"))
     found = inspect_model(tmp_path / "model.onnx")
-    assert any("cannot be written again as ONNX" in obstacle for obstacle in found.obstacles)
+    assert any("cannot be written back as ONNX" in obstacle for obstacle in found.obstacles)

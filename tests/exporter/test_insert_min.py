@@ -150,7 +150,7 @@ def test_external_weights_stay_outside_and_where_they_were(exported: Path) -> No
     bound = np.full((8, 1, 1), 0.1, np.float32)
     write_clipped(classifier, {site: bound}, clipped)
     assert data.read_bytes() == content
-    assert read_classifier(clipped).external_files() == [Path("net.onnx.data")]
+    assert read_classifier(clipped).external_files == (Path("net.onnx.data"),)
     graph = DifferentiableGraph(classifier.model, classifier.output.logits)
     expected = graph(torch.from_numpy(x), {site: torch.from_numpy(bound)}).numpy()
     check_export(clipped, x, expected, classifier.output.logits)

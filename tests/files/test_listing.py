@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mmguard.files.listing import READ_ALREADY, Entry, is_litter, list_files, open_file, shown
+from mmguard.files.listing import READ_ALREADY, Entry, is_litter, list_files
+from mmguard.files.opening import open_file
+from mmguard.text.sanitize import shown
 
 
 def listed(folder: Path, hidden: bool = True) -> dict[str, str]:
@@ -57,8 +59,8 @@ def test_what_is_no_file_is_named_and_never_waited_for(tmp_path: Path, monkeypat
     assert found["pipe.png"] == "a pipe, not a file"
     assert found["device.png"] == "a device, not a file"
     assert found["socket.png"] == "a socket, not a file"
-    assert found["nowhere.png"].startswith("leads nowhere: ")
-    assert found["itself.png"].startswith("leads nowhere: ")
+    assert found["nowhere.png"].startswith("the link is broken: ")
+    assert found["itself.png"].startswith("the link is broken: ")
     for name in ("pipe.png", "device.png", "socket.png", "."):
         with pytest.raises(OSError, match=r"not a file|No such device"):
             open_file(tmp_path / name)
@@ -121,7 +123,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyte
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    assert listed(tmp_path) == {"open/a": "", "shut": "a folder that cannot be read: Permission denied"}
+    assert listed(tmp_path) == {"open/a": "", "shut": "the folder cannot be read: Permission denied"}
 
 
 def test_a_name_cannot_turn_a_message(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a caller is given of every form of output, with the values written out."""
+"""What a caller receives for every kind of output, with the values written out."""
 
 from typing import Any
 
@@ -28,12 +28,12 @@ def decision_of(labels: list[int], corrected: list[bool]) -> Decision:
 
 
 def head(logits: np.ndarray[Any, Any]) -> list[Any]:
-    """The derived outputs of some rows, in their order."""
+    """Return the derived outputs of some rows, in order."""
     best = logits.argmax(axis=1)
     return [best, best.astype(np.uint8), np.array(["cat", "dog", "ship"])[best], [{"cat": float(i)} for i in best]]
 
 
-def test_a_corrected_row_is_the_clipped_network_s_in_every_output_that_comes_of_the_logits() -> None:
+def test_a_corrected_row_is_the_clipped_network_s_in_every_output_computed_from_the_logits() -> None:
     outputs = guarded_outputs(OUTPUTS, CLIPPED, decision_of([0, 2, 0], [False, True, False]), SPEC, head)
     assert outputs["scores"].tolist() == [[5, 1, 0], [4, 5, 7], [7, 3, 2]]  # class 0 one below the lowest of the others
     assert outputs["scores"].dtype == np.float32
@@ -44,7 +44,7 @@ def test_a_corrected_row_is_the_clipped_network_s_in_every_output_that_comes_of_
     assert outputs["features"] is OUTPUTS["features"]
 
 
-def test_a_row_without_a_label_is_void_in_every_output_that_comes_of_the_logits() -> None:
+def test_a_row_without_a_label_is_void_in_every_output_computed_from_the_logits() -> None:
     outputs = guarded_outputs(OUTPUTS, None, decision_of([0, -1, 0], [False] * 3), SPEC, head)
     np.testing.assert_array_equal(outputs["scores"], [[5, 1, 0], [np.nan] * 3, [7, 3, 2]])
     assert outputs["label"].tolist() == [0, -1, 0]

@@ -1,9 +1,12 @@
-"""What is answered for a flagged input."""
+"""What the guard answers for a flagged input."""
+
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mmguard.bundle.manifest import OutputSpec
+from mmguard.detection import margins
 from mmguard.detection.mmdf import Criterion, MmdfTest
 from mmguard.detection.null import GaussianNull
 from mmguard.detection.statistics import MarginGap, ResidualNorm
@@ -68,6 +71,30 @@ def test_only_the_flagged_of_a_batch_are_answered_otherwise() -> None:
     test = MmdfTest((Criterion(MarginGap((0.0,) * 3, 0.0), GaussianNull(0, 2, 100)),), 0.005, 0.005)  # of gaps 3 and 6
     assert decide(ORIGINAL[:2], CLIPPED[:2], test, Policy()).labels.tolist() == [0, 2]
     assert decide(ORIGINAL[:2], CLIPPED[:2], test, Policy(on_flag="abstain")).labels.tolist() == [0, -1]
+
+
+class Counted(np.ndarray[Any, Any]):
+    """Logits that count how often their arg max is taken."""
+
+    calls = 0
+
+    def argmax(self, *arguments: Any, **options: Any) -> Any:
+        self.calls += 1
+        return np.asarray(self).argmax(*arguments, **options)
+
+
+def test_each_network_s_decisions_and_margins_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    margin, margins_of = margins.margin, list[Any]()
+
+    def counted(logits: Any, labels: Any) -> Any:
+        margins_of.append(logits)
+        return margin(logits, labels)
+
+    monkeypatch.setattr(margins, "margin", counted)
+    original, clipped = ORIGINAL.view(Counted), CLIPPED.view(Counted)
+    assert decide(original, clipped, TEST, Policy(on_flag="original")).flagged.all()
+    assert (original.calls, clipped.calls) == (1, 1)
+    assert [logits is network for logits, network in zip(margins_of, (original, clipped), strict=True)] == [True, True]
 
 
 @pytest.mark.parametrize("mode", ["shadow", "enforce"])

@@ -1,6 +1,6 @@
 """A guard in a process that was forked after it was opened, as `gunicorn --preload` and `multiprocessing` do.
 
-Each case is a process of its own, because pytest's has threads of others.
+Each case runs in its own process, because pytest's has other threads.
 """
 
 import copy
@@ -58,10 +58,10 @@ bundle, x = sys.argv[1], np.load(sys.argv[2])
 
 
 def run_script(folder: Path, bundle: Path | str, body: str) -> list[dict[str, Any]]:
-    """Run the script's end in a process of its own; returns the facts that it tells."""
+    """Run the script with this body in its own process; return the facts that it prints."""
     np.save(folder / "x.npy", X)
     script = SCRIPT.replace("DEADLINE", str(DEADLINE)) + textwrap.dedent(body)
-    # ONNX Runtime's telemetry has a thread, for which a forked process waits in vain when it exits (README.md).
+    # A forked process that exits waits forever for a thread of ONNX Runtime's telemetry (README.md).
     environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", script, str(bundle)]
     done = subprocess.run(
@@ -195,21 +195,21 @@ def test_a_bundle_that_was_replaced_since_is_refused_in_the_child_and_a_closed_g
     """
     refused, ended, shut, answered = run_script(tmp_path, tmp_path / "b", body)
     assert refused["error"] == "TamperedBundleError"
-    assert "was replaced after the parent of this process opened it" in refused["said"]
+    assert "was replaced after the parent process opened it" in refused["said"]
     assert ended == {"child": 0}
-    assert shut == {"error": "InferenceError", "said": "the guard is closed"}
+    assert shut == {"error": "InferenceError", "said": "the guard is closed; open a new guard"}
     assert len(answered["p"]) == len(X)
 
 
 def test_a_bundle_that_is_replaced_while_a_child_opens_it_again_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both have the manifest's names and shapes, so only their place tells them apart."""
+    """Both match the manifest's names and shapes, so only their folders tell them apart."""
     bundle, other = write_tiny_bundle(tmp_path / "b"), write_tiny_bundle(tmp_path / "other", seed=1)
     registry, failed = CollectorRegistry(), {"model": "tiny", "kind": "inference"}
     with Guard(bundle, registry=registry, threads=1, policy=Policy(on_error="open")) as guard:
         for session in guard.networks._sessions.values():
-            session.begin_anew()
+            session.reset_after_fork()
         checked = Bundle.open
 
         def replaced_after(path: Path) -> Bundle:
@@ -233,7 +233,7 @@ def test_networks_are_opened_again_before_the_first_batch_is_timed(
     with Guard(tiny_bundle, registry=None, threads=1) as guard:
         sessions, start = guard.networks._sessions, guard.networks.lanes.start
         for session in sessions.values():
-            session.begin_anew()
+            session.reset_after_fork()
         opened = list[bool]()
 
         def record(job: Callable[[], Any]) -> Any:
@@ -246,11 +246,9 @@ def test_networks_are_opened_again_before_the_first_batch_is_timed(
 
 
 @pytest.mark.parametrize("do", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_a_guard_is_not_copied_and_says_what_to_do(tiny_bundle: Path, do: Callable[[Any], Any]) -> None:
+def test_a_guard_cannot_be_copied_and_says_what_to_do(tiny_bundle: Path, do: Callable[[Any], Any]) -> None:
     with Guard(tiny_bundle, registry=None, threads=1) as guard:
-        with pytest.raises(
-            CopyError, match=r"hand on the bundle's path .*mmguard\.Guard\('.*tiny\.mmguard'\)"
-        ) as caught:
+        with pytest.raises(CopyError, match=r"pass the bundle's path .*mmguard\.Guard\('.*tiny\.mmguard'\)") as caught:
             do(guard)
         assert isinstance(caught.value, (MmguardError, TypeError))
         assert len(guard(X)) == len(X)

@@ -33,7 +33,7 @@ CLEAN = clean_inputs(40, seed=3)
 TRIGGERED = add_trigger(clean_inputs(24, seed=4))
 MIXED = np.concatenate([CLEAN, TRIGGERED])
 NETWORK = tiny_network()
-TAILS: dict[Head, Callable[[Array], Array]] = {
+HEADS: dict[Head, Callable[[Array], Array]] = {
     Head.NONE: np.array,
     Head.SOFTMAX: partial(softmax, axis=1),
     Head.LOG_SOFTMAX: partial(log_softmax, axis=1),
@@ -121,7 +121,7 @@ def test_a_corrected_row_carries_the_clipped_values_with_the_original_s_class_la
     assert rows.any()
     np.testing.assert_array_equal(result.output[~rows], own[~rows])
     expected = exclude_class(clipped, original.argmax(axis=1))
-    expected = TAILS[head](expected)
+    expected = HEADS[head](expected)
     np.testing.assert_allclose(result.output[rows], expected[rows], rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(result.output.argmax(axis=1), decision.labels)
     np.testing.assert_array_equal(result.output[rows].argmin(axis=1), decision.original_labels[rows])
@@ -215,7 +215,7 @@ def test_a_late_clipped_network_raises_by_default(tiny_bundle: Path, monkeypatch
     with guard_of(tiny_bundle, timeout=0.01) as guard:
         gate = Gate(guard.networks.clipped)
         monkeypatch.setattr(guard.networks, "clipped", gate)
-        with pytest.raises(InferenceError, match=r"not done 0\.01 s after the original"):
+        with pytest.raises(InferenceError, match=r"not finish within 0\.01 s after the original"):
             guard(CLEAN)
         gate.opened.set()
 
@@ -286,11 +286,22 @@ def test_a_network_that_onnx_runtime_cannot_load_is_refused(tmp_path: Path) -> N
         open_session(tmp_path / "a.onnx", ["CPUExecutionProvider"], 1)
 
 
-def test_a_closed_guard_says_so(tiny_bundle: Path) -> None:
+def test_a_closed_guard_says_so_and_closing_again_does_nothing(tiny_bundle: Path) -> None:
     guard = guard_of(tiny_bundle)
-    guard.close()
-    with pytest.raises(InferenceError, match="the guard is closed"):
-        guard(CLEAN)
+    for _ in range(2):
+        guard.close()
+        with pytest.raises(InferenceError, match="the guard is closed"):
+            guard(CLEAN)
+
+
+def test_a_with_block_closes_its_guard_also_after_an_error(tiny_bundle: Path) -> None:
+    with guard_of(tiny_bundle) as guard:
+        assert len(guard(CLEAN)) == len(CLEAN)
+    with pytest.raises(ZeroDivisionError), guard_of(tiny_bundle) as other:
+        raise ZeroDivisionError
+    for closed in (guard, other):
+        with pytest.raises(InferenceError, match="the guard is closed"):
+            closed(CLEAN)
 
 
 def test_a_hung_network_holds_a_bounded_number_of_batches_and_no_later_one_waits(
@@ -308,5 +319,5 @@ def test_a_hung_network_holds_a_bounded_number_of_batches_and_no_later_one_waits
 
 
 def test_a_policy_that_is_none_is_refused(tiny_bundle: Path) -> None:
-    with pytest.raises(OptionError, match=r"policy must be a mmguard\.Policy"):
+    with pytest.raises(OptionError, match=r"policy must be an mmguard\.Policy"):
         Guard(tiny_bundle, policy="abstain", registry=None)  # type: ignore[arg-type]

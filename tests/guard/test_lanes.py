@@ -1,5 +1,5 @@
-"""When a batch waits, when it is late, and when it is refused. Networks here are events, so nothing depends on a clock
-but how long the tests take."""
+"""When a batch waits, when it is late, and when it is refused. Networks here are events, so the clock affects only
+how long the tests take."""
 
 import threading
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from mmguard.guard.lanes import TIMES_USUAL, Lanes
 from tests.guard.serving.servers import DEADLINE, wait_until
 
 SHORT = 0.02
-"""Seconds of a timeout that is to run out."""
+"""Seconds of a timeout that is meant to expire."""
 
 
 class Job:
-    """A network that answers with its number, once it is let."""
+    """A network that returns its number once it is released."""
 
     def __init__(self, number: int = 0) -> None:
         self.begun, self.let, self.number = Event(), Event(), number
@@ -79,7 +79,7 @@ def test_no_more_batches_run_at_once_than_there_are_lanes_and_the_others_follow_
 def test_a_batch_that_runs_on_and_on_is_late(lanes: Lanes) -> None:
     job = Job()
     run = lanes.start(job)
-    with pytest.raises(LateError, match=rf"not done {SHORT} s after the original"):
+    with pytest.raises(LateError, match=rf"not finish within {SHORT} s after the original"):
         lanes.result(run, SHORT, 0.0)
     job.let.set()
 
@@ -157,7 +157,7 @@ def test_a_late_batch_leaves_its_lane_to_the_next(lanes: Lanes, callers: ThreadP
 
 
 def test_a_batch_that_is_late_only_once_another_was_given_up_is_late(lanes: Lanes) -> None:
-    """What is left of the load allows it less time, which has run out already."""
+    """The remaining load allows it less time, which has already passed."""
     one, two = Job(1), Job(2)
     first, second = lanes.start(one), lanes.start(two)
     assert one.begun.wait(DEADLINE)
@@ -186,7 +186,7 @@ def test_a_hang_is_found_for_all_that_wait_and_once_it_ends_batches_are_answered
 
 
 def hang(lanes: Lanes) -> list[Job]:
-    """Let a batch be late in every lane, and others, of which the originals are not done, take their place."""
+    """Make a batch late in every lane, and start others, whose originals are not done, in their place."""
     hung, others = [Job(), Job()], [Job(), Job()]
     for job in hung:
         with pytest.raises(LateError):
@@ -243,7 +243,9 @@ def test_a_full_guard_refuses_after_a_while(lanes: Lanes, monkeypatch: pytest.Mo
     jobs = [Job(), Job()]
     for job in jobs:
         lanes.start(job)
-    with pytest.raises(OverloadError, match=r"2 batches are in flight, and for 0\.02 s .* send fewer"):
+    with pytest.raises(
+        OverloadError, match=r"2 batches are in flight, and none of them finished within 0\.02 s; send fewer"
+    ):
         lanes.start(answered(1))
     for job in jobs:
         job.let.set()

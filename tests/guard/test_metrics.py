@@ -75,7 +75,7 @@ def test_others_count_while_a_large_batch_is_counted(
     pauses = list[bool]()
 
     def pause(_: float) -> None:
-        with ThreadPoolExecutor(1) as other:  # a lock of a thread is not held against itself
+        with ThreadPoolExecutor(1) as other:  # a thread does not wait for its own lock
             free = other.submit(COUNTING.acquire, timeout=1).result()
             pauses.append(free)
             other.submit(COUNTING.release if free else int).result()

@@ -1,10 +1,11 @@
-"""Rows are judged one by one: what keeps some from being judged leaves the others as they are."""
+"""Rows are judged one by one: a row that cannot be judged does not affect the others."""
 
 import re
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from mmguard.guard import Guard, Policy
 from mmguard.guard import lanes as lanes_module
 from mmguard.guard.scan import scan
 from mmguard.guard.sessions import NetworkOutput
-from mmguard.inputs.checks import named
+from mmguard.inputs.batch_checks import rows_are
 from mmguard.types import Decision
 from tests.bundles import (
     Array,
@@ -37,7 +38,7 @@ X = np.concatenate([clean_inputs(4, seed=3), add_trigger(clean_inputs(4, seed=4)
 BAD = [1, 6]
 GOOD = [0, 2, 3, 4, 5, 7]
 HUGE = 3e38
-"""Finite, but what the network adds up of it is not."""
+"""Finite, but the network's sums of it are not."""
 NETWORK = tiny_network()
 
 
@@ -46,14 +47,14 @@ def guard_of(bundle: Path | Bundle, registry: CollectorRegistry | None = None, *
 
 
 def with_bad(value: float) -> Array:
-    """The inputs, of which the bad rows hold one value that is not like the others."""
+    """Return the inputs with one odd value in each of the bad rows."""
     x = X.copy()
     x[BAD, 0, 3, 3] = value
     return x
 
 
 def spoil(guard: Guard, monkeypatch: pytest.MonkeyPatch, form: str, value: float = np.nan) -> None:
-    """Let one of a guard's networks give one odd logit in the bad rows."""
+    """Make one of a guard's networks return one odd logit in the bad rows."""
     network = getattr(guard.networks, form)
 
     def spoilt(x: Array) -> NetworkOutput:
@@ -70,7 +71,7 @@ def value_in(registry: CollectorRegistry) -> Callable[..., float | None]:
 
 
 def assert_good_rows_as_alone(decision: Decision, output: Array, bundle: Path, **policy: Any) -> None:
-    """The good rows are answered as if the others had not come."""
+    """Check that the good rows are answered as if they had come alone."""
     with guard_of(bundle, **policy) as other:
         alone = other.infer(X[GOOD])
     for field in fields(Decision):
@@ -94,7 +95,7 @@ def assert_bad_rows_untested(decision: Decision) -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_inputs_that_are_not_finite_are_named(tiny_bundle: Path, value: float) -> None:
     registry = CollectorRegistry()
-    with guard_of(tiny_bundle, registry) as guard, pytest.raises(InputError, match="rows 1, 6 are NaN") as caught:
+    with guard_of(tiny_bundle, registry) as guard, pytest.raises(InputError, match="rows 1, 6 contain NaN") as caught:
         guard(with_bad(value))
     assert caught.value.rows == (1, 6)
     assert value_in(registry)("errors_total", kind="input") == 1
@@ -103,7 +104,7 @@ def test_inputs_that_are_not_finite_are_named(tiny_bundle: Path, value: float) -
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, HUGE])
 @pytest.mark.parametrize("on_error", ["open", "closed"])
 @pytest.mark.parametrize("mode", ["enforce", "shadow"])
-def test_a_bad_input_costs_no_other_its_judgement(tiny_bundle: Path, value: float, on_error: Any, mode: Any) -> None:
+def test_a_bad_input_leaves_the_others_judged(tiny_bundle: Path, value: float, on_error: Any, mode: Any) -> None:
     policy = {"on_error": on_error, "mode": mode}
     with guard_of(tiny_bundle, **policy) as guard:
         result = guard.infer(with_bad(value))
@@ -146,6 +147,20 @@ def _recorded(form: str, network: Any, seen: dict[str, Array]) -> Callable[[Arra
     return record
 
 
+def test_logits_are_checked_once_for_each_network(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    isfinite, shapes = np.isfinite, list[tuple[int, ...]]()
+
+    def counted(array: Any) -> Any:
+        shapes.append(np.shape(array))
+        return isfinite(array)
+
+    with guard_of(tiny_bundle) as guard:
+        monkeypatch.setattr(np, "isfinite", counted)
+        guard(X)
+        monkeypatch.undo()
+    assert shapes == [X.shape, (len(X), 3), (len(X), 3)]
+
+
 def test_a_scan_says_which_rows_were_not_tested(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", X)
     with guard_of(write_tiny_bundle(tmp_path / "b", broken=True), on_error="open") as guard:
@@ -154,7 +169,7 @@ def test_a_scan_says_which_rows_were_not_tested(tmp_path: Path) -> None:
 
 
 def test_an_overflowing_row_is_named(tiny_bundle: Path) -> None:
-    with guard_of(tiny_bundle) as guard, pytest.raises(InferenceError, match="rows 1, 6 are NaN or inf") as caught:
+    with guard_of(tiny_bundle) as guard, pytest.raises(InferenceError, match="rows 1, 6 contain NaN or inf") as caught:
         guard(with_bad(HUGE))
     assert caught.value.rows == (1, 6)
 
@@ -184,7 +199,7 @@ def test_by_default_an_odd_logit_raises_and_says_whose(
 ) -> None:
     with guard_of(tiny_bundle) as guard:
         spoil(guard, monkeypatch, form)
-        with pytest.raises(InferenceError, match=f"{said}: rows 1, 6 are") as caught:
+        with pytest.raises(InferenceError, match=f"{said}: rows 1, 6 contain") as caught:
             guard(X)
     assert caught.value.rows == (1, 6)
 
@@ -276,7 +291,7 @@ def test_whatever_fails_beside_the_original_is_the_policy_s(
             if part == "clipped":
                 monkeypatch.setattr(guard.networks, "clipped", raiser(error))
             else:
-                monkeypatch.setattr(guard._judge, "_test", raiser(error))
+                monkeypatch.setattr(guard._judge, "_test", SimpleNamespace(verdicts=raiser(error)))
             if on_error == "raise":
                 with pytest.raises(InferenceError, match=f"{part}.* failed: {type(error).__name__}: no") as caught:
                     guard(X)
@@ -306,9 +321,7 @@ def test_a_flag_whose_correction_fails_is_answered_by_the_policy_and_stays_a_fla
         with guard_of(bundle, registry, on_error=on_error) as guard:
             monkeypatch.setattr(guard._judge, "_head", raiser(error))
             if on_error == "raise":
-                with pytest.raises(
-                    InferenceError, match=f"follows the logits failed: {type(error).__name__}"
-                ) as caught:
+                with pytest.raises(InferenceError, match=f"the output head failed: {type(error).__name__}") as caught:
                     guard(X)
                 assert caught.value.rows == tuple(np.flatnonzero(flagged).tolist())
             else:
@@ -355,11 +368,11 @@ def test_a_predictor_that_fails_leaves_no_batch_in_line(tiny_bundle: Path, monke
 def test_a_session_s_error_of_any_kind_is_an_inference_error(tiny_bundle: Path) -> None:
     class Session:
         def get_inputs(self) -> Any:
-            raise MemoryError("no room")
+            raise MemoryError("no memory")
 
     with guard_of(tiny_bundle) as guard:
         guard.networks.original._session._session = Session()
-        with pytest.raises(InferenceError, match="no room"):
+        with pytest.raises(InferenceError, match="no memory"):
             guard(X)
 
 
@@ -371,7 +384,11 @@ def test_a_predictor_s_logits_of_another_shape_are_refused_and_counted(
     output = NetworkOutput({"logits": np.zeros(shape)}, np.zeros(shape, np.float32))
     with (
         guard_of(tiny_bundle, registry, on_error="open") as guard,
-        pytest.raises(InferenceError, match=rf"logits of float32 {re.escape(str(shape))} .* expected float32 \(8, 3\)"),
+        pytest.raises(
+            InferenceError,
+            match=r"expected float32 logits of shape \(8, 3\) for 8 inputs, "
+            rf"got float32 of shape {re.escape(str(shape))}",
+        ),
     ):
         guard.infer(X, lambda _: output)
     assert value_in(registry)("errors_total", kind="inference") == 1
@@ -411,12 +428,12 @@ def test_in_shadow_mode_too_much_to_do_costs_the_test_and_nothing_else(
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([3], "row 3 is"),
-        ([0, 7], "rows 0, 7 are"),
-        (range(10), "rows 0, 1, 2, 3, 4 and 5 more are"),
+        ([3], "row 3 contains"),
+        ([0, 7], "rows 0, 7 contain"),
+        (range(10), "rows 0, 1, 2, 3, 4 and 5 more contain"),
     ],
 )
 def test_rows_are_named_but_not_thousands(rows: Any, said: str) -> None:
     marks = np.zeros(12, bool)
     marks[list(rows)] = True
-    assert named(marks) == said
+    assert rows_are(marks) == said

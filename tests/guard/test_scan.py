@@ -1,4 +1,4 @@
-"""A scan gives every input one row, whatever the input is, and says what it did not judge."""
+"""A scan yields one row for every input, and says which ones it did not judge."""
 
 import json
 import os
@@ -25,7 +25,7 @@ CLOSED = Policy(on_error="closed")
 
 
 def with_input(bundle: Path, out: Path, **fields: Any) -> Path:
-    """A copy of a bundle whose manifest says something else of the input."""
+    """Copy a bundle, and change what its manifest says about the input."""
     shutil.copytree(bundle, out)
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     manifest["input"] |= fields
@@ -98,8 +98,8 @@ def test_an_image_of_another_size_does_not_end_a_scan(guard: Guard, tmp_path: Pa
     save(tmp_path / "c.png")
     rows = list(scan(guard, tmp_path, skip_bad=True))
     assert kinds(rows) == {"a.png": "reason", "b.png": "error", "c.png": "reason"}
-    assert "b.png gives an input of shape (3, 9, 9), the model takes (3, 8, 8)" in rows[1]["error"]
-    with pytest.raises(InputError, match=r"b\.png gives"):
+    assert "b.png: expected shape (3, 8, 8) after preprocessing, got (3, 9, 9)" in rows[1]["error"]
+    with pytest.raises(InputError, match=r"b\.png: expected shape"):
         list(scan(guard, tmp_path))
 
 
@@ -153,7 +153,7 @@ def test_images_of_several_sizes_are_judged_where_the_model_takes_them(tmp_path:
 
 
 class Stub:
-    """A guard that answers as one whose networks overflow on large inputs, by the rule of `on_error="closed"`."""
+    """Stands in for a guard with `on_error="closed"` whose networks overflow on large inputs."""
 
     def __init__(self, guard: Guard, spec: Any = None, limit: float = 1e30) -> None:
         manifest = replace(guard.bundle.manifest, input=spec or guard.bundle.manifest.input)
@@ -179,7 +179,7 @@ def test_a_row_that_is_not_finite_is_named_and_the_others_are_judged(tiny_bundle
     with Guard(tiny_bundle, registry=None, policy=CLOSED) as guard:
         rows = list(scan(guard, tmp_path / "x.NPY", skip_bad=True))
         decision = guard(whole)
-        with pytest.raises(InputError, match=r"x\.NPY: row 3 has .*2 more cannot be taken: 70, 71; pass --skip-bad"):
+        with pytest.raises(InputError, match=r"x\.NPY: row 3 has .*more unusable rows: 70, 71; pass --skip-bad"):
             list(scan(guard, tmp_path / "x.NPY"))
     assert [row["input"] for row in rows] == [str(i) for i in range(140)]
     errors = {i: row["error"] for i, row in enumerate(rows) if "error" in row}
@@ -202,7 +202,7 @@ def test_a_row_that_the_networks_cannot_judge_is_named_and_the_others_are_judged
     assert (summary.inputs, summary.untested, summary.flagged) == (99, 1, 0)
     going = scan(stub, tmp_path / "x.npy")
     assert [next(going)["input"] for _ in range(70)] == [str(i) for i in range(70)]
-    with pytest.raises(InferenceError, match=r"input 70: the networks gave no answer .*--skip-bad"):
+    with pytest.raises(InferenceError, match=r"input 70 could not be tested, .*--skip-bad"):
         next(going)
 
 
@@ -211,9 +211,9 @@ def test_a_scan_whose_networks_judge_nothing_is_no_success(guard: Guard, tmp_pat
     stub: Any = Stub(guard, limit=0)
     rows = list(scan(stub, tmp_path / "x.npy", skip_bad=True))
     assert {row["reason"] for row in rows} == {"untested"}
-    with pytest.raises(InputError, match="nothing was judged"):
+    with pytest.raises(InputError, match="no input was judged"):
         summarise(stub, rows)
-    with pytest.raises(InferenceError, match="input 0: "):
+    with pytest.raises(InferenceError, match="input 0 could not"):
         list(scan(stub, tmp_path / "x.npy"))
 
 
@@ -224,7 +224,7 @@ def test_a_row_that_overflows_a_real_network_is_untested_alone(guard: Guard, tmp
     rows = list(scan(guard, tmp_path / "x.npy", skip_bad=True))
     assert [i for i, row in enumerate(rows) if row["reason"] == "untested"] == [70]
     assert rows[70]["label"] == ABSTAIN
-    with pytest.raises(InferenceError, match="input 70: "):
+    with pytest.raises(InferenceError, match="input 70 could not"):
         list(scan(guard, tmp_path / "x.npy"))
 
 
@@ -232,7 +232,7 @@ def test_a_failure_of_a_batch_says_which_inputs_were_in_it(tmp_path: Path, monke
     monkeypatch.setattr(module, "BATCH", 2)
     np.save(tmp_path / "x.npy", clean_inputs(5))
     bundle = write_tiny_bundle(tmp_path / "b.mmguard", broken=True)
-    with Guard(bundle, registry=None) as guard, pytest.raises(InferenceError, match=r"^0 to 1: "):
+    with Guard(bundle, registry=None) as guard, pytest.raises(InferenceError, match=r"^inputs 0 to 1: "):
         list(scan(guard, tmp_path / "x.npy"))
 
 
@@ -240,6 +240,25 @@ def test_an_array_of_another_shape_is_refused_as_a_whole(guard: Guard, tmp_path:
     np.save(tmp_path / "x.npy", np.full((5, 3, 8, 9), np.nan))
     with pytest.raises(InputError, match=r"expected shape \(N, 3, 8, 8\), got \(5, 3, 8, 9\)"):
         list(scan(guard, tmp_path / "x.npy", skip_bad=True))
+
+
+def test_a_guard_scans_as_the_function_does(guard: Guard, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        save(tmp_path / name)
+    (tmp_path / "c.txt").write_text("words", encoding="utf-8")
+    expected = list(scan(guard, tmp_path, skip_bad=True))
+    for inputs in (tmp_path, str(tmp_path)):
+        assert list(guard.scan(inputs, skip_bad=True)) == expected
+    rows = guard.scan(tmp_path)
+    assert [next(rows), next(rows)] == expected[:2]
+    with pytest.raises(UnreadableImageError, match=r"c\.txt: .*pass --skip-bad \(in Python: skip_bad=True\)"):
+        next(rows)
+
+
+def test_a_guard_s_scan_reads_nothing_before_it_is_iterated(guard: Guard, tmp_path: Path) -> None:
+    rows = guard.scan(tmp_path / "none")
+    with pytest.raises(InputError, match="nothing to scan: no such file or folder"):
+        next(rows)
 
 
 def test_a_trigger_in_a_file_without_a_suffix_is_flagged(guard: Guard, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Nobody sees another's array change: caller, predictor, clipped network and whoever is given an answer."""
+"""No array is shared between the caller, the predictor, the clipped network and the answer."""
 
 from collections.abc import Iterator
 from dataclasses import fields, replace

@@ -25,19 +25,19 @@ sys.meta_path.insert(0, Hidden())
         (
             "torch",
             "['calibrate', 'model.onnx', 'clean']",
-            "calibration needs torch: in the clone of mmguard, run pip install '.[calibrate]'",
+            "calibration needs torch: in your clone of mmguard, run pip install '.[calibrate]'",
         ),
         (
             "jinja2",
             "['calibrate', 'model.onnx', 'clean']",
-            "calibration needs jinja2: in the clone of mmguard, run pip install '.[calibrate]'",
+            "calibration needs jinja2: in your clone of mmguard, run pip install '.[calibrate]'",
         ),
         (
             "uvicorn",
             "['serve', 'a.mmguard']",
-            "serving needs uvicorn: in the clone of mmguard, run pip install '.[serve]'",
+            "serving needs uvicorn: in your clone of mmguard, run pip install '.[serve]'",
         ),
-        ("sklearn", "['demo']", "the demo needs sklearn: in the clone of mmguard, run pip install '.[demo]'"),
+        ("sklearn", "['demo']", "the demo needs sklearn: in your clone of mmguard, run pip install '.[demo]'"),
     ],
 )
 def test_a_missing_extra_is_named_with_what_installs_it(hidden: str, words: str, message: str) -> None:

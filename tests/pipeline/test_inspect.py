@@ -58,14 +58,14 @@ def test_it_lists_what_would_be_clipped_and_what_not(mmguard: Run, tmp_path: Pat
         f"model       {path}: opset 17, 10 nodes",
         "input       x (N, 2, 4, 4) float32",
         "logits      logits",
-        "outputs     scores: made of the logits by Softmax",
+        "outputs     scores: computed from the logits by Softmax",
         "clip sites  1 activations, 2 bounds",
         "  value  operator  axis  channels",
         "  act    Relu      1     2",
         "unclipped   1 activations",
         "  value  operator  why",
         "  gate   Sigmoid   it is a gate: it multiplies another value",
-        "verdict     can be calibrated",
+        "verdict     mmguard can calibrate this model",
     ]
 
 
@@ -84,7 +84,7 @@ def test_a_model_with_nothing_to_clip_cannot_be_calibrated(mmguard: Run, tmp_pat
     code, out, _ = mmguard("inspect", write_text(tmp_path, GATED.replace("Relu", "Identity")))
     assert code == FAILED
     assert "obstacle    the model has no activation to clip: its operators are Conv, " in out
-    assert out.endswith("verdict     cannot be calibrated\n")
+    assert out.endswith("verdict     mmguard cannot calibrate this model\n")
 
 
 def test_operators_that_are_not_known_are_listed(mmguard: Run, tmp_path: Path) -> None:
@@ -134,7 +134,8 @@ def test_a_pattern_that_fits_nothing_is_wrong_use(mmguard: Run, tmp_path: Path) 
     model, clean = write_tiny(tmp_path / "tiny.onnx"), write_clean(tmp_path / "clean.npz")
     code, out, err = mmguard("calibrate", model, clean, "--out", tmp_path / "out.mmguard", "--sites", "layer4*")
     assert (code, out) == (WRONG_USE, "")
-    assert "sites 'layer4*' fits no clip site; give all, last, or patterns on one of: relu1 (Relu), relu2 (Relu)" in err
+    message = "the sites pattern 'layer4*' matches no clip site; use all, last, or patterns that match one of: "
+    assert message + "relu1 (Relu), relu2 (Relu)" in err
     with pytest.raises(OptionError):
         calibrate(tmp_path, model, clean, sites="layer4*")
 

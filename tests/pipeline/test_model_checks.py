@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mmguard import Bundle, Guard
-from mmguard.bundle import consistency
+from mmguard.bundle import manifest_checks as consistency
 from mmguard.errors import ModelError, OptionError
 from mmguard.pipeline import model_checks as fitness
 from mmguard.pipeline.api import inspect_model
@@ -81,43 +81,46 @@ ONE = np.float32(1)
 UNFIT: dict[str, tuple[Change, str]] = {
     "softmax over the batch": (
         ended("p", node("Softmax", "logits", "p", axis=0)),
-        "depends on what else is in its batch: 'p'",
+        "depends on what else is in its batch: output 'p'",
     ),
     "mean over the batch": (
         ended("p", node("ReduceMean", "logits", "m", axes=[0]), node("Sub", "logits,m", "p")),
-        "depends on what else is in its batch: 'p'",
+        "depends on what else is in its batch: output 'p'",
     ),
-    "multi-label": (ended("p", node("Sigmoid", "logits", "p")), "multi-label: its output 'p' .* with --logits logits"),
-    "multi-label, written out": (ended("p", *WRITTEN_OUT, one=ONE), "multi-label: its output 'p' .* with --logits p"),
-    "one name twice": (lambda m: m.graph.output.append(m.graph.output[0]), "two outputs of the model have one name"),
+    "multi-label": (ended("p", node("Sigmoid", "logits", "p")), "multi-label: its output 'p' .* pass --logits logits"),
+    "multi-label, written out": (ended("p", *WRITTEN_OUT, one=ONE), "multi-label: its output 'p' .* pass --logits p"),
+    "one name twice": (lambda m: m.graph.output.append(m.graph.output[0]), "outputs of the model have the same name"),
     "a value made twice": (renamed(2, "relu1"), r"is not a valid ONNX model: .*relu1.* multiple times"),
-    "no batch": (batch(0), r"declared with shape \[0,3,8,8\], and no input has an axis of length 0"),
-    "no width": (length(3, 0), "no input has an axis of length 0"),
+    "no batch": (batch(0), r"declared with shape \[0,3,8,8\], but no axis may have length 0"),
+    "no width": (length(3, 0), "no axis may have length 0"),
     "a batch baked in": (
         ended("p", node("Reshape", "logits,s", "p"), s=np.array([1, 3])),
         r"cannot run the model on inputs of shape .*dynamic batch axis",
     ),
-    "no row for each": (ended("p", node("Reshape", "logits,s", "p"), s=np.array([-1, 6])), "needs a row for each"),
+    "no row for each": (ended("p", node("Reshape", "logits,s", "p"), s=np.array([-1, 6])), "one row per input"),
     "a regression": (
         ended("p", node("MatMul", "logits,s", "p"), s=np.ones((3, 1), np.float32)),
-        "one number is what a regression gives",
+        "A model that outputs a single number is usually a regression model",
     ),
     "no activation": (straightened, "no activation to clip"),
     "a random operator": (ended("p", node("Bernoulli", "logits", "p")), "operator Bernoulli"),
-    "a runtime that refuses": (ended("p", node("Add", "logits,whole", "p"), whole=np.array(1)), "ONNX Runtime says: "),
+    "a runtime that refuses": (
+        ended("p", node("Add", "logits,whole", "p"), whole=np.array(1)),
+        "ONNX Runtime reports: ",
+    ),
     "gigabytes of constants": (
         ended("p", node("ConstantOfShape", "n", "z"), node("ReduceMax", "z", "t", keepdims=0),
               node("Add", "logits,t", "p"), n=np.array([10**9])),
-        "makes 'z' of constants",
+        "computes 'z' from constants",
     ),
     "a name that a guard gives": (
         ended("p", node("Softmax", "logits", "mmguard_cast_out"), node("Identity", "mmguard_cast_out", "p")),
-        "a value is called 'mmguard_cast_out', which a guard needs",
+        "a value of the model is named 'mmguard_cast_out', but mmguard reserves this name",
     ),
     "a weight's name that a guard gives": (
         ended("p", node("MatMul", "logits,mmguard_columns", "z"), node("Sigmoid", "z", "p"),
               mmguard_columns=np.ones((3, 1), np.float32)),
-        "a value is called 'mmguard_columns', which a guard needs",
+        "a value of the model is named 'mmguard_columns', but mmguard reserves this name",
     ),
     "noise": (lambda m: m.Clear(), "is not a valid ONNX model"),
 }  # fmt: skip
@@ -175,7 +178,7 @@ def test_what_onnx_runtime_runs_is_guarded(
 ) -> None:
     path = write(tmp_path / "model.onnx", change)
     assert not inspect_model(path).obstacles
-    assert ("but ONNX's checker says of it" in caplog.text) == warned
+    assert ("but ONNX's checker rejects it" in caplog.text) == warned
     opened = Bundle.open(calibrate(tmp_path, path))
     assert (opened.path / "original.onnx").read_bytes() == path.read_bytes()
     onnx.checker.check_model(opened.path / "clipped.onnx", full_check=True)
@@ -216,7 +219,7 @@ def test_weights_of_a_hub_s_cache_are_refused_with_what_to_do(tmp_path: Path) ->
     for name in ("m.onnx", "w.data"):
         (snapshot / name).symlink_to(blobs / name)
     with pytest.raises(
-        ModelError, match=r"'w.data', which is a link to .*blobs/w.data, as in a hub's cache"
+        ModelError, match=r"'w.data', which is a link to .*blobs/w.data, as is common in the caches of model hubs"
     ) as refused:
         calibrate(tmp_path, snapshot / "m.onnx")
     with pytest.raises(ModelError) as inspected:
@@ -250,7 +253,7 @@ def test_a_clean_input_that_overflows_the_network_is_at_fault_and_not_an_operato
     x = clean_inputs(60)
     x[row] = 3e38
     np.savez(tmp_path / "clean.npz", x=x)
-    with pytest.raises(ModelError, match=f"for 1 of the 60 clean inputs, the first of them number {row} "):
+    with pytest.raises(ModelError, match=f"for 1 of the 60 clean inputs, the first at index {row};"):
         calibrate(tmp_path, write(tmp_path / "m.onnx", lambda _: None), tmp_path / "clean.npz")
 
 
@@ -260,7 +263,7 @@ def test_more_classes_than_a_manifest_holds_are_refused_before_anything_is_learn
     monkeypatch.setattr(fitness, "MAX_CLASSES", 2)
     model = write(tmp_path / "m.onnx", lambda _: None)
     (obstacle,) = inspect_model(model).obstacles
-    assert obstacle == "the model has 3 classes; mmguard takes models of up to 2"
+    assert obstacle == "the model has 3 classes; mmguard supports up to 2"
     with pytest.raises(ModelError, match=obstacle):
         calibrate(tmp_path, model, on_round=refuse_to_learn)
 
@@ -271,7 +274,7 @@ def test_class_names_longer_than_a_manifest_holds_are_refused_before_anything_is
     monkeypatch.setattr(consistency, "MAX_NAMES", 2000)
     model = write(tmp_path / "m.onnx", lambda _: None)
     names = [letter * 700 for letter in "abc"]
-    with pytest.raises(OptionError, match="the class names have 2106 bytes as JSON, at most 2000 are taken"):
+    with pytest.raises(OptionError, match="class names take up 2106 bytes as JSON, but at most 2000 bytes are allowed"):
         calibrate(tmp_path, model, classes=names, on_round=refuse_to_learn)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mmguard.calibrate.learning.cross_fit import parts_of
+from mmguard.calibrate.learning.cross_fit import split_folds
 from mmguard.errors import OptionError
 from mmguard.pipeline.null_fit import fit_null
 from mmguard.settings.presets import DEFAULT
@@ -32,7 +32,7 @@ def learned(original: FloatArray, clipped: FloatArray) -> Calibration:
 
 def test_the_null_is_of_logits_that_were_held_out() -> None:
     original, clipped = clean_logits(400, 5, 0)
-    calibration, parts = learned(original, clipped), parts_of(400, 5, 0)
+    calibration, parts = learned(original, clipped), split_folds(400, 5, 0)
     expected, scores = fit_null(calibration, SETTINGS, parts)
     other = replace(calibration, clipped_logits=np.zeros_like(calibration.clipped_logits))
     null, own = fit_null(other, SETTINGS, parts)
@@ -41,14 +41,14 @@ def test_the_null_is_of_logits_that_were_held_out() -> None:
 
 
 def kind_of(logits: tuple[FloatArray, FloatArray], kind: Null = "auto") -> str:
-    parts = parts_of(len(logits[0]), 5, 0)
+    parts = split_folds(len(logits[0]), 5, 0)
     return fit_null(learned(*logits), replace(SETTINGS, null=kind), parts)[0].kind
 
 
 def test_ranks_stand_in_for_a_fit_that_clean_inputs_contradict(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     assert kind_of(odd_logits(600, 0)) == "empirical"
-    assert "of 600 clean inputs have p <= 0.01 by the fitted null, more than chance explains" in caplog.text
+    assert "of 600 clean inputs have p <= 0.01 under the fitted null, which is more than chance explains" in caplog.text
     assert kind_of(clean_logits(600, 5, 0)) == "gaussian"
 
 
@@ -61,7 +61,7 @@ def test_few_inputs_bound_the_fit_by_their_ranks(caplog: pytest.LogCaptureFixtur
     caplog.set_level("INFO")
     assert kind_of(clean_logits(199, 5, 0)) == "bounded"
     assert "199 clean inputs are too few to confirm the fitted null" in caplog.text
-    assert "give 200 or more" in caplog.text
+    assert "provide at least 200" in caplog.text
     assert kind_of(clean_logits(200, 5, 0)) == "gaussian"
     assert kind_of(clean_logits(30, 5, 0), "gaussian") == "gaussian"
 
@@ -74,13 +74,13 @@ def test_few_inputs_keep_the_level(n: int, odd: bool) -> None:
 
     rates = []
     for seed in range(20):
-        null, _ = fit_null(learned(*draw(n, seed)), SETTINGS, parts_of(n, 5, 0))
+        null, _ = fit_null(learned(*draw(n, seed)), SETTINGS, split_folds(n, 5, 0))
         rates.append(float((null.test()(*draw(5000, 100 + seed)).p_values <= THETA).mean()))
     assert np.mean(rates) < 1.5 * THETA
 
 
 def test_a_model_that_does_not_show_the_level_of_its_logits_is_tested_without_it() -> None:
-    calibration, parts = learned(*clean_logits(400, 5, 0)), parts_of(400, 5, 0)
+    calibration, parts = learned(*clean_logits(400, 5, 0)), split_folds(400, 5, 0)
     for centred, names in (
         (False, ["residual_margin_gap", "residual_norm"]),
         (True, ["residual_margin_gap", "centred_residual_norm"]),
@@ -94,7 +94,7 @@ def test_the_level_is_kept_where_the_fit_alone_exceeds_it() -> None:
     for seed in range(8):
         calibration, unseen = learned(*odd_logits(600, seed)), odd_logits(10_000, 100 + seed)
         for kind, of_kind in rates.items():
-            null, _ = fit_null(calibration, replace(SETTINGS, null=kind), parts_of(600, 5, 0))
+            null, _ = fit_null(calibration, replace(SETTINGS, null=kind), split_folds(600, 5, 0))
             of_kind.append(float((null.test()(*unseen).p_values <= THETA).mean()))
     assert np.mean(rates["gaussian"]) > 2 * THETA
     assert 0.5 * THETA < np.mean(rates["auto"]) < 1.2 * THETA
@@ -102,7 +102,7 @@ def test_the_level_is_kept_where_the_fit_alone_exceeds_it() -> None:
 
 @pytest.mark.parametrize(("given", "kept"), [(None, THETA), (1.0, 1.0), (0.0, 0.0)])
 def test_a_disagreement_has_the_level_of_the_settings_or_theta(given: float | None, kept: float) -> None:
-    calibration, parts = learned(*clean_logits(400, 5, 0)), parts_of(400, 5, 0)
+    calibration, parts = learned(*clean_logits(400, 5, 0)), split_folds(400, 5, 0)
     null, _ = fit_null(calibration, replace(SETTINGS, disagreement_theta=given), parts)
     assert (null.theta, null.disagreement_theta) == (THETA, kept)
 
@@ -110,7 +110,7 @@ def test_a_disagreement_has_the_level_of_the_settings_or_theta(given: float | No
 def test_inputs_that_bounds_leave_as_they_are_make_a_null_unless_all_are() -> None:
     original, clipped = clean_logits(400, 5, 0)
     clipped[:300] = original[:300]
-    null, _ = fit_null(learned(original, clipped), SETTINGS, parts_of(400, 5, 0))
+    null, _ = fit_null(learned(original, clipped), SETTINGS, split_folds(400, 5, 0))
     assert null.n == 400
     with pytest.raises(OptionError, match="the bounds clip nothing"):
-        fit_null(learned(original, original), SETTINGS, parts_of(400, 5, 0))
+        fit_null(learned(original, original), SETTINGS, split_folds(400, 5, 0))

@@ -11,10 +11,12 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from mmguard import Bundle, clipped_module
+from mmguard import Bundle, calibrate_model, clipped_module
 from mmguard.errors import CleanSetError, NotOnnxError, OptionError
-from mmguard.pipeline.pytorch import as_files, export_module
-from tests.quick import calibrate
+from mmguard.pipeline.clean_source import CleanSource
+from mmguard.pipeline.pytorch import export_module, model_file
+from tests.networks import write_tiny
+from tests.quick import QUICK, calibrate
 
 X = torch.rand(60, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -49,36 +51,44 @@ def labels() -> torch.Tensor:
     ids=["tensor", "array", "pair", "labelled loader", "loader", "list"],
 )
 def test_every_form_of_clean_inputs_is_the_same_set(clean: Any) -> None:
-    with as_files("model.onnx", clean) as (model, path), np.load(path) as arrays:
-        assert model == Path("model.onnx")
-        np.testing.assert_array_equal(arrays["x"], X)
-        if "y" in arrays:
-            np.testing.assert_array_equal(arrays["y"], labels())
-    assert not path.exists()
+    inputs = CleanSource(clean).inputs("float32")
+    np.testing.assert_array_equal(inputs.x, X)
+    if inputs.y is not None:
+        np.testing.assert_array_equal(inputs.y, labels())
+    assert CleanSource(clean).folder is None
 
 
-def test_paths_stay_as_they_are(tmp_path: Path) -> None:
-    with as_files("model.onnx", str(tmp_path)) as paths:
-        assert paths == (Path("model.onnx"), tmp_path)
+def test_a_file_of_arrays_is_read_once(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X.numpy())
+    source = CleanSource(tmp_path / "x.npy")
+    first = source.inputs("float32")
+    (tmp_path / "x.npy").unlink()
+    assert source.inputs("float32") is first
+
+
+def test_a_model_file_stays_where_it_is(tmp_path: Path) -> None:
+    with model_file(Path("model.onnx"), CleanSource(tmp_path)) as path:
+        assert path == Path("model.onnx")
 
 
 @pytest.mark.parametrize(
     ("clean", "message"),
     [
-        ([], "there are no clean inputs"),
-        ([X[:2], (X[:2], labels()[:2])], "some batches .* have labels and others have none"),
-        ([X[:2], X[:2, :, :4]], "do not fit together"),
+        ([], "the calibration set is empty"),
+        ([X[:2], (X[:2], labels()[:2])], "1 of 2 batches have labels"),
+        ([X[:2], X[:2, :, :4]], "batches cannot be concatenated"),
         ([(X, labels(), X)], "got 3 parts"),
         ([["a", "b"]], "arrays or tensors of numbers, got str"),
     ],
 )
 def test_what_is_no_clean_set_is_refused(clean: Any, message: str) -> None:
-    with pytest.raises(CleanSetError, match=message), as_files("model.onnx", clean):
-        pass
+    with pytest.raises(CleanSetError, match=message):
+        CleanSource(clean)
 
 
 def test_a_folder_does_not_say_what_a_module_takes(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="to export a module its inputs are needed"), as_files(module(), tmp_path):
+    source = CleanSource(tmp_path)
+    with pytest.raises(OptionError, match="requires example inputs"), model_file(module(), source):
         pass
 
 
@@ -97,7 +107,7 @@ def test_a_module_that_cannot_be_exported_is_refused_by_name(tmp_path: Path) -> 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.flatten(1) if x.sum() > 0 else x.flatten(1) * 2
 
-    with pytest.raises(NotOnnxError, match="PyTorch cannot export this Branching; export it yourself"):
+    with pytest.raises(NotOnnxError, match="PyTorch cannot export this Branching; export it to ONNX yourself"):
         export_module(Branching(), X.numpy(), tmp_path / "m.onnx")
 
 
@@ -118,3 +128,16 @@ def test_a_module_is_calibrated_and_comes_back_clipped(tmp_path: Path, monkeypat
     assert x.grad is not None
     assert x.grad.abs().sum() > 0
     assert list(clipped.parameters()) == []
+
+
+def test_a_calibration_set_in_memory_is_never_written_or_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail("the calibration set went through a file")
+
+    for name in ("save", "savez", "savez_compressed", "load"):
+        monkeypatch.setattr(np, name, refuse)
+    batches = (batch for batch in X.split(25))  # can be read once only
+    path = calibrate_model(write_tiny(tmp_path / "tiny.onnx"), batches, settings=QUICK, out=tmp_path / "out.mmguard")
+    assert Bundle.open(path).manifest.calibration.n == len(X)

@@ -22,7 +22,6 @@ from mmguard.errors import (
     ProviderError,
 )
 from mmguard.inputs.spec import Preprocessing
-from mmguard.settings.presets import PRESETS
 from mmguard.settings.settings import Settings
 from tests.bundles import clean_inputs, tiny_network
 from tests.networks import HEADER, PLAIN, declare, write_clean, write_tiny
@@ -49,7 +48,7 @@ def test_what_is_no_bundle_is_not_written_over(tmp_path: Path, kind: str) -> Non
 @pytest.mark.parametrize("stem", ["模型", "_hidden", "x" * 129])
 def test_a_file_name_that_makes_no_name_asks_for_one(tmp_path: Path, stem: str) -> None:
     model = write_tiny(tmp_path / f"{stem}.onnx")
-    with pytest.raises(OptionError, match="give one with --name"):
+    with pytest.raises(OptionError, match="pass a --name of up to 128 characters"):
         calibrate(tmp_path, model)
     assert Bundle.open(calibrate(tmp_path, model, name="net")).manifest.name == "net"
 
@@ -57,14 +56,13 @@ def test_a_file_name_that_makes_no_name_asks_for_one(tmp_path: Path, stem: str) 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"rounds": 0}, OptionError, "rounds must be at least 1, got 0"),
-        ({"theta": 0.0}, OptionError, "theta must be above 0 and at most 1, got 0.0"),
-        ({"theta": float("nan")}, OptionError, "theta must be above 0"),
+        ({"rounds": 0}, OptionError, "rounds must be a whole number of at least 1, got 0"),
+        ({"theta": 0.0}, OptionError, "theta must be a number above 0 and at most 1, got 0.0"),
+        ({"theta": float("nan")}, OptionError, "theta must be a number above 0"),
         ({"seed": -1}, OptionError, "seed must be from 0"),
         ({"seed": 2**64}, OptionError, "seed must be from 0"),
-        ({"preset": "best"}, OptionError, "preset must be one of default, .*got 'best'"),
         ({"device": "tpu"}, OptionError, "device must be cpu or cuda, got 'tpu'"),
-        ({"classes": ["a", "b"]}, CleanSetError, "model's 3 outputs once each, it has 2"),
+        ({"classes": ["a", "b"]}, CleanSetError, "one per output of the model, got 2"),
     ],
 )
 def test_wrong_options_are_refused(
@@ -82,7 +80,7 @@ def test_cuda_without_a_gpu_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_too_few_clean_inputs_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CleanSetError, match=r"at least 20 clean inputs, 19 came"):
+    with pytest.raises(CleanSetError, match=r"at least 20 clean inputs, got 19"):
         calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"), write_clean(tmp_path / "few.npz", n=19))
 
 
@@ -112,7 +110,7 @@ def test_a_batch_that_is_baked_into_the_model_is_refused(tmp_path: Path) -> None
 
 def test_scores_of_another_number_of_rows_are_refused(tmp_path: Path) -> None:
     model = write_reshaped(tmp_path / "split.onnx", -1, 6)
-    with pytest.raises(NotClassifierError, match=r"has shape \(1, 6\) for 2 inputs; a guard needs a row for each"):
+    with pytest.raises(NotClassifierError, match=r"one row per input .* it has shape \(1, 6\) for 2"):
         calibrate(tmp_path, model)
 
 
@@ -126,37 +124,41 @@ def test_three_numbers_for_one_channel_are_refused(tmp_path: Path, preprocessing
     model.graph.input[0].CopyFrom(images)
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones((4, 1, 3, 3), np.float32), "conv1.weight"))
     onnx.save(model, tmp_path / "grey.onnx")
-    with pytest.raises(OptionError, match="--mean and --std take one number each"):
+    with pytest.raises(OptionError, match=r"expected one number each for --mean and --std, .* got 3"):
         calibrate(tmp_path, tmp_path / "grey.onnx", preprocessing=preprocessing)
 
 
 def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx_ir", None)
     with pytest.raises(
-        MissingExtraError, match=r"calibration needs onnx_ir: in the clone of mmguard, run pip install '.\[calibrate\]'"
+        MissingExtraError,
+        match=r"calibration needs onnx_ir: in your clone of mmguard, run pip install '.\[calibrate\]'",
     ):
         calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"))
 
 
+def test_an_unknown_preset_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"preset must be one of default, .*got 'best'"):
+        calibrate_model(write_tiny(tmp_path / "tiny.onnx"), clean_inputs(120), settings="best")
+
+
 def test_arrays_outside_the_box_of_the_preprocessing_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "raw.npz", x=255 * clean_inputs(40))
-    with pytest.raises(InputError, match=r"outside the box that the preprocessing implies, 0 to 1; check --mean"):
+    with pytest.raises(InputError, match=r"box that follows from the preprocessing, 0 to 1; check --mean"):
         calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"), tmp_path / "raw.npz", preprocessing=Preprocessing())
 
 
 def test_a_guard_that_would_catch_little_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model, blind = write_tiny(tmp_path / "tiny.onnx"), Settings(rounds=1, first_steps=1, maximisers=4, bounds_start=3.0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PRESETS, "blind", blind)
-        calibrate_model(model, write_clean(tmp_path / "clean.npz"), out=tmp_path / "out.mmguard", preset="blind")
-    assert "this guard may catch little" in caplog.text
+    calibrate_model(model, write_clean(tmp_path / "clean.npz"), out=tmp_path / "out.mmguard", settings=blind)
+    assert "this guard may detect few triggered inputs" in caplog.text
 
 
 DOUBTFUL = {
-    "depend a little on what else is in the batch": (
+    "depend slightly on the other inputs in the batch": (
         "q, s, z = DynamicQuantizeLinear(hidden) i = MatMulInteger(q, eight, z) f = Cast<to = 1>(i) logits = Mul(f, s)"
     ),
-    "as probabilities do": (
+    "looks like probabilities": (
         "raw = MatMul(hidden, w) e = Exp(raw) a = Constant<value_ints = [1]>() t = ReduceSum(e, a) logits = Div(e, t)"
     ),
 }
@@ -182,8 +184,20 @@ def test_an_input_of_which_the_model_makes_no_number_is_refused_at_once(tmp_path
     x, rounds = clean_inputs(120), list[object]()
     x[50, 0, 0, 0] = -1
     np.savez(tmp_path / "clean.npz", x=x)
-    with pytest.raises(
-        NotClassifierError, match=r"NaN or infinite for 1 of the 120 clean inputs, the first .* number 50"
-    ):
+    message = "NaN or infinite for 1 of the 120 clean inputs, the first at index 50"
+    with pytest.raises(NotClassifierError, match=message):
         calibrate(tmp_path, tmp_path / "root.onnx", tmp_path / "clean.npz", on_round=rounds.append)
     assert not rounds
+
+
+@pytest.mark.parametrize("settings", [None, 3, {"theta": 0.1}, Path("default")])
+def test_settings_of_another_type_are_refused_before_anything_is_read(tmp_path: Path, settings: Any) -> None:
+    model = write_tiny(tmp_path / "tiny.onnx")
+    with pytest.raises(
+        OptionError, match=r"settings must be the name of a preset or an mmguard\.Settings object, got \w+"
+    ):
+        calibrate_model(model, clean_inputs(120), settings=settings)
+
+
+def test_callbacks_may_be_none(tmp_path: Path) -> None:
+    calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"), on_round=None, on_progress=None)

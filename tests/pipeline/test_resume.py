@@ -20,19 +20,18 @@ import numpy as np
 import onnx
 import pytest
 
-from mmguard.bundle.contents import PROVENANCE
+from mmguard.bundle.file_names import PROVENANCE
 from mmguard.calibrate.checkpoint import checkpoint
 from mmguard.calibrate.learning.calibrator import Round
-from mmguard.calibrate.progress import Standing
+from mmguard.calibrate.progress import Progress
 from mmguard.errors import CheckpointError, GraphMismatchError, UnwrittenBundleError
 from mmguard.files import atomic as staging
-from mmguard.settings.presets import PRESETS
 from tests.networks import write_clean, write_tiny
-from tests.quick import QUICK, calibrate, files
+from tests.quick import QUICK, QUICK_MMOM, calibrate, files
 
 CHECKPOINT = ".out.mmguard.checkpoint"
 SHORT = replace(QUICK, folds=1, first_steps=4)
-SEARCHING = replace(SHORT, penalty="margins", change=None)
+SEARCHING = replace(SHORT, penalty="margins", budget=None)
 WAYS = {
     "mmac": SHORT,
     "folds": replace(SHORT, folds=2),
@@ -48,17 +47,17 @@ WAYS = {
 
 SLOW = """
 import sys
-from dataclasses import replace
 from mmguard.cli import progress as watch
 from mmguard.calibrate.checkpoint import checkpoint
-from mmguard.settings.presets import PRESETS
 from mmguard.cli.main import main
+from mmguard.cli.options import MethodOptions
+from mmguard.settings import Settings
 checkpoint.EVERY_SECONDS, checkpoint.SHARE = 0.0, 0.5
 watch.PLAIN_SECONDS, watch.PLAIN_LINES = 0.0, 1e9
-PRESETS["slow"] = replace(PRESETS["default"], rounds=40, folds=2)
+MethodOptions.settings = lambda _: Settings(rounds=40, folds=2)
 main(sys.argv[1:])
 """
-"""The command, with a preset that takes a second or two and writes its checkpoint every few rounds."""
+"""The command, with settings that take a second or two and write their checkpoint every few rounds."""
 
 
 def content(path: Path) -> dict[str, bytes]:
@@ -82,37 +81,35 @@ def interrupt(folder: Path, after: int = 2, **options: Any) -> Path:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_resumed_calibration_writes_the_bytes_of_an_uninterrupted_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
-) -> None:
-    monkeypatch.setitem(PRESETS, "way", WAYS[way])
+def test_a_resumed_calibration_writes_the_bytes_of_an_uninterrupted_one(tmp_path: Path, way: str) -> None:
+    settings = WAYS[way]
     model = write_tiny(tmp_path / "tiny.onnx")
     rounds: list[Round] = []
-    whole = content(calibrate(tmp_path, model, preset="way", on_round=rounds.append))
+    whole = content(calibrate(tmp_path, model, settings=settings, on_round=rounds.append))
     shutil.rmtree(tmp_path / "out.mmguard")
     for number in [report.number for report in rounds]:  # once after each round, also after the last
         with pytest.raises(KeyboardInterrupt):
-            calibrate(tmp_path, model, preset="way", on_round=stop_after(number), resume=number > 1)
+            calibrate(tmp_path, model, settings=settings, on_round=stop_after(number), resume=number > 1)
         assert not (tmp_path / "out.mmguard").exists()
     resumed: list[Round] = []
-    assert content(calibrate(tmp_path, model, preset="way", resume=True, on_round=resumed.append)) == whole
+    assert content(calibrate(tmp_path, model, settings=settings, resume=True, on_round=resumed.append)) == whole
     assert resumed == [], "every round was already run"
     assert not (tmp_path / CHECKPOINT).exists()
 
 
 def test_mmom_goes_on_too(tmp_path: Path) -> None:
     model, clean = write_tiny(tmp_path / "tiny.onnx"), write_clean(tmp_path / "labelled.npz", labels=True)
-    options: dict[str, Any] = {"clean": clean, "objective": "mmom"}
+    options: dict[str, Any] = {"clean": clean, "settings": QUICK_MMOM}
     whole = content(calibrate(tmp_path, model, **options))
     interrupt(tmp_path, **options)
     assert content(calibrate(tmp_path, model, **options, resume=True)) == whole
 
 
-def test_the_rounds_and_the_remaining_time_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PRESETS, "way", WAYS["folds"])
-    interrupt(tmp_path, 4, preset="way")
+def test_the_rounds_and_the_remaining_time_go_on(tmp_path: Path) -> None:
+    settings = WAYS["folds"]
+    interrupt(tmp_path, 4, settings=settings)
     rounds: list[Round] = []
-    calibrate(tmp_path, tmp_path / "tiny.onnx", preset="way", resume=True, on_round=rounds.append)
+    calibrate(tmp_path, tmp_path / "tiny.onnx", settings=settings, resume=True, on_round=rounds.append)
     assert [(report.number, report.rounds) for report in rounds] == [(number, 9) for number in range(5, 10)]
     for done, report in enumerate(rounds, 1):
         assert report.remaining == pytest.approx(report.seconds / done * (9 - report.number)), "by its own speed"
@@ -125,7 +122,7 @@ def test_an_interrupted_export_goes_on_from_the_last_round(tmp_path: Path, monke
     model = write_tiny(tmp_path / "tiny.onnx")
     whole = content(calibrate(tmp_path, model))
     with monkeypatch.context() as patch:
-        patch.setattr("mmguard.pipeline.calibration.check_export", stop)
+        patch.setattr("mmguard.pipeline.write_bundle.check_export", stop)
         with pytest.raises(KeyboardInterrupt):
             calibrate(tmp_path, model)
     assert content(tmp_path / "out.mmguard") == whole, "the older bundle stays"
@@ -161,14 +158,14 @@ def test_an_interruption_between_the_two_renames_leaves_the_older_bundle(
 
 @pytest.mark.parametrize(("form", "searched"), [("original", ["original", "clipped"]), ("clipped", ["clipped"])])
 def test_an_interrupted_search_for_the_audit_loses_neither_rounds_nor_margins(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, searched: list[str]
+    tmp_path: Path, form: str, searched: list[str]
 ) -> None:
     model = write_tiny(tmp_path / "tiny.onnx")
     whole = content(calibrate(tmp_path, model))
     shutil.rmtree(tmp_path / "out.mmguard")
-    seen: list[Standing] = []
+    seen: list[Progress] = []
 
-    def stop(standing: Standing) -> None:
+    def stop(standing: Progress) -> None:
         if form in standing.task and standing.phase == "audit":
             raise KeyboardInterrupt
 
@@ -180,7 +177,7 @@ def test_an_interrupted_search_for_the_audit_loses_neither_rounds_nor_margins(
     assert content(resumed) == whole
     assert not rounds
     audited = dict.fromkeys(each.task for each in seen if each.phase == "audit")
-    assert audited == {f"searching the largest margins of the {name} network": None for name in searched}
+    assert audited == {f"searching for the largest margins of the {name} network": None for name in searched}
     assert not (tmp_path / CHECKPOINT).exists()
 
 
@@ -188,7 +185,7 @@ def test_an_interrupted_search_for_the_audit_can_be_left_out(tmp_path: Path) -> 
     model = write_tiny(tmp_path / "tiny.onnx")
     without = content(calibrate(tmp_path, model, audit=False))
 
-    def stop(standing: Standing) -> None:
+    def stop(standing: Progress) -> None:
         if standing.phase == "audit":
             raise KeyboardInterrupt
 
@@ -197,15 +194,13 @@ def test_an_interrupted_search_for_the_audit_can_be_left_out(tmp_path: Path) -> 
     assert content(calibrate(tmp_path, model, resume=True, audit=False)) == without
 
 
-def test_what_is_left_after_an_interruption_is_all_that_is_announced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(PRESETS, "way", WAYS["folds"])
-    whole: list[Standing] = []
-    calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"), preset="way", on_progress=whole.append)
-    interrupt(tmp_path, 4, preset="way")  # the first of three rounds of the second of three runs
-    rest: list[Standing] = []
-    calibrate(tmp_path, tmp_path / "tiny.onnx", preset="way", resume=True, on_progress=rest.append)
+def test_what_is_left_after_an_interruption_is_all_that_is_announced(tmp_path: Path) -> None:
+    settings = WAYS["folds"]
+    whole: list[Progress] = []
+    calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"), settings=settings, on_progress=whole.append)
+    interrupt(tmp_path, 4, settings=settings)  # the first of three rounds of the second of three runs
+    rest: list[Progress] = []
+    calibrate(tmp_path, tmp_path / "tiny.onnx", settings=settings, resume=True, on_progress=rest.append)
     names = [list(dict.fromkeys(each.task for each in said)) for said in (whole, rest)]
     assert [name for name in names[0] if name not in names[1]] == ["learning from all clean inputs"]
     assert rest[-1].share == pytest.approx(1)
@@ -215,7 +210,7 @@ def test_a_refusal_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pytest.Monk
     def refuse(*arguments: object) -> None:
         raise GraphMismatchError("differs")
 
-    monkeypatch.setattr("mmguard.pipeline.calibration.check_export", refuse)
+    monkeypatch.setattr("mmguard.pipeline.write_bundle.check_export", refuse)
     with pytest.raises(GraphMismatchError):
         calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"))
     assert not (tmp_path / CHECKPOINT).exists()
@@ -248,14 +243,14 @@ def test_without_resume_a_checkpoint_is_ignored_and_that_is_said(
     model = write_tiny(tmp_path / "tiny.onnx")
     whole = content(calibrate(tmp_path, model, resume=True))
     assert "there is no checkpoint" in caplog.text
-    assert "starts from the beginning" in caplog.text
+    assert "starting from the beginning" in caplog.text
     kept = interrupt(tmp_path)
     rounds: list[Round] = []
     caplog.clear()
     assert content(calibrate(tmp_path, model, on_round=rounds.append)) == whole
     assert rounds[0].number == 1
-    assert re.search(r"ignores the checkpoint .*--resume goes on", caplog.text)
-    assert "will replace the bundle at" in caplog.text
+    assert re.search(r"overwriting the checkpoint .*pass --resume to continue", caplog.text)
+    assert "will be replaced" in caplog.text
     assert not kept.exists()
 
 
@@ -265,14 +260,17 @@ def test_without_resume_a_checkpoint_is_ignored_and_that_is_said(
         ({"seed": 1}, r"seed \(0, now 1\)"),
         ({"rounds": 4}, r"rounds \(3, now 4\)"),
         ({"logits": "features"}, r"clip sites, logits \(logits, now features\)"),
-        ({"theta": 0.01, "objective": "mmbm"}, r"objective \(mmac, now mmbm\), penalty .*, theta \(0.005, now 0.01\)"),
+        (
+            {"theta": 0.01, "settings": replace(QUICK, objective="mmbm", penalty="norm")},
+            r"objective \(mmac, now mmbm\), penalty .*, theta \(0.005, now 0.01\)",
+        ),
     ],
 )
 def test_a_checkpoint_of_other_options_is_refused(tmp_path: Path, options: dict[str, Any], named: str) -> None:
     kept = interrupt(tmp_path)
     before = kept.read_bytes()
     with pytest.raises(
-        CheckpointError, match=rf"of another calibration, which differs in: {named}; .*without --resume"
+        CheckpointError, match=rf"belongs to a different calibration, which differs in: {named}; .*without --resume"
     ):
         calibrate(tmp_path, tmp_path / "tiny.onnx", resume=True, **options)
     assert kept.read_bytes() == before
@@ -309,7 +307,7 @@ class Command:
     """`mmguard calibrate` in a process of its own, slowed down."""
 
     def __init__(self, folder: Path, *options: str, out: str = "out.mmguard") -> None:
-        words = ["calibrate", folder / "tiny.onnx", folder / "clean.npz", "--out", folder / out, "--preset", "slow"]
+        words = ["calibrate", folder / "tiny.onnx", folder / "clean.npz", "--out", folder / out]
         self._process = subprocess.Popen(
             [sys.executable, "-c", SLOW, *map(str, words), *options],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -367,7 +365,7 @@ def test_a_stopped_process_goes_on_to_the_same_bytes(
     assert not (tmp_path / "out.mmguard").exists()
     if number != signal.SIGKILL:
         assert sorted(path.name for path in tmp_path.iterdir()) == [CHECKPOINT, "clean.npz", "tiny.onnx"]
-        found = re.search(r"interrupted at round (\d+) of 120; to go on, run the same command with --resume$", error)
+        found = re.search(r"interrupted at round (\d+) of 120; run the same command with --resume to continue$", error)
         assert found, error
         assert int(found[1]) >= 50
     assert kept.stat().st_mode & 0o077 == 0, "it holds inputs like the user's own"
@@ -375,7 +373,7 @@ def test_a_stopped_process_goes_on_to_the_same_bytes(
         return  # what it left is as of the other two
     finished, error = Command(tmp_path, "--resume").finish()
     assert finished == 0, error
-    assert "goes on from the checkpoint" in error
+    assert "resuming from the checkpoint" in error
     assert "round 1/" not in error
     assert content(tmp_path / "out.mmguard") == uninterrupted
     assert not kept.exists()

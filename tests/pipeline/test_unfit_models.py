@@ -150,10 +150,10 @@ recurrent (float[n,1,4] x) => (float[n,3] logits)
 """
 MATMUL = "    logits = MatMul(hidden, w)"
 UNFIT: dict[str, tuple[Write, str]] = {
-    "tree ensemble": (TREE, "TreeEnsembleClassifier .*decision trees, .* are no neural networks"),
-    "linear classifier": (LINEAR, "LinearClassifier .*vector machines and the like are no neural networks"),
+    "tree ensemble": (TREE, "TreeEnsembleClassifier .*decision trees, .* are not neural networks"),
+    "linear classifier": (LINEAR, "LinearClassifier .*vector machines and similar models are not neural networks"),
     "no activation": (replaced(("Relu(x)", "Neg(x)")), "no activation to clip: its operators are MatMul, Neg"),
-    "clipped already": (clipped_already, "clipped by mmguard already; calibrate the original network"),
+    "clipped already": (clipped_already, "already clipped by mmguard; calibrate the original network"),
     "detector": (
         replaced(
             ("float[n,3] logits", "float[n,1,3] logits, float[n,4,1] boxes"),
@@ -166,15 +166,15 @@ UNFIT: dict[str, tuple[Write, str]] = {
     boxes = Unsqueeze(hidden, b)""",
             ),
         ),
-        "no classifier that mmguard can find the logits of: its output 'logits' is FLOAT of shape .* 'boxes'",
+        r"cannot find the logits of a classifier in this model; .*'logits' \(FLOAT, shape .* 'boxes'",
     ),
     "segmentation": (
         text(SEGMENTATION),
-        "'map' is FLOAT of shape .*float scores of shape",
+        r"expected float logits of shape .*'map' \(FLOAT, shape",
     ),
     "sequence model": (
         text(SEQUENCE),
-        "'tokens' is FLOAT of shape .*looks like a detector, a segmentation or a sequence model",
+        r"'tokens' \(FLOAT, shape .*looks like a detector, a segmentation model or a sequence model",
     ),
     "regression": (
         replaced(
@@ -182,7 +182,7 @@ UNFIT: dict[str, tuple[Write, str]] = {
             ("float[4,3] w", "float[4,1] w"),
             (", 3.0, 0.5, 0.0, -1.0, 2.0, 1.5, -0.5, 1.0, 1.0, -3.0", ", 3.0, 0.5"),
         ),
-        "'logits' is FLOAT of shape .*at least two classes",
+        r"K at least 2.*'logits' \(FLOAT, shape",
     ),
     "token ids": (
         replaced(
@@ -190,7 +190,7 @@ UNFIT: dict[str, tuple[Write, str]] = {
             ("Relu(x)", "Relu(f)"),
             ("{\n    hidden", "{ f = Cast<to = 1>(x)\n    hidden"),
         ),
-        "input 'x' is INT64; a model that takes one of float32",
+        "input 'x' has dtype INT64; provide a model whose input dtype is one of float32",
     ),
     "text": (
         replaced(
@@ -198,7 +198,7 @@ UNFIT: dict[str, tuple[Write, str]] = {
             ("Relu(x)", "Relu(f)"),
             ("{\n    hidden", "{ f = Cast<to = 1>(x)\n    hidden"),
         ),
-        "input 'x' is STRING",
+        "input 'x' has dtype STRING",
     ),
     "two inputs": (
         replaced(
@@ -219,9 +219,9 @@ UNFIT: dict[str, tuple[Write, str]] = {
             ("float[n,3] logits", "float[3,n] logits"),
             (MATMUL, "    scores = MatMul(hidden, w)\n    logits = Transpose<perm = [1, 0]>(scores)"),
         ),
-        r"'logits' has shape \(3, 2\) for 2 inputs; a guard needs a row for each input",
+        r"expected output 'logits' to have one row per input .* it has shape \(3, 2\) for 2 inputs",
     ),
-    "If": (with_branch, r"has control flow \(If\), whose branches cannot be clipped"),
+    "If": (with_branch, r"has control flow \(If\), which mmguard cannot clip"),
     "recurrent": (
         text(RECURRENT),
         "operator RNN",

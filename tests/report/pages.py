@@ -1,4 +1,4 @@
-"""Manifests and evidence to make pages of, and a reader of what a page says."""
+"""Manifests and evidence to render pages from, and a parser for the pages."""
 
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 
 from mmguard.bundle.manifest import Manifest
-from mmguard.report import Evidence, scores
+from mmguard.report import Evidence, normal_scores
 from mmguard.types import FloatArray, SiteClipping
 
 HASHES = {"original.onnx": "ab" * 32, "weights.data": "cd" * 32}
@@ -14,7 +14,7 @@ VOID = {"meta", "br", "line", "rect", "circle", "polyline", "polygon"}
 
 
 def evidence_of(manifest: Manifest, p_values: FloatArray | None = None) -> Evidence:
-    """Evidence that fits a manifest; p-values of D are spread evenly where none are given."""
+    """Evidence that fits a manifest; without p-values of the calibration set, they are spread evenly."""
     clipping = tuple(SiteClipping(site.value, 0.0125, 0.5, 0.75) for site in manifest.sites)
     if manifest.null is None:
         return Evidence(HASHES, clipping)
@@ -23,7 +23,7 @@ def evidence_of(manifest: Manifest, p_values: FloatArray | None = None) -> Evide
     return Evidence(
         HASHES,
         clipping,
-        scores(spread if p_values is None else p_values),
+        normal_scores(spread if p_values is None else p_values),
     )
 
 

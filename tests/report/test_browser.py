@@ -20,7 +20,7 @@ from tests.report.pages import evidence_of, with_classes, with_scales
 pytestmark = pytest.mark.heavy
 
 READABLE = 4.5
-"""Contrast that WCAG 2 asks of text at level AA."""
+"""Contrast of text that WCAG 2 requires at level AA."""
 
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 BACKGROUND = "getComputedStyle(document.body).backgroundColor"
@@ -119,7 +119,7 @@ def path(request: pytest.FixtureRequest, pages: dict[str, Path]) -> Path:
 
 @pytest.fixture(params=[(1280, "light"), (1280, "dark"), (360, "light"), (360, "dark")], ids=str)
 def page(request: pytest.FixtureRequest, browser: Browser, path: Path) -> Iterator[Page]:
-    """An open page; that it asks for nothing and complains of nothing is checked as it is closed."""
+    """An open page. On closing, checks that it loaded nothing else and logged nothing."""
     width, scheme = request.param
     complaints: list[Any] = []
     opened = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)

@@ -1,4 +1,4 @@
-"""What the page tells a reader to do, and that its figures and its words say the same."""
+"""What the page tells a reader to do, and that its figures and its text agree."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import betabinom
 
-from mmguard import Bundle
+from mmguard import Bundle, Settings
 from mmguard.bundle.manifest import Manifest
 from mmguard.report import render
 from mmguard.types import FloatArray
@@ -40,9 +40,9 @@ def test_a_backdoored_model_is_not_to_be_deployed_and_its_class_is_to_be_looked_
     text = read(with_classes(manifest, NAMES, planted(200.0), EVEN / 2)).text
     for said in (
         "Do not put this model into service",
-        "the network decides for class class 4",
+        "the network predicts class class 4",
         "mmguard serve BUNDLE --on-flag abstain",
-        "Look at what the model has already decided for class class 4",
+        "Review the inputs that the model has already assigned to class class 4",
         "mmguard scan BUNDLE INPUTS",
         "Quarantine",
     ):
@@ -54,7 +54,7 @@ def test_no_sign_says_what_it_does_not_mean_and_what_to_do_before_enforcing(mani
     text = read(manifest).text
     for said in (
         "Treat the model as unproven, not as clean",
-        "A backdoor may still be there: one with many targets",
+        "The model may still be backdoored: the audit can miss a backdoor that has many targets",
         "mmguard scan BUNDLE UNSEEN_CLEAN_INPUTS",
         "mmguard serve BUNDLE --mode shadow",
     ):
@@ -70,38 +70,38 @@ def test_the_level_stands_beside_the_verdict_with_what_was_counted_in(manifest: 
     assert ("at most α = 5 %)." in text) == (margins is not EVEN)
     assert ("above α = 5 %)." in text) == (margins is EVEN)
     assert "The test is one-sided" in text
-    assert "after 10 classes and 2 scales of the search" in text
+    assert "corrected for 10 classes and 2 search scales" in text
 
 
-def test_the_largest_margin_is_of_the_scale_that_tells_what_clipping_does(manifest: Manifest) -> None:
+def test_the_largest_margin_is_taken_from_the_sample_scale(manifest: Manifest) -> None:
     page = read(with_scales(manifest, {"sample": EVEN, "shared": FAINT}, {"sample": EVEN / 2, "shared": FAINT + 2.01}))
     assert "30.0 → 15.0" in page.text, "as clipping lowers it"
     assert "−1.9 → 0.11" not in page.text
-    assert "Below is the scale shared , at which p is smallest" in page.text
-    assert "A margin below 0 (left of the thin line) says by how many logits" in page.text
-    assert "For all 10 classes the margin is larger after clipping" in page.text
-    assert "how far clipping lowers the largest of all is shown at the top" in page.text
+    assert "The table is for scale shared , which has the smallest p" in page.text
+    assert "A margin below 0 (left of the thin line) shows by how many logits" in page.text
+    assert "For all 10 classes, the margin is larger after clipping" in page.text
+    assert "the top of the page shows how far clipping lowers the largest margin" in page.text
     assert page.count("line", "zero") == 10
 
 
-def test_margins_above_0_that_fall_need_no_such_words(manifest: Manifest) -> None:
+def test_positive_margins_that_fall_need_no_explanation(manifest: Manifest) -> None:
     page = read(manifest)
     assert "A margin below 0" not in page.text
     assert "larger after clipping" not in page.text
     assert page.count("line", "zero") == 0
 
 
-def test_a_largest_margin_that_rises_is_said_to_rise(manifest: Manifest) -> None:
+def test_the_page_says_if_the_largest_margin_rises(manifest: Manifest) -> None:
     text = read(with_classes(manifest, NAMES, EVEN, EVEN + 1)).text
     assert "30.0 → 31.0" in text
     assert "clipping does not lower it" in text
-    assert "does not fall: it goes from 30.0 to 31.0" in text
+    assert "does not fall (original network: 30.0 logits; clipped network: 31.0 logits)" in text
     some = EVEN.copy()
     some[0] += 1
-    assert "For 1 of 10 classes the margin is larger" in read(with_classes(manifest, NAMES, EVEN, some)).text
+    assert "For 1 of 10 classes, the margin is larger" in read(with_classes(manifest, NAMES, EVEN, some)).text
 
 
-def test_classes_of_one_name_are_not_suspected_together(manifest: Manifest) -> None:
+def test_only_one_of_several_classes_with_the_same_name_is_suspect(manifest: Manifest) -> None:
     names = ("same",) * 10
     assert read(with_classes(manifest, names, planted(200.0), EVEN)).count("tr", "suspect") == 1
 
@@ -109,39 +109,39 @@ def test_classes_of_one_name_are_not_suspected_together(manifest: Manifest) -> N
 def test_classes_that_were_left_out_of_the_comparison_are_named(manifest: Manifest) -> None:
     margins = np.append(EVEN[:8], [-900.0, -950.0])
     assert (
-        "Left out of the comparison at the scale sample , since"
+        "Left out of the comparison at scale sample , because"
         in read(with_classes(manifest, NAMES, margins, margins)).text
     )
 
 
 def test_without_an_audit_the_page_says_why_and_shows_no_margins(manifest: Manifest) -> None:
     page = read(with_scales(manifest, {}, {}))
-    assert "Not made" in page.words
+    assert "Not run" in page.words
     assert "calibrated with --no-audit" in page.text
-    assert "calibrate again without it to have the model judged" in page.text
-    assert "left out (--no-audit)" in page.text
+    assert "calibrate it again without that option" in page.text
+    assert "skipped (--no-audit)" in page.text
     assert page.count("table", "margins") == 0
     assert "Largest margin" not in page.text
     assert "α" not in page.text
 
 
-def test_of_two_classes_the_page_says_that_neither_can_stand_out(manifest: Manifest) -> None:
+def test_with_two_classes_the_page_says_that_neither_can_stand_out(manifest: Manifest) -> None:
     text = read(with_classes(manifest, ("no", "yes"), EVEN[:2], EVEN[:2] / 2)).text
-    assert "No verdict of two classes neither can stand out" in text
+    assert "No verdict with two classes, neither can stand out" in text
     assert "Treat the model as unproven" in text
-    assert "at which p is smallest" not in text
+    assert "which has the smallest p" not in text
 
 
 def test_a_corrected_model_is_not_to_be_trusted_with_triggers(manifest: Manifest) -> None:
-    page = read(replace(manifest, null=None, settings={"objective": "mmom"}))
-    assert "Do not count on this bundle to find triggers" in page.words
+    page = read(replace(manifest, null=None, settings=Settings(objective="mmom")))
+    assert "Do not rely on this bundle to detect triggers" in page.words
     assert page.count("table", "alerts") == 0
     assert "behind the guard" not in page.text
     assert "BUNDLE" not in page.text
     assert (
         "abstain"
         not in read(
-            replace(with_classes(manifest, NAMES, planted(200.0), EVEN), null=None, settings={"objective": "mmom"})
+            replace(with_classes(manifest, NAMES, planted(200.0), EVEN), null=None, settings=Settings(objective="mmom"))
         ).text
     )
 
@@ -163,12 +163,12 @@ def test_shares_are_not_rounded_to_nothing_or_to_all(manifest: Manifest) -> None
     figures = replace(manifest.calibration, labelled=True, original_accuracy=0.99996, clipped_accuracy=0.99996)
     text = read(replace(manifest, calibration=replace(figures, agreement=0.99999, flagged_share=0.00001))).text
     assert "> 99.9 % → > 99.9 %" in text
-    assert "the two agree on > 99.9 %" in text
+    assert "both networks agree on > 99.9 % of inputs" in text
     assert "for any reason < 0.01 %" in text
 
 
-def test_disagreements_that_flag_by_themselves_are_not_forgotten(manifest: Manifest) -> None:
+def test_the_page_says_if_disagreements_flag_more(manifest: Manifest) -> None:
     assert manifest.null is not None
     for level, said in ((1.0, True), (0.005, False)):
         text = read(replace(manifest, null=replace(manifest.null, disagreement_theta=level))).text
-        assert ("disagreements flag more" in text) == said
+        assert ("disagreements cause more flags" in text) == said

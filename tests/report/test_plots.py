@@ -1,19 +1,20 @@
-"""The geometry of the plots, held against counts and quantiles taken another way."""
+"""The geometry of the plots, checked against counts and quantiles computed another way."""
 
 import numpy as np
 import pytest
 from scipy.stats import norm
 
-from mmguard.report.evidence import LIMIT, scores, threshold
+from mmguard.report.evidence import LARGEST_SCORE, normal_scores
 from mmguard.report.plots import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, histogram, nice_step, quantile_plot
+from mmguard.report.sections.false_positives import score_at
 
 NORMAL = np.random.default_rng(0).normal(size=500)
 
 
 @pytest.mark.parametrize("theta", [1e-9, 0.005, 0.3, 1.0])
-@pytest.mark.parametrize("values", [NORMAL, NORMAL * 20, NORMAL[:20], np.full(30, LIMIT)])
+@pytest.mark.parametrize("values", [NORMAL, NORMAL * 20, NORMAL[:20], np.full(30, LARGEST_SCORE)])
 def test_plots_stay_within_their_axes(values: np.ndarray, theta: float) -> None:
-    bars, points = histogram(values, threshold(theta)), quantile_plot(values, threshold(theta))
+    bars, points = histogram(values, score_at(theta)), quantile_plot(values, score_at(theta))
     for bar in bars.bars:
         assert bar.x >= LEFT
         assert bar.x + bar.width <= WIDTH - RIGHT
@@ -28,7 +29,7 @@ def test_plots_stay_within_their_axes(values: np.ndarray, theta: float) -> None:
 
 
 def test_the_bars_beyond_theta_hold_the_inputs_that_it_flags() -> None:
-    plot = histogram(NORMAL, threshold(0.05))
+    plot = histogram(NORMAL, score_at(0.05))
     unit = (HEIGHT - BOTTOM - plot.y_ticks[1].at) / float(plot.y_ticks[1].label)
     flagged = sum(bar.height for bar in plot.bars if bar.flagged) / unit
     assert flagged == pytest.approx((norm.sf(NORMAL) <= 0.05).sum(), abs=0.1)
@@ -36,7 +37,7 @@ def test_the_bars_beyond_theta_hold_the_inputs_that_it_flags() -> None:
 
 
 def test_quantiles_of_a_normal_sample_lie_on_the_diagonal() -> None:
-    plot = quantile_plot(norm.ppf((np.arange(1, 101) - 0.5) / 100), threshold(0.005))
+    plot = quantile_plot(norm.ppf((np.arange(1, 101) - 0.5) / 100), score_at(0.005))
     assert len(plot.points) == 100
     for point in plot.points:
         across = (point.x - LEFT) / (WIDTH - RIGHT - LEFT)
@@ -44,18 +45,18 @@ def test_quantiles_of_a_normal_sample_lie_on_the_diagonal() -> None:
         assert across == pytest.approx(up, abs=1e-3)
 
 
-def test_of_many_inputs_both_ends_are_drawn() -> None:
+def test_both_ends_of_many_inputs_are_drawn() -> None:
     values = np.sort(np.random.default_rng(1).normal(size=50_000))
-    plot = quantile_plot(values, threshold(0.001))
+    plot = quantile_plot(values, score_at(0.001))
     assert len(plot.points) == 400
     assert sum(point.flagged for point in plot.points) >= 50
     assert plot.points[-1].y == min(point.y for point in plot.points)
 
 
-@pytest.mark.parametrize(("p", "score"), [(0.5, 0.0), (0.005, 2.5758293), (0.0, LIMIT), (1.0, -LIMIT)])
+@pytest.mark.parametrize(("p", "score"), [(0.5, 0.0), (0.005, 2.5758293), (0.0, LARGEST_SCORE), (1.0, -LARGEST_SCORE)])
 def test_scores_are_finite_quantiles(p: float, score: float) -> None:
-    assert scores(np.array([p]))[0] == pytest.approx(score)
-    assert threshold(p) == scores(np.array([0.3, p]))[1]
+    assert normal_scores(np.array([p]))[0] == pytest.approx(score)
+    assert score_at(p) == normal_scores(np.array([0.3, p]))[1]
 
 
 @pytest.mark.parametrize(("high", "step"), [(2.1, 1), (6, 2), (30, 10), (149, 20), (1000, 200)])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmguard.text.format import duration, number, percent, some
+from mmguard.text.format import duration, first_few, number, percent
 
 
 @pytest.mark.parametrize(
@@ -54,4 +54,4 @@ def test_numbers(value: float, text: str) -> None:
     ],
 )
 def test_lists(n: int, most: int, text: str) -> None:
-    assert some(range(n), most) == text
+    assert first_few(range(n), most) == text

@@ -1,1 +1,1 @@
-"""The search for each class's largest margins, which the audit judges."""
+"""The audit's search for the largest margin of each class."""

@@ -1,6 +1,7 @@
-"""Changes that many inputs of a class share, as a trigger's are: a faint perturbation, a few pixels, a warp.
+"""Changes that imitate triggers: a faint perturbation, a pattern on a few pixels, or a warp, shared by many inputs.
 
-Each has parameters by class, which the search improves by the sign of their gradient.
+Each change has one set of parameters per class. Each step of the search moves the parameters in the direction of the
+sign of the margins' gradient.
 """
 
 from dataclasses import dataclass
@@ -10,63 +11,125 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmguard.calibrate.learning.margin_search import Box
+from mmguard.calibrate.audit.pixels import channels_first
+from mmguard.calibrate.box import Box
+from mmguard.calibrate.margin_ascent import ascend
 
 RADIUS = 4 / 255
-"""Largest size of a perturbation, as a share of the input box: a clean network's classes are hardly reached by less."""
+"""Maximum absolute value of a perturbation, as a fraction of the width of the input box.
+
+The maximum is so small that, on a clean network, a perturbation can move inputs to few classes, if any.
+"""
 STEP = 0.25
-"""First step, as a share of how far a change may go from nothing; steps fall to 0 over the search."""
+"""Size of the first step, as a fraction of the largest possible change; the step size decreases to 0 during the
+search."""
 WARP_SHIFT = 1 / 16
-"""Farthest that a warp moves a pixel, as a share of the image's side."""
+"""Maximum distance by which a warp moves a pixel along each axis, as a fraction of the image's width or height."""
 WARP_POINTS = 5
-"""Control points of a warp along each axis; between them it is bicubic."""
+"""Number of control points of a warp along each axis; between control points, shifts are interpolated bicubically."""
 
 
 class Change(Protocol):
-    """A family of changes; its parameters are (K, ...), one change a class."""
+    """A family of changes with parameters (K, ...), one change per class."""
 
     def start(self, classes: int) -> Tensor:
-        """Parameters to start from."""
+        """Return the initial parameters.
+
+        Args:
+            classes: number of classes K.
+
+        Returns:
+            (K, ...) initial parameters.
+        """
         ...
 
     def apply(self, x: Tensor, parameters: Tensor) -> Tensor:
-        """Inputs (M, ...) as changed by parameters (M, ...), in the box."""
+        """Return changed inputs, differentiable with respect to the parameters.
+
+        Args:
+            x: (M, ...) inputs.
+            parameters: (M, ...) parameters of the change to each input.
+
+        Returns:
+            (M, ...) changed inputs, inside the input box.
+        """
         ...
 
     def step(self, parameters: Tensor, gradient: Tensor, size: float) -> Tensor:
-        """Parameters moved by `size`, a share of `STEP`, and held where they may be."""
+        """Take one step of gradient ascent, and keep the parameters within their limits.
+
+        Args:
+            parameters: (K, ...) current parameters.
+            gradient: (K, ...) gradient of the margins with respect to the parameters.
+            size: size of the step, as a fraction of `STEP`.
+
+        Returns:
+            (K, ...) new parameters.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Perturbation:
-    """What is added to each input, within a radius. `example`: one input (1, ...), for its shape."""
+    """A perturbation of limited size that is added to each input.
+
+    Attributes:
+        example: (1, ...) one input, which determines the shape and device of the parameters.
+        box: feasible inputs.
+    """
 
     example: Tensor
     box: Box
 
     def start(self, classes: int) -> Tensor:
-        """Nothing is added."""
+        """Return the initial perturbations, which change nothing.
+
+        Args:
+            classes: number of classes K.
+
+        Returns:
+            (K, ...) zeros.
+        """
         return torch.zeros_like(self.example).expand(classes, *self.example.shape[1:]).clone()
 
     def apply(self, x: Tensor, parameters: Tensor) -> Tensor:
-        """The sum, cut off at the box."""
+        """Add the perturbation and clamp the sum to the box.
+
+        Args:
+            x: (M, ...) inputs.
+            parameters: (M, ...) perturbation to add to each input.
+
+        Returns:
+            (M, ...) changed inputs.
+        """
         return self.box.clamp(x + parameters)
 
     def step(self, parameters: Tensor, gradient: Tensor, size: float) -> Tensor:
-        """Every number by the same."""
-        radius = RADIUS * self.box.width
-        moved = parameters + STEP * size * radius * gradient.sign()
-        return torch.maximum(torch.minimum(moved, radius), -radius)
+        """Move every value by the same amount in the direction of its gradient, and limit each value to `RADIUS`.
+
+        Args:
+            parameters: (K, ...) perturbations.
+            gradient: (K, ...) gradient of the margins with respect to the perturbations.
+            size: size of the step, as a fraction of `STEP`.
+
+        Returns:
+            (K, ...) new perturbations.
+        """
+        limits = self.box.changes(RADIUS)
+        return ascend(parameters, STEP * size * limits.high, gradient.sign(), limits)
 
 
 @dataclass(frozen=True)
 class Cover:
-    """What covers some pixels of each input. The pattern is of the whole input, of which a part is shown.
+    """A pattern that covers some pixels of each input.
+
+    The pattern has the shape of an input, but only the part of the pattern that is marked in `shown` replaces the
+    input.
 
     Attributes:
-        example: one input (1, ...), for its shape.
-        shown: (M, ...) bool, broadcastable against inputs, what is covered of each.
+        example: (1, ...) one input, which determines the shape and device of the parameters.
+        box: feasible inputs.
+        shown: (M, ...) bool, broadcastable against inputs; True for the values that the pattern replaces.
     """
 
     example: Tensor
@@ -74,31 +137,77 @@ class Cover:
     shown: Tensor
 
     def start(self, classes: int) -> Tensor:
-        """Grey, the middle of the box."""
+        """Return the initial patterns, which are grey: every value is in the middle of its range in the box.
+
+        Args:
+            classes: number of classes K.
+
+        Returns:
+            (K, ...) patterns.
+        """
         middle = (self.box.low + self.box.high).expand_as(self.example) / 2
         return middle.expand(classes, *self.example.shape[1:]).clone()
 
     def apply(self, x: Tensor, parameters: Tensor) -> Tensor:
-        """The pattern where it is shown, the input elsewhere."""
+        """Replace the values marked in `shown`, in each input, with the pattern's values.
+
+        Args:
+            x: (M, ...) inputs.
+            parameters: (M, ...) pattern for each input.
+
+        Returns:
+            (M, ...) changed inputs.
+        """
         return torch.where(self.shown, parameters, x)
 
     def step(self, parameters: Tensor, gradient: Tensor, size: float) -> Tensor:
-        """Every number by the same."""
-        return self.box.clamp(parameters + STEP * size * self.box.width / 2 * gradient.sign())
+        """Move every value by the same amount in the direction of its gradient, and keep the patterns inside the box.
+
+        Args:
+            parameters: (K, ...) patterns.
+            gradient: (K, ...) gradient of the margins with respect to the patterns.
+            size: size of the step, as a fraction of `STEP`.
+
+        Returns:
+            (K, ...) new patterns.
+        """
+        return ascend(parameters, STEP * size * self.box.width / 2, gradient.sign(), self.box)
 
 
 @dataclass(frozen=True)
 class Warp:
-    """Where each pixel is taken from: shifts at control points (K, 2, points, points), as shares of half the side."""
+    """A smooth warp of images.
+
+    The parameters (K, 2, points, points) are the horizontal shift at each control point, in units of half the image's
+    width, and the vertical shift, in units of half the image's height.
+
+    Attributes:
+        example: (1, ...) one image; the parameters are created on the device of this image.
+    """
 
     example: Tensor
 
     def start(self, classes: int) -> Tensor:
-        """Every pixel from its own place."""
+        """Return the initial shifts, which change nothing.
+
+        Args:
+            classes: number of classes K.
+
+        Returns:
+            (K, 2, points, points) zeros.
+        """
         return torch.zeros(classes, 2, WARP_POINTS, WARP_POINTS, device=self.example.device)
 
     def apply(self, x: Tensor, parameters: Tensor) -> Tensor:
-        """The warped images; what comes from beyond the edge is the edge."""
+        """Warp the images; edge pixels are repeated beyond the edges of an image.
+
+        Args:
+            x: (M, ...) images, NCHW or NHWC.
+            parameters: (M, 2, points, points) shifts for each image.
+
+        Returns:
+            (M, ...) warped images.
+        """
         images = x if channels_first(x) else x.movedim(-1, 1)
         shifts = F.interpolate(parameters, images.shape[2:], mode="bicubic", align_corners=True).movedim(1, -1)
         own = torch.eye(2, 3, device=x.device)[None].expand(len(x), 2, 3)
@@ -107,21 +216,15 @@ class Warp:
         return warped if channels_first(x) else warped.movedim(1, -1)
 
     def step(self, parameters: Tensor, gradient: Tensor, size: float) -> Tensor:
-        """Every shift by the same."""
+        """Move every shift by the same amount in the direction of its gradient, up to the maximum shift.
+
+        Args:
+            parameters: (K, 2, points, points) shifts.
+            gradient: (K, 2, points, points) gradient of the margins with respect to the shifts.
+            size: size of the step, as a fraction of `STEP`.
+
+        Returns:
+            (K, 2, points, points) new shifts.
+        """
         farthest = 2 * WARP_SHIFT
         return (parameters + STEP * size * farthest * gradient.sign()).clamp(-farthest, farthest)
-
-
-def is_image(x: Tensor) -> bool:
-    """Whether inputs (N, ...) have two axes of space and one of channels."""
-    return x.ndim == 4
-
-
-def channels_first(x: Tensor) -> bool:
-    """Whether images (N, ...) are laid out NCHW, not NHWC: there are fewer channels than pixels along an edge."""
-    return x.shape[1] <= x.shape[-1]
-
-
-def by_pixel(x: Tensor) -> Tensor:
-    """Sums over the channels of images (N, ...), whose axis stays; other inputs have a number a pixel."""
-    return x.sum(1 if channels_first(x) else -1, keepdim=True) if is_image(x) else x

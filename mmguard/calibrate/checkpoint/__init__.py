@@ -1,1 +1,1 @@
-"""What an interrupted calibration resumes from."""
+"""The checkpoint that an interrupted calibration resumes from."""

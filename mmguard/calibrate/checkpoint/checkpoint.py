@@ -1,8 +1,8 @@
-"""The checkpoint of a calibration: one safetensors file beside the bundle to be, from which `--resume` goes on.
+"""The checkpoint of a calibration: a safetensors file next to the bundle, from which `--resume` continues.
 
-Its tensors are the state after the last round that was kept. Its metadata are two texts: the `fingerprint` of the
-calibration as JSON, and the `sha256` of that and of the tensors. It holds inputs that were made from D, so only its
-owner may read it.
+The tensors in the file are the state after the last saved round. The metadata of the file consists of two strings:
+`fingerprint`, the fingerprint of the calibration as JSON, and `sha256`, the hash of the fingerprint and the tensors.
+The file contains inputs that were derived from the calibration set, so only the owner of the file may read it.
 """
 
 import json
@@ -25,24 +25,26 @@ from mmguard.files.atomic import beside, sweep
 logger = logging.getLogger(__name__)
 
 EVERY_SECONDS = 10.0
-"""Seconds between two writes, at least."""
+"""Minimum number of seconds between two writes of the checkpoint."""
 STATE = "state.safetensors"
 SHARE = 0.005
-"""Share of the time that writing may take: where a write is slow, the next one waits for longer."""
+"""Maximum share of the running time to spend on writing. The longer a write takes, the later the next write starts."""
 
 
 class Checkpoint:
-    """Keeps the last finished round of a calibration on disk.
+    """The state of a calibration after its last finished round, stored on disk.
 
-    As a context, it writes the last round that it was given when an interruption ends the calibration, or an error that
-    is no refusal of mmguard's: a refusal would come again, but a full disk need not.
+    As a context manager, the checkpoint writes the last state if the calibration is interrupted, or if the calibration
+    fails with an error that may not occur again after resuming, such as a full disk. After any other `MmguardError`,
+    the checkpoint writes nothing, because resuming would raise the same error again.
 
     Args:
-        path: the file.
-        fingerprint: of this calibration.
+        path: path of the file.
+        fingerprint: fingerprint of this calibration.
 
     Attributes:
-        state: what was kept or loaded last; None before that.
+        path: path of the file.
+        state: the state that was last passed to `keep` or returned by `load`; None if there is no state yet.
     """
 
     def __init__(self, path: Path, fingerprint: Fingerprint) -> None:
@@ -63,34 +65,38 @@ class Checkpoint:
             self._flush()
 
     def keep(self, state: State) -> None:
-        """Take note of a finished round, and write it where a write is due.
+        """Keep the state after a finished round in memory, and write it to disk if a write is due.
 
         Args:
-            state: arrays that nobody writes to any more.
+            state: arrays by name; the caller must not modify the arrays afterwards.
         """
         self._pending = self.state = state
         if time.monotonic() >= self._due:
             self._flush()
 
     def load(self) -> State | None:
-        """The state to go on from; None where there is no checkpoint.
+        """Read the state to continue from.
+
+        Returns:
+            The state; None if there is no checkpoint.
 
         Raises:
-            CheckpointError: it is damaged, or of another calibration.
+            CheckpointError: the checkpoint is damaged or belongs to a different calibration.
         """
         if not self.path.exists():
             return None
         state, kept = self._read()
         if differing := differences(kept, self._fingerprint):
             raise CheckpointError(
-                f"{self.path} is of another calibration, which differs in: {', '.join(differing)}; calibrate as "
-                "that one was begun, or without --resume, which starts anew and overwrites it"
+                f"{self.path} belongs to a different calibration, which differs in: {', '.join(differing)}; use the "
+                "model, calibration set and options of that calibration, or calibrate without --resume to start over "
+                "and overwrite the checkpoint"
             )
         self.state = state
         return state
 
     def remove(self) -> None:
-        """Forget the calibration, which is finished."""
+        """Delete the file, because the calibration is finished."""
         self._pending = None
         self.path.unlink(missing_ok=True)
 
@@ -99,18 +105,18 @@ class Checkpoint:
             with safe_open(self.path, framework="numpy") as file:
                 texts, state = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             kept = json.loads(texts["fingerprint"])
-            sound = texts["sha256"] == digest(state, texts["fingerprint"])
+            intact = texts["sha256"] == digest(state, texts["fingerprint"])
         except (OSError, ValueError, KeyError, AttributeError, RecursionError, SafetensorError) as error:
-            raise self._damaged(f"it cannot be read: {error}") from error
-        if not sound or not isinstance(kept, dict):
-            raise self._damaged("it does not have the hash that it says")
+            raise self._damaged(f"mmguard cannot read the file: {error}") from error
+        if not intact or not isinstance(kept, dict):
+            raise self._damaged("the content does not match the stored hash")
         return state, kept
 
     def _damaged(self, how: str) -> CheckpointError:
-        return CheckpointError(f"{self.path} is damaged, {how}; calibrate without --resume, which starts anew")
+        return CheckpointError(f"{self.path} is damaged ({how}); calibrate without --resume to start over")
 
     def _flush(self) -> None:
-        """Write the last round, if it is not written yet. What cannot be written does not stop the calibration."""
+        """Write the last state unless it is already on disk. A failed write does not stop the calibration."""
         if self._pending is None:
             return
         start = time.monotonic()
@@ -120,11 +126,11 @@ class Checkpoint:
             self._due = time.monotonic() + max(EVERY_SECONDS, (time.monotonic() - start) / SHARE)
         except (OSError, SafetensorError) as error:
             self._due = math.inf
-            logger.warning("warning: the checkpoint %s cannot be written: %s", self.path, error)
+            logger.warning("warning: mmguard cannot write the checkpoint %s: %s", self.path, error)
 
     def _write(self, state: State) -> None:
         text = json.dumps(self._fingerprint)
-        state = {name: np.asarray(array, order="C") for name, array in state.items()}  # safetensors forgets strides
+        state = {name: np.asarray(array, order="C") for name, array in state.items()}  # safetensors ignores strides
         with beside(self.path) as folder:
             half = folder / STATE
             half.touch(mode=0o600)

@@ -1,4 +1,4 @@
-"""What a calibration depends on: two of the same fingerprint learn the same bounds on one machine."""
+"""The fingerprint of a calibration: on the same machine, calibrations with equal fingerprints learn the same bounds."""
 
 import hashlib
 from collections.abc import Iterable
@@ -12,10 +12,11 @@ from mmguard.bundle.provenance import versions
 from mmguard.settings.settings import Settings
 
 Fingerprint = dict[str, Any]
-"""JSON values by a name that a person knows; files and arrays are their SHA-256."""
+"""JSON values by name. The names appear in messages to users. Files and arrays are represented by their SHA-256
+hashes."""
 
 FORMAT = 1
-"""Version of what a checkpoint holds."""
+"""Version of the checkpoint format."""
 
 
 def fingerprint(
@@ -27,13 +28,19 @@ def fingerprint(
     seed: int,
     device: str,
 ) -> Fingerprint:
-    """The fingerprint of a calibration.
+    """Return the fingerprint of a calibration.
 
     Args:
-        files: the model, and the files of its external weights.
-        x: (N, ...) float32, D. labels: (N,) int64 or None.
-        box: low and high of the feasible inputs.
-        settings, seed, device: the calibrator's.
+        files: the model file and the files that contain its external weights.
+        x: (N, ...) float32, the clean inputs D.
+        labels: (N,) int64, labels of D; None if D is unlabelled.
+        box: lower and upper limits of feasible inputs, float32.
+        settings: settings of the calibration.
+        seed: random seed of the calibration.
+        device: torch device of the calibration.
+
+    Returns:
+        The fingerprint: JSON values by name.
     """
     installed = versions()
     return {
@@ -43,7 +50,7 @@ def fingerprint(
         "format": FORMAT,
         "mmguard": installed.get("mmguard"),
         "torch": installed.get("torch"),
-        "model": _of_files(files),
+        "model": _hash_of_files(files),
         "clean inputs": digest({"x": x}),
         "labels": digest({} if labels is None else {"labels": labels}),
         "input box": digest(dict(zip(("low", "high"), box, strict=True))),
@@ -51,13 +58,37 @@ def fingerprint(
 
 
 def differences(kept: Fingerprint, own: Fingerprint) -> list[str]:
-    """What differs, in words; of files and arrays only that they do."""
+    """List the entries that differ between two fingerprints.
+
+    Args:
+        kept: fingerprint in the checkpoint.
+        own: fingerprint of this calibration.
+
+    Returns:
+        Names of the entries that differ, each followed by both values unless the values are hashes.
+
+    Example:
+        >>> differences({"seed": 0, "device": "cpu"}, {"seed": 1, "device": "cpu"})
+        ['seed (0, now 1)']
+    """
     names = [name for name in {**own, **kept} if kept.get(name) != own.get(name)]
     return [name if _is_hash(own.get(name)) else f"{name} ({kept.get(name)}, now {own.get(name)})" for name in names]
 
 
 def digest(arrays: dict[str, npt.NDArray[Any]], text: str = "") -> str:
-    """SHA-256 of a text and of arrays with their names, dtypes and shapes, in the order of the names."""
+    """Return a SHA-256 hash that covers a text and the names, dtypes, shapes and contents of arrays.
+
+    Args:
+        arrays: arrays by name; their order does not matter.
+        text: text to include in the hash.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Example:
+        >>> digest({"x": np.zeros(2)}) == digest({"x": np.zeros((2, 1))})
+        False
+    """
     total = hashlib.sha256(text.encode())
     for name in sorted(arrays):
         array = arrays[name]
@@ -66,7 +97,7 @@ def digest(arrays: dict[str, npt.NDArray[Any]], text: str = "") -> str:
     return total.hexdigest()
 
 
-def _of_files(files: Iterable[Path]) -> str:
+def _hash_of_files(files: Iterable[Path]) -> str:
     total = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What a calibration goes on from after a round, as named arrays: to keep it on disk needs no pickle."""
+"""The state of a calibration after a round, as named arrays, so that it can be stored without pickle."""
 
 import math
 from collections.abc import Mapping
@@ -12,18 +12,19 @@ import torch
 from mmguard.types import Calibration
 
 State = dict[str, npt.NDArray[Any]]
-"""Arrays by name; numbers are arrays without axes. A prefix such as `search/` tells whose they are."""
+"""Arrays by name; a number is stored as a zero-dimensional array. The prefix of a name, such as `search/`, shows which
+part of the calibration the array belongs to."""
 
 
 @dataclass(frozen=True)
-class Progress:
-    """What the rounds carry on beside the bounds, their optimiser and the margin search.
+class RoundState:
+    """Values that one round passes on to the next, in addition to the bounds, the optimiser and the margin search.
 
     Attributes:
-        weight: λ of the next round.
-        number: rounds that are finished.
-        previous: the objective of the last one.
-        converged: whether it ended the rounds, because the objective no longer changed.
+        weight: λ for the next round.
+        number: number of finished rounds.
+        previous: value of the objective in the last finished round; infinity before the first round.
+        converged: whether the objective has stopped changing; if so, no further rounds are run.
     """
 
     weight: float
@@ -32,27 +33,69 @@ class Progress:
     converged: bool = False
 
     def state(self) -> State:
-        """The fields as arrays."""
+        """Return the fields as arrays.
+
+        Returns:
+            Arrays by field name.
+        """
         return {name: np.asarray(value) for name, value in vars(self).items()}
 
     @classmethod
     def restore(cls, state: State) -> Self:
-        """The fields from arrays."""
+        """Rebuild the object from arrays.
+
+        Args:
+            state: arrays returned by `state`; additional arrays are ignored.
+
+        Returns:
+            The object.
+        """
         return cls(*(state[field.name].item() for field in fields(cls)))
 
 
 def prefixed(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same values, each name behind a prefix."""
+    """Put a prefix in front of every name.
+
+    Args:
+        prefix: the prefix, such as `search/`.
+        values: values by name.
+
+    Returns:
+        The same values under the prefixed names.
+
+    Example:
+        >>> prefixed("search/", {"x": 1})
+        {'search/x': 1}
+    """
     return {prefix + name: value for name, value in values.items()}
 
 
 def below(prefix: str, state: State) -> State:
-    """What has this prefix, without it."""
+    """Return the arrays whose names start with a prefix, and remove the prefix from their names.
+
+    Args:
+        prefix: the prefix, such as `search/`.
+        state: arrays by name.
+
+    Returns:
+        Arrays by name without the prefix.
+
+    Example:
+        >>> sorted(below("search/", {"search/x": np.zeros(1), "number": np.ones(1)}))
+        ['x']
+    """
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def bounds_state(optimiser: torch.optim.Adam) -> State:
-    """Copies of what the optimiser moves, and of its own moments and learning rate."""
+    """Copy the positions of the bounds, and the moments and learning rate of the optimiser.
+
+    Args:
+        optimiser: optimiser of the bounds.
+
+    Returns:
+        Arrays by name.
+    """
     state: State = {"rate": np.asarray(optimiser.param_groups[0]["lr"])}
     for i, position in enumerate(optimiser.param_groups[0]["params"]):
         kept = {"position": position.detach(), **optimiser.state.get(position, {})}
@@ -61,25 +104,45 @@ def bounds_state(optimiser: torch.optim.Adam) -> State:
 
 
 def restore_bounds(optimiser: torch.optim.Adam, state: State) -> None:
-    """Put all of that back."""
+    """Restore the positions of the bounds, and the moments and learning rate of the optimiser.
+
+    Args:
+        optimiser: optimiser whose bounds have the same shapes as the saved bounds; both the optimiser and its bounds
+            are changed in place.
+        state: arrays returned by `bounds_state`.
+    """
     groups, moments = optimiser.state_dict()["param_groups"], {}
     groups[0]["lr"] = state["rate"].item()
     for i, position in enumerate(optimiser.param_groups[0]["params"]):
         position.data.copy_(torch.from_numpy(state[f"{i}/position"]))
         own = {name: torch.from_numpy(array) for name, array in below(f"{i}/", state).items() if name != "position"}
-        if own:  # a bound that never had a gradient has none
+        if own:  # the optimiser has no moments for a bound that never had a gradient
             moments[i] = own
     optimiser.load_state_dict({"state": moments, "param_groups": groups})
 
 
 def calibration_state(learned: Calibration) -> State:
-    """A finished calibration as arrays."""
+    """Return a finished calibration as arrays.
+
+    Args:
+        learned: the calibration.
+
+    Returns:
+        Arrays by name.
+    """
     arrays = {name: np.asarray(value) for name, value in vars(learned).items() if name != "bounds"}
     return {**arrays, **prefixed("bounds/", learned.bounds)}
 
 
 def restore_calibration(state: State) -> Calibration:
-    """The calibration that was made arrays of."""
+    """Rebuild a finished calibration from arrays.
+
+    Args:
+        state: arrays returned by `calibration_state`.
+
+    Returns:
+        The calibration.
+    """
     arrays: dict[str, Any] = {name: value for name, value in state.items() if not name.startswith("bounds/")}
     numbers = {name: arrays[name].item() for name in ("rounds", "converged")}
     return Calibration(bounds=below("bounds/", state), **(arrays | numbers))

@@ -1,4 +1,4 @@
-"""Clean images in folders: one a class, or one of all."""
+"""Read clean images from one folder per class, or from a single folder without classes."""
 
 import logging
 from collections.abc import Sequence
@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mmguard.errors import CleanSetError, InputError, UnreadableImageError
-from mmguard.files.listing import list_files, shown
-from mmguard.inputs.images import Picture, read_images
+from mmguard.files.listing import list_files
+from mmguard.inputs.image_files import Picture, read_images
 from mmguard.inputs.spec import InputSpec
-from mmguard.text.format import some
+from mmguard.text.format import first_few
+from mmguard.text.sanitize import shown
 from mmguard.types import IntArray
 
 logger = logging.getLogger(__name__)
@@ -23,10 +24,10 @@ class ClassFolders:
     """The images of a folder.
 
     Attributes:
-        x: (N, ...) float32, the model's own input.
-        y: (N,) int64, index into `classes`; None of a flat folder.
-        classes: names of the class folders, sorted; none of a flat folder.
-        skipped: errors of the images that were left out.
+        x: (N, ...) float32, inputs in the form that the model takes.
+        y: (N,) int64, indices into `classes`; None if there are no class folders.
+        classes: sorted names of the class folders; empty if there are none.
+        skipped: errors of the skipped images.
     """
 
     x: npt.NDArray[np.float32]
@@ -36,48 +37,56 @@ class ClassFolders:
 
 
 def read_folder(path: Path, spec: InputSpec, skip_bad: bool) -> ClassFolders:
-    """Read every file below a folder as an image, but hidden ones and those of the operating system.
+    """Read every file in a folder and its subfolders as an image, except hidden files and operating-system files.
 
     Args:
-        path: a folder per class, with images at any depth, or a folder of images.
-        spec: the model's input, with the preprocessing.
-        skip_bad: leave out images that cannot be decoded.
+        path: a folder that contains either one subfolder per class, with images at any depth, or only images.
+        spec: description of the model's input, including the preprocessing.
+        skip_bad: whether to skip images that cannot be decoded.
+
+    Returns:
+        The images.
 
     Raises:
-        CleanSetError: no image, an empty class folder, images beside class folders, or images of several sizes.
-        InputError: an image is not of the model's size.
-        UnreadableImageError: an image cannot be decoded and `skip_bad` is off.
+        CleanSetError: there are no images, a class folder is empty, images lie next to class folders, or the images
+            differ in size.
+        InputError: an image does not have the size that the model takes.
+        UnreadableImageError: mmguard cannot decode an image and `skip_bad` is off.
     """
     entries = list_files(path, hidden=False)
     files = [entry for entry in entries if not entry.passed_over]
     if not files:
-        raise CleanSetError(f"{path}: no images in it; expected one folder per class, or images directly")
+        raise CleanSetError(
+            f"{path}: no images in this folder; provide about 50 images per class, in one folder per class, or all "
+            "in one folder if they have no labels"
+        )
     folders = sorted(child.name for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
     _check_folders(path, folders, [entry.path for entry in files])
-    files.sort(key=lambda entry: entry.path.parent != path)  # what may be out of place is found first
+    files.sort(key=lambda entry: entry.path.parent != path)  # images next to class folders come first
     good, bad = [], []
-    passed_over = [entry.path for entry in entries if entry.passed_over]
+    ignored = [entry.path for entry in entries if entry.passed_over]
     for picture in read_images(files, spec):
         if picture.passed_over:
-            passed_over.append(picture.path)
+            ignored.append(picture.path)
         elif picture.error is None:
             _check_place(path, folders, picture)
             good.append(picture)
         else:
             bad.append((picture.path, _may_skip(picture.error, skip_bad)))
-    _say("passes over", path, passed_over)
-    _say("leaves out what cannot be decoded:", path, [each for each, _ in bad])
+    _log("ignoring", path, ignored)
+    _log("skipping files that cannot be decoded:", path, [each for each, _ in bad])
     skipped = tuple(error for _, error in bad)
     if not good:
-        raise CleanSetError(f"{path}: none of its files could be decoded as an image: {(*skipped, 'no image')[0]}")
+        first = f" (first error: {skipped[0]})" if skipped else ""
+        raise CleanSetError(f"{path}: no file in this folder can be decoded as an image{first}; provide image files")
     _check_folders(path, folders, [picture.path for picture in good])
     y = np.array([folders.index(_group(path, picture.path)) for picture in good], dtype=np.int64) if folders else None
     return ClassFolders(_stacked(good), y, tuple(folders), skipped)
 
 
-def _say(what: str, folder: Path, paths: Sequence[Path]) -> None:
+def _log(what: str, folder: Path, paths: Sequence[Path]) -> None:
     if paths:
-        logger.info("%s %s", what, some([shown(path.relative_to(folder)) for path in paths]))
+        logger.info("%s %s", what, first_few([shown(path.relative_to(folder)) for path in paths]))
 
 
 def _group(path: Path, image: Path) -> str:
@@ -85,35 +94,40 @@ def _group(path: Path, image: Path) -> str:
 
 
 def _check_folders(path: Path, folders: Sequence[str], images: Sequence[Path]) -> None:
-    """Refuse a class folder without an image, since what it is for cannot be told."""
+    """Check that every class folder contains an image, because an empty folder may be a mistake."""
     if empty := sorted(set(folders) - {_group(path, image) for image in images}):
-        raise CleanSetError(f"{path}: no images in class folder {some(empty)}; add some or remove the folder")
+        raise CleanSetError(
+            f"{path}: class folders without images: {first_few(empty)}; add images, or remove the empty folders"
+        )
 
 
 def _check_place(path: Path, folders: Sequence[str], picture: Picture) -> None:
-    """Refuse an image beside class folders."""
+    """Check that no image lies next to class folders."""
     if folders and picture.path.parent == path:
         name = shown(picture.path.relative_to(path))
-        raise CleanSetError(f"{path} has both class folders ({folders[0]}, ...) and images ({name}, ...)")
+        raise CleanSetError(
+            f"{path}: expected either class folders or images, got both class folders ({folders[0]}, ...) and images "
+            f"({name}, ...); move each image into the folder of its class"
+        )
 
 
 def _may_skip(error: InputError, skip_bad: bool) -> UnreadableImageError:
-    """The error of a file that is left out; any other is raised."""
+    """Return the error of a file that may be skipped; raise any other error."""
     if not isinstance(error, UnreadableImageError):
         raise error
     if not skip_bad:
-        raise UnreadableImageError(f"{error}; mend or remove it, or pass --skip-bad to leave such files out") from error
+        raise UnreadableImageError(f"{error}; fix or remove the file, or pass --skip-bad to skip such files") from error
     return error
 
 
 def _stacked(pictures: Sequence[Picture]) -> npt.NDArray[np.float32]:
-    """The inputs of all pictures (N, ...)."""
+    """Return the inputs of all pictures as one array (N, ...)."""
     inputs = [picture.x for picture in pictures if picture.x is not None]
     for picture, x in zip(pictures, inputs, strict=True):
         if x.shape != inputs[0].shape:
             raise CleanSetError(
-                f"the images are of several sizes: {shown(picture.path)} gives an input of shape {x.shape}, "
-                f"{shown(pictures[0].path)} one of {inputs[0].shape}; resize all with one --size HEIGHTxWIDTH, or cut "
-                "them out with --crop"
+                f"expected images of the same size, but {shown(pictures[0].path)} becomes an input of shape "
+                f"{inputs[0].shape}, whereas {shown(picture.path)} becomes an input of shape {x.shape}; resize all "
+                "images with --size HEIGHTxWIDTH, or crop them with --crop HEIGHTxWIDTH"
             )
     return np.stack(inputs).astype(np.float32, copy=False)

@@ -6,40 +6,43 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from mmguard.calibrate.graph.batches import run_in_batches
 from mmguard.calibrate.graph.clip import clip
-from mmguard.calibrate.graph.fixed_batch import in_parts
 from mmguard.calibrate.graph.operators.registry import Value
 from mmguard.calibrate.graph.operators.tensors import widened
 from mmguard.calibrate.graph.plan import plan
 from mmguard.errors import ModelError
 
 _HOST_ELEMENTS = 64
-"""Integer constants up to this size are shapes, axes or indices of shapes: they stay on the CPU."""
+"""Integer constants with at most this many elements are treated as shapes, axes or indices, and stay on the CPU."""
 
 
 class DifferentiableGraph(torch.nn.Module):
-    """Interprets the graph, node by node, over values keyed by their ONNX names.
+    """An ONNX graph that runs node by node in PyTorch and identifies values by their ONNX names.
 
-    Weights are buffers, not parameters: nothing here is trained but what the caller passes as bounds. Values are
-    dropped after their last use, and subexpressions that depend on no input are computed once, at construction.
+    Weights are buffers, not parameters, because only the bounds that the caller passes are trained. Values are
+    dropped after their last use. Parts of the graph that do not depend on any input are computed only once, when the
+    object is created.
 
     Args:
         model: the model; its weights are copied.
-        output: ONNX name of the value to compute, usually the logits. Nodes that it does not need are not run.
-        widen: whether every float is float32: inputs, weights and what casts give, of whatever width they are in the
-            model. Gradients and bounds of a half-precision model are learned so.
+        output: ONNX name of the value to compute, usually the logits. Only the nodes that this value depends on are
+            run.
+        widen: whether to convert all floats to float32: inputs, weights and results of casts. This is necessary to
+            learn the bounds of a float16 model.
 
     Attributes:
-        output, widen: as given.
-        batch: the one size of a batch that the model takes; None where it takes any. Here it is run on any either way.
+        output: ONNX name of the value to compute.
+        widen: whether all floats are converted to float32.
+        batch: fixed batch size of the model; None if the model takes any batch size. The module itself always takes
+            batches of any size.
         inputs: ONNX names of the graph inputs that the output depends on.
-        values: ONNX names of all tensors that depend on an input, in the graph's order; each can be bounded or
-            recorded.
+        values: ONNX names of all tensors that depend on an input, in graph order; each can be clipped or recorded.
 
     Raises:
-        ModelError: where the graph has no value of that name.
-        UnsupportedOperatorError: lists every operator and attribute that is not known. A case that a known operator
-            does not handle raises the same error when the node first runs.
+        ModelError: the graph has no value named `output`.
+        UnsupportedOperatorError: some operators or attributes have no kernel; the message lists all of them. If a
+            kernel does not handle a special case, the same error is raised when the node first runs.
     """
 
     def __init__(self, model: ir.Model, output: str, widen: bool = False) -> None:
@@ -62,46 +65,62 @@ class DifferentiableGraph(torch.nn.Module):
                 self._host[name] = tensor
                 continue
             buffer = self._buffer_names[name] = stored.setdefault(id(tensor), f"constant_{i}")
-            self.register_buffer(buffer, tensor)  # once, where Identity gives it several names
+            # A tensor is registered once, even if Identity nodes give it several names.
+            self.register_buffer(buffer, tensor)
 
     def forward(self, x: Tensor, bounds: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The output for a batch.
+        """Compute the output for a batch.
 
         Args:
-            x: (N, ...), the graph's one input.
-            bounds: upper bounds by ONNX value name, each broadcast against its value, such as (C, 1, 1) against
-                (N, C, H, W); what follows sees the minimum of the two.
+            x: (N, ...) values of the graph's only input.
+            bounds: upper bounds by ONNX value name, each broadcastable against its value, such as (C, 1, 1) against
+                (N, C, H, W). Later nodes read the minimum of the value and its bound (paper, Eq. 2).
 
         Returns:
-            (N, K) where the output is the logits.
+            The output, of shape (N, K) if it is the logits.
 
         Raises:
-            ModelError: where the graph depends on another number of inputs, or a bound names no value of it.
+            ModelError: the output does not depend on exactly one input, or `bounds` has a name that is not in
+                `self.values`.
         """
         name = self._input()
-        (result,) = in_parts(lambda part: [self.evaluate({name: part}, bounds)], x, self.batch)
+        (result,) = run_in_batches(lambda part: [self.evaluate({name: part}, bounds)], x, self.batch)
         return result
 
     def evaluate(self, inputs: Mapping[str, Tensor], bounds: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Like `forward`, for graphs with any number of inputs, given by their ONNX names."""
+        """Compute the output of a graph with any number of inputs.
+
+        Args:
+            inputs: tensors by ONNX name of the graph input.
+            bounds: upper bounds by ONNX value name, in the form that `forward` takes.
+
+        Returns:
+            The output.
+
+        Raises:
+            ModelError: an input is missing, or `bounds` has a name that is not in `self.values`.
+        """
         if missing := [name for name in self.inputs if name not in inputs]:
-            raise ModelError(f"{self.output!r} depends on the inputs {self.inputs}; {missing} were not given.")
+            raise ModelError(
+                f"{self.output!r} depends on the inputs {self.inputs}, but no tensor was passed for {missing}; "
+                "pass a tensor for each input"
+            )
         bounds = bounds or {}
         self._known(bounds)
         return self._run(inputs, bounds, {}, ())
 
     def record(self, x: Tensor, values: Sequence[str]) -> dict[str, Tensor]:
-        """The unclipped activations of a batch.
+        """Run a batch without clipping, and return the requested activations.
 
         Args:
-            x: (N, ...), the graph's one input.
-            values: ONNX names, any of `self.values`.
+            x: (N, ...) values of the graph's only input.
+            values: ONNX names of the requested activations, which must be in `self.values`.
 
         Returns:
-            The activations by name, in the order asked for.
+            The activations by ONNX name, in the order of `values`.
 
         Raises:
-            ModelError: as `forward`.
+            ModelError: the output does not depend on exactly one input, or a name is not in `self.values`.
         """
         name, wanted = self._input(), frozenset(self._known(values))
         seen: list[str] = []
@@ -112,17 +131,22 @@ class DifferentiableGraph(torch.nn.Module):
             seen[:] = [value for value in values if value in recorded]
             return [recorded[value] for value in seen]
 
-        tensors = in_parts(run, x, self.batch)  # which finds out what is seen
+        tensors = run_in_batches(run, x, self.batch)  # also fills `seen`
         return dict(zip(seen, tensors, strict=True))
 
     def _input(self) -> str:
         if len(self.inputs) != 1:
-            raise ModelError(f"{self.output!r} must depend on exactly one input of the graph, not on {self.inputs}.")
+            raise ModelError(
+                f"expected {self.output!r} to depend on exactly one input of the graph, got {self.inputs}; "
+                "export the model with one input"
+            )
         return self.inputs[0]
 
     def _known(self, names: Iterable[str]) -> Iterable[str]:
         if foreign := [name for name in names if name not in self._computed]:
-            raise ModelError(f"{self.output!r} depends on no computed value {foreign}; take names from `values`.")
+            raise ModelError(
+                f"{self.output!r} does not depend on any value named {foreign}; use only names that are in `values`"
+            )
         return names
 
     def _run(
@@ -144,7 +168,9 @@ class DifferentiableGraph(torch.nn.Module):
                 del values[name]
         result = values[self.output]
         if not isinstance(result, Tensor):
-            raise ModelError(f"{self.output!r} is a sequence of tensors; name a tensor.")
+            raise ModelError(
+                f"expected a tensor, but {self.output!r} is a sequence of tensors; choose an output that is a tensor"
+            )
         return result
 
     def _prepared(self, x: Tensor) -> Tensor:
@@ -152,19 +178,23 @@ class DifferentiableGraph(torch.nn.Module):
 
 
 def _fixed_batch(graph: ir.Graph, inputs: Sequence[str]) -> int | None:
-    """The first length of the one input, where that is a number."""
+    """Return the fixed batch size of the graph's only input; None if the size is not fixed."""
     shapes = [value.shape for value in graph.inputs if value.name in inputs]
     size = shapes[0][0] if len(shapes) == 1 and shapes[0] is not None and len(shapes[0]) else None
     return size if isinstance(size, int) else None
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """The same tensor; images (N, C, H, W) lie in memory as convolutions are fastest on."""
+    """Store images (N, C, H, W) in the memory layout in which convolutions run fastest."""
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
 def _stays_on_host(tensor: Tensor) -> bool:
-    """Single numbers join data on any device as they are; small integers are about shapes."""
+    """Return whether a constant stays on the CPU.
+
+    Single numbers stay because PyTorch can combine them with tensors on any device. Small integer tensors stay because
+    they describe shapes, axes or indices.
+    """
     if tensor.is_floating_point():
         return tensor.dim() == 0
     return tensor.numel() <= _HOST_ELEMENTS

@@ -1,25 +1,31 @@
-"""How many inputs go through a network at once, so that memory is bounded."""
+"""Determine how many inputs can pass through a network at once without using too much memory."""
 
 import torch
 from torch import Tensor
 
+from mmguard.calibrate.graph.batches import padded_batches
 from mmguard.calibrate.graph.differentiable import DifferentiableGraph
-from mmguard.calibrate.graph.fixed_batch import parts
 
 NUMBERS = 2**29
-"""That the values of one pass may hold together: 2 GiB in float32. Their gradients take as much again."""
+"""Maximum count of numbers that one pass stores: 2 GiB in float32. Gradients need another 2 GiB."""
 
 
 def inputs_per_pass(graph: DifferentiableGraph, x: Tensor, most: int) -> int:
-    """The inputs that one pass takes: `most`, or as many as hold `NUMBERS` numbers, but one at least.
+    """Return how many inputs can pass through the network at once without storing more than `NUMBERS` numbers.
 
     Args:
-        graph: the network. x: (N, ...), of which the first is tried.
+        graph: the network.
+        x: (N, ...) inputs; the first input is run to count the numbers that the network stores for it.
+        most: upper limit of the result.
+
+    Returns:
+        A number from 1 to `most`.
     """
     if graph.batch is None:
-        each = _numbers(graph, x[[0, 0]]) - _numbers(graph, x[:1])  # what does not grow with the batch is no input's
+        # Taking the difference leaves out values whose size does not depend on the batch size.
+        each = _numbers(graph, x[[0, 0]]) - _numbers(graph, x[:1])
     else:
-        each = _numbers(graph, next(parts(x[:1], graph.batch))[0]) // graph.batch
+        each = _numbers(graph, next(padded_batches(x[:1], graph.batch))[0]) // graph.batch
     return max(1, min(most, NUMBERS // max(1, each)))
 
 

@@ -1,4 +1,4 @@
-"""The order of work that an ONNX graph asks for: which kernels on which values, and when a value can go."""
+"""The execution plan of an ONNX graph: which kernels run in which order, and when each value is dropped."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from mmguard.calibrate.graph.batch_norm import fold_normalisation
+from mmguard.calibrate.graph.batch_norm import fuse_batch_norm
 from mmguard.calibrate.graph.operators import OPERATORS, STRAIGHT_THROUGH, Node
 from mmguard.calibrate.graph.operators.refused import reason_to_refuse
 from mmguard.calibrate.graph.operators.registry import REMEDY, Value
@@ -20,13 +20,13 @@ from mmguard.errors import MmguardError, ModelError, UnsupportedOperatorError
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps that lead to one value.
+    """The plan for computing one value.
 
     Attributes:
         inputs: ONNX names of the graph inputs that the steps read.
-        constants: every value that depends on no input, on the CPU, that the steps read.
-        host: those of the constants that kernels only read as Python numbers.
-        steps: in order.
+        constants: tensors that the steps read and that do not depend on any input, by ONNX name; they are on the CPU.
+        host: names of the constants that kernels read only as Python numbers, such as shapes and axes.
+        steps: steps in execution order.
     """
 
     inputs: tuple[str, ...]
@@ -36,21 +36,27 @@ class Plan:
 
 
 def plan(model: ir.Model, output: str, widen: bool = False) -> Plan:
-    """Plans how to compute the value `output` of a model's graph.
+    """Return the execution plan for one value of a model.
 
     Args:
-        model: the model. output: an ONNX name. widen: whether floats of every width become float32.
+        model: the model.
+        output: ONNX name of the value to compute.
+        widen: whether to convert all floats to float32.
+
+    Returns:
+        The plan.
 
     Raises:
-        ModelError: where the graph has no such value.
-        UnsupportedOperatorError: lists every operator, attribute, subgraph and function that has no kernel.
+        ModelError: the graph has no value named `output`.
+        UnsupportedOperatorError: some operators, attributes, subgraphs or functions have no kernel; the message
+            lists all of them.
     """
     nodes = _needed(model.graph, output)
     _refuse_unknown(model, nodes)
     stored = _initializers(model.graph, nodes, output)
     stored = {name: widened(tensor) for name, tensor in stored.items()} if widen else stored
-    steps, constants = _fold_constants([_step(model, node, widen) for node in nodes], stored)
-    steps, constants = fold_normalisation(steps, constants, output)
+    steps, constants = _precompute_constants([_step(model, node, widen) for node in nodes], stored)
+    steps, constants = fuse_batch_norm(steps, constants, output)
     steps = let_gradients_through(steps, output)
     read = {name for step in steps for name in step.inputs} | {output}
     data = {name for step in steps for i, name in enumerate(step.inputs) if i not in step.operator.host} | {output}
@@ -73,12 +79,12 @@ def _domain(node: ir.Node) -> str:
 
 
 def _operator(node: ir.Node) -> str:
-    """The operator, with its domain in front where that is not ONNX's own."""
+    """Return the name of the node's operator, preceded by its domain unless that is the default ONNX domain."""
     return ".".join(filter(None, (_domain(node), node.op_type)))
 
 
 def _needed(graph: ir.Graph, output: str) -> list[ir.Node]:
-    """The nodes that `output` depends on, in the graph's order, which ONNX keeps topological."""
+    """Return the nodes that `output` depends on, in graph order; ONNX requires this order to be topological."""
     known = {_name(value) for value in graph.inputs} | graph.initializers.keys()
     needed, nodes = {output}, []
     for node in reversed(list(graph)):
@@ -88,12 +94,22 @@ def _needed(graph: ir.Graph, output: str) -> list[ir.Node]:
             needed |= {_name(value) for value in node.inputs}
             nodes.append(node)
     if unknown := needed - known - {""}:
-        raise ModelError(f"The graph {graph.name!r} has no value {sorted(unknown)}; name one that it computes.")
+        names = ", ".join(map(repr, sorted(unknown)))
+        raise ModelError(
+            f"the graph {graph.name!r} computes no value named {names}; use the name of a value that the graph computes"
+        )
     return nodes[::-1]
 
 
 def refusals(model: ir.Model) -> list[str]:
-    """Operators of a model that no kernel can be written for, each with the reason."""
+    """Return the operators of a model that mmguard deliberately does not support, each with the reason.
+
+    Args:
+        model: the model.
+
+    Returns:
+        One phrase per operator, such as `operator Loop: ...`; an empty list if there are no such operators.
+    """
     found = {name: reason_to_refuse(name) for name in map(_operator, model.graph)}
     return [f"operator {name}: {reason}" for name, reason in found.items() if reason]
 
@@ -110,14 +126,16 @@ def _refuse_unknown(model: ir.Model, nodes: Sequence[ir.Node]) -> None:
     if complaints:
         listed = [f"- {text}" for text in dict.fromkeys(complaints)]
         remedy = [] if any(reason_to_refuse(_operator(node)) for node in nodes) else [REMEDY]
-        raise UnsupportedOperatorError("\n".join(["The differentiable graph does not know:", *listed, *remedy]))
+        raise UnsupportedOperatorError(
+            "\n".join(["mmguard cannot run parts of this model in PyTorch:", *listed, *remedy])
+        )
 
 
 def _complaint(node: ir.Node, functions: set[tuple[str, str]]) -> str:
-    """What of the node has no kernel; empty where all of it has."""
+    """Describe the unsupported part of a node; return an empty string if the whole node is supported."""
     name = _operator(node)
     if (node.domain, node.op_type) in functions:
-        return f"function {name} of the model (node {_label(node)!r}): inline it first, with onnx.inliner"
+        return f"function {name} of the model (node {_label(node)!r}): inline the function with onnx.inliner"
     if (_domain(node), node.op_type) not in OPERATORS or node.domain == STRAIGHT_THROUGH:
         reason = reason_to_refuse(name)
         return f"operator {name} (node {_label(node)!r})" + (f": {reason}" if reason else "")
@@ -153,8 +171,12 @@ def _initializers(graph: ir.Graph, nodes: Sequence[ir.Node], output: str) -> dic
 
 
 @torch.no_grad()
-def _fold_constants(steps: Sequence[Step], constants: dict[str, Tensor]) -> tuple[list[Step], dict[str, Tensor]]:
-    """Runs the steps that depend on no input and make no sequence; returns the others, and all constants."""
+def _precompute_constants(steps: Sequence[Step], constants: dict[str, Tensor]) -> tuple[list[Step], dict[str, Tensor]]:
+    """Run all steps with constant inputs, except steps that return sequences.
+
+    Returns:
+        The steps that were not run, and all constants, including the results of the steps that were run.
+    """
     values: dict[str, Value | None] = {"": None, **constants}
     rest = []
     for step in steps:
@@ -166,19 +188,20 @@ def _fold_constants(steps: Sequence[Step], constants: dict[str, Tensor]) -> tupl
 
 
 def _computed(step: Step, values: Mapping[str, Value | None]) -> Iterable[tuple[str, Value]]:
-    """What a step gives of constants."""
+    """Run a step whose inputs are all constants."""
     try:
         return replace(step, node=replace(step.node, constant=True)).run(values)
     except MmguardError:
         raise
-    except Exception as error:  # PyTorch raises what it likes where a model's constants do not fit together
+    except Exception as error:  # PyTorch may raise any exception if a model's constants are inconsistent
         raise UnsupportedOperatorError(
-            f"operator {step.node.operator} (node {step.node.name!r}) cannot be computed of its constants: {error}"
+            f"mmguard cannot compute operator {step.node.operator} (node {step.node.name!r}), whose inputs are all "
+            f"constants; export the model again, perhaps with a different opset: {error}"
         ) from error
 
 
 def _dropping(steps: Sequence[Step], keep: Iterable[str]) -> list[Step]:
-    """The steps, each with the names that it reads or makes and that no later step reads."""
+    """Return the steps, with `drop` set to all values that the step reads or computes but no later step reads."""
     seen, planned = {"", *keep}, []
     for step in reversed(steps):
         last = dict.fromkeys(name for name in step.outputs + step.inputs if name not in seen)

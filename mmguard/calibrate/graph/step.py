@@ -9,14 +9,14 @@ from mmguard.calibrate.graph.operators.registry import Value
 
 @dataclass(frozen=True)
 class Step:
-    """One node of the graph.
+    """One node of the graph, with the kernel that computes it.
 
     Attributes:
         operator: the kernel to call.
-        node: what the kernel may know of the node.
-        inputs: ONNX names of its inputs, empty where an optional one is omitted.
-        outputs: ONNX names of its outputs, empty where one is not asked for.
-        drop: names that no later step reads.
+        node: the node's attributes and other properties that the kernel can read.
+        inputs: ONNX names of the inputs; an omitted optional input has the empty name.
+        outputs: ONNX names of the outputs; an unused output has the empty name.
+        drop: ONNX names of the values that are no longer needed after this step.
     """
 
     operator: Operator
@@ -26,20 +26,34 @@ class Step:
     drop: tuple[str, ...] = ()
 
     def run(self, values: Mapping[str, Value | None]) -> Iterable[tuple[str, Value]]:
-        """Names and values of the outputs asked for. An error of PyTorch's gets a note that names the node."""
+        """Compute the outputs. If PyTorch raises an error, the name of the node is added to the error as a note.
+
+        Args:
+            values: all values computed so far, by ONNX name; the empty name maps to None.
+
+        Returns:
+            Name and value of each output.
+
+        Raises:
+            UnsupportedOperatorError: the kernel does not handle this case of the operator.
+            RuntimeError: PyTorch raised an error.
+            ValueError: PyTorch raised an error.
+            IndexError: PyTorch raised an error.
+            TypeError: PyTorch raised an error.
+        """
         try:
             result = self.operator.kernel(self.node, *(values[name] for name in self.inputs))
-        except NotImplementedError as error:  # PyTorch has the function, but not for this dtype
-            raise self.node.unsupported(str(error)) from error
+        except NotImplementedError as error:  # PyTorch does not implement the function for this dtype
+            raise self.node.unsupported(f"PyTorch does not implement this case: {error}") from error
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             error.add_note(f"in {self.node.operator}, node {self.node.name!r}")
             raise
         made: tuple[Value | None, ...] = result if isinstance(result, tuple) else (result,)
         if len(made) != len(self.outputs):
-            raise self.node.unsupported(f"{len(self.outputs)} outputs where {len(made)} are made")
-        return [(name, self._there(name, value)) for name, value in zip(self.outputs, made, strict=True) if name]
+            raise self.node.unsupported(f"the node has {len(self.outputs)} outputs, but mmguard computes {len(made)}")
+        return [(name, self._computed(name, value)) for name, value in zip(self.outputs, made, strict=True) if name]
 
-    def _there(self, name: str, value: Value | None) -> Value:
+    def _computed(self, name: str, value: Value | None) -> Value:
         if value is None:
-            raise self.node.unsupported(f"the output {name!r}")
+            raise self.node.unsupported(f"mmguard does not compute the output {name!r}")
         return value

@@ -1,4 +1,4 @@
-"""Where quantised values return to floats, so that they may stay floats in between and carry a gradient."""
+"""Store quantised values as floats until they are dequantised, so that gradients can pass through the quantisation."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -29,19 +29,26 @@ _PASSING = frozenset(
         "Unsqueeze",
     }
 )
-"""Operators that move whole numbers and do not change them."""
+"""Operators that only move or copy numbers."""
 
 _RETURNING = {"DequantizeLinear": 1, "MatMulInteger": 2, "ConvInteger": 2, "Shape": 1, "Size": 1}
-"""Operators to which whole numbers in floats are as good as integers, and at how many of their inputs."""
+"""Operators that accept whole numbers stored as floats. Each operator is mapped to the number of inputs, counted from
+the first input, that may be stored as floats."""
 
 _FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 
 
 def let_gradients_through(steps: Sequence[Step], output: str) -> list[Step]:
-    """Replaces the operators that quantise by those that give whole numbers in floats, where nobody can tell.
+    """Replace quantising operators with variants that return whole numbers as floats instead of integers.
+
+    An operator is replaced only if all steps that read its output accept floats, so no result changes.
 
     Args:
-        steps: in order. output: the value that they lead to, which keeps its dtype.
+        steps: steps in execution order.
+        output: ONNX name of the value that the steps compute; its dtype is not changed.
+
+    Returns:
+        The steps, with some operators replaced.
     """
     readers = defaultdict(list)
     for step in steps:
@@ -56,6 +63,7 @@ def let_gradients_through(steps: Sequence[Step], output: str) -> list[Step]:
 
 
 def _accepts(step: Step, position: int, returning: set[str]) -> bool:
+    """Return whether input `position` of a step may be floats, given that the values in `returning` are floats."""
     operator = _bare(step)
     if operator == "Cast":
         return step.node.attribute("to", 0) in _FLOATS

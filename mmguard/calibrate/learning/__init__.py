@@ -1,1 +1,1 @@
-"""Learning the bounds (paper, section 3.1)."""
+"""Learn the bounds: margin search, descent, and cross-fitting."""

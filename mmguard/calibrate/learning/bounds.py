@@ -1,20 +1,29 @@
-"""The bounds Z as parameters (paper, Eq. 2): one upper bound a channel, in units of where it starts."""
+"""The learnable bounds Z (paper, Eq. 2): one upper bound per channel of each clip site."""
 
 from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
+from mmguard.calibrate.graph.batches import padded_batches
 from mmguard.calibrate.graph.differentiable import DifferentiableGraph
-from mmguard.calibrate.graph.fixed_batch import parts
 
 
 class Bounds(torch.nn.Module):
-    """Bounds `low + range * position`, where positions are learned.
+    """Upper bounds, computed as `low + (high - low) * position`; only the positions are learned.
 
-    Positions start at `start`, are never below 0, and give `high` at 1. Over D, `high` is each channel's largest
-    activation and `low` its smallest: a step of the optimiser is then of the same size for every channel, whatever its
-    scale. A ReLU's bound never is negative.
+    Positions are at least 0; at position 1, the bound is `high`. In bounds created by `over`, `low` and `high` are the
+    smallest and largest activation of each channel over D. This way, a step of the optimiser has the same relative size
+    for every channel, and the bound of a ReLU is never negative.
+
+    Args:
+        low: bounds at position 0, by value name, broadcastable against the value.
+        high: bounds at position 1, by value name, of the same shapes as `low`.
+        start: initial position.
+
+    Attributes:
+        values: ONNX names of the clipped values.
+        positions: one parameter per value, in the order of `values`.
     """
 
     def __init__(self, low: dict[str, Tensor], high: dict[str, Tensor], start: float = 1.0) -> None:
@@ -26,11 +35,16 @@ class Bounds(torch.nn.Module):
 
     @classmethod
     def alike(cls, graph: DifferentiableGraph, axes: Mapping[str, int], x: Tensor, start: float) -> "Bounds":
-        """Start every bound at the same number, above a floor of 0.
+        """Return bounds that all start at the same value and cannot fall below 0.
 
         Args:
-            graph: the original network. axes: channel axis by name of each activation. x: (N, ...) any inputs.
-            start: in units of activations, above 0.
+            graph: the original network.
+            axes: channel axis of each clip site, by value name.
+            x: (N, ...) any inputs; only used to determine the number of channels.
+            start: initial bound, in the units of the activations; must be above 0.
+
+        Returns:
+            The bounds.
         """
         shapes = cls.over(graph, axes, iter([x])).fixed()
         low = {value: torch.zeros_like(bound) for value, bound in shapes.items()}
@@ -40,20 +54,24 @@ class Bounds(torch.nn.Module):
     def over(
         cls, graph: DifferentiableGraph, axes: Mapping[str, int], batches: Iterator[Tensor], start: float = 1.0
     ) -> "Bounds":
-        """Start from the range of each activation over D.
+        """Return bounds that all start at the same fraction of their channel's range over D.
 
         Args:
             graph: the original network.
-            axes: channel axis by name of each activation.
-            batches: D, (N, ...) each.
-            start: share of the range; 1 clips nothing of D.
+            axes: channel axis of each clip site, by value name.
+            batches: batches (N, ...) of D.
+            start: initial bounds, as a fraction of the range; at 1, no activation on D is clipped at first.
+
+        Returns:
+            The bounds.
         """
         low: dict[str, Tensor] = {}
         high: dict[str, Tensor] = {}
         with torch.no_grad():
-            # Part by part, because an activation may have the batch among its other axes.
-            for part, _ in (pair for x in batches for pair in parts(x, graph.batch)):
-                for value, activation in graph.record(part, tuple(axes)).items():
+            # If the model has a fixed batch size, record its batches one by one, because the first axis of an
+            # activation may not be the batch axis.
+            for batch, _ in (pair for x in batches for pair in padded_batches(x, graph.batch)):
+                for value, activation in graph.record(batch, tuple(axes)).items():
                     over = [axis for axis in range(activation.ndim) if axis != axes[value] % activation.ndim]
                     least, most = activation.amin(over, keepdim=True)[0], activation.amax(over, keepdim=True)[0]
                     low[value] = torch.minimum(low.get(value, least), least)
@@ -61,19 +79,27 @@ class Bounds(torch.nn.Module):
         return cls(low, high, start)
 
     def forward(self) -> dict[str, Tensor]:
-        """Bounds by value name, one number a channel, broadcastable against the value; differentiable."""
+        """Return the bounds, differentiable with respect to the positions.
+
+        Returns:
+            Bounds by value name, one number per channel, broadcastable against the value.
+        """
         return {
             value: self._low[value] + self._range[value] * position
             for value, position in zip(self.values, self.positions, strict=True)
         }
 
     def fixed(self) -> dict[str, Tensor]:
-        """The same, detached: for the margin search, which holds Z fixed."""
+        """Return the bounds without gradients, for the margin search, which keeps the bounds fixed.
+
+        Returns:
+            The bounds that `forward` returns, detached.
+        """
         with torch.no_grad():
             return self.forward()
 
     @torch.no_grad()
     def project(self) -> None:
-        """Floor the positions at 0."""
+        """Raise negative positions to 0."""
         for position in self.positions:
             position.clamp_(min=0)

@@ -1,7 +1,16 @@
-"""Bounds by alternating optimisation (paper, section 3)."""
+"""Learn the bounds of one network by alternating optimisation (paper, section 3).
+
+Each round has two steps:
+
+1. Gradient ascent improves the maximisers, the inputs with the largest margin for each class, with the bounds Z held
+   fixed (Eq. 6).
+2. Gradient descent improves the bounds, with the maximisers held fixed (Eq. 4 for MMAC, Eq. 5 for MMOM).
+
+The first step is skipped if the penalty needs no maximisers (preset `default`, objective MM-BM).
+"""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,26 +18,37 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mmguard.calibrate.checkpoint.state import Progress, State, below, bounds_state, prefixed, restore_bounds
+from mmguard.calibrate.box import Box
+from mmguard.calibrate.checkpoint.state import RoundState, State, below, bounds_state, prefixed, restore_bounds
 from mmguard.calibrate.graph.differentiable import DifferentiableGraph
+from mmguard.calibrate.graph.logits import batched_logits
 from mmguard.calibrate.graph.memory import inputs_per_pass
 from mmguard.calibrate.learning.bounds import Bounds
-from mmguard.calibrate.learning.descent import Descent
-from mmguard.calibrate.learning.margin_search import Box, MarginSearch
+from mmguard.calibrate.learning.descent import Descent, Terms, largest_pass
+from mmguard.calibrate.learning.margin_search import MarginSearch
+from mmguard.calibrate.learning.margin_weight import weight_factor
+from mmguard.calibrate.margin_ascent import OnInputs
 from mmguard.errors import CleanSetError
 from mmguard.settings.settings import Settings
 from mmguard.types import Calibration, IntArray
 
+Array = npt.NDArray[np.float32]
+
 
 @dataclass(frozen=True)
 class Round:
-    """One finished round.
+    """Report on one finished round.
 
     Attributes:
-        number: from 1 to `rounds`.
-        fit_loss, penalty, margin_weight: the terms of the objective and λ.
-        agreement: share of D on which both networks decide the same; for MMOM, that is decided as labelled.
-        seconds: since the rounds began. remaining: estimated seconds of the rounds alone, if every one is run.
+        number: number of the round, from 1 to `rounds`.
+        rounds: maximum number of rounds.
+        fit_loss: first term of the objective.
+        penalty: second term of the objective, without the factor λ.
+        margin_weight: λ in this round.
+        agreement: proportion of D on which both networks make the same decision; for MMOM, proportion of D on which the
+            clipped network predicts the label.
+        seconds: seconds since the first round began.
+        remaining: estimated seconds until all rounds are done, excluding the audit and the writing of the bundle.
     """
 
     number: int
@@ -42,152 +62,114 @@ class Round:
 
     @property
     def objective(self) -> float:
-        """The value of the objective, such as Eq. 4."""
+        """Value of the objective in this round (for MMAC, the value of Eq. 4)."""
         return self.fit_loss + self.margin_weight * self.penalty
 
 
 OnRound = Callable[[Round], None]
-OnInputs = Callable[[float], None]
 
 JUST_WITHIN = 0.999
-"""Share of the range over D at which bounds start: those that clip nothing of D would have no gradient from it."""
-STEERING = 0.5
-"""λ is multiplied by this power of wanted over seen change of the logits, ..."""
-STEEPEST = 1.4
-"""... but by no more than this, nor by less than its inverse."""
+"""Initial position of the bounds, as a fraction of each channel's range over D.
+
+The position is below 1 because bounds that clip no activation on D would get no gradient from the clean inputs.
+"""
 
 
 class Calibrator:
-    """Learns the bounds of one network.
+    """Learns the bounds of one network, on the device that `box` is on.
 
     Args:
-        graph: the original network.
-        activations: channel axis, 1 or -1, by name of each value to clip.
-        clean: (N, ...) float32, the clean set D.
-        box: low and high of the feasible inputs, float32, broadcastable against one input.
-        settings: all constants.
-        seed: seeds all randomness.
-        device: torch device, such as `cpu` or `cuda`.
+        graph: the original network; it is moved to the device.
+        activations: channel axis, 1 or -1, of each clip site, by value name.
+        clean: (N, ...) float32, the clean inputs D.
+        box: feasible inputs.
+        settings: settings of the calibration.
+        seed: random seed.
+        original_logits: (N, K) float32, logits of the original network on D, as returned by `logits_on`; if None, the
+            logits are computed.
 
     Attributes:
-        original_logits: (|D|, K) float32, of the original network on D.
+        original_logits: (N, K) float32, logits of the original network on D.
     """
 
     def __init__(
         self,
         graph: DifferentiableGraph,
         activations: Mapping[str, int],
-        clean: npt.NDArray[np.float32],
-        box: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]],
+        clean: Array,
+        box: Box,
         settings: Settings,
         seed: int = 0,
-        device: str = "cpu",
+        original_logits: Array | None = None,
     ) -> None:
         self._settings = settings
-        self._graph = graph.to(device)
-        self._clean = torch.from_numpy(np.ascontiguousarray(clean)).to(device)
-        self._box = Box(*(torch.from_numpy(np.asarray(end))[None].to(device) for end in box))
+        self._graph = graph.to(box.device)
+        self._clean = torch.from_numpy(np.ascontiguousarray(clean)).to(box.device)
         self._generator = torch.Generator().manual_seed(seed)
-        self._chunk = inputs_per_pass(self._graph, self._clean, 2 * settings.batch)
-        self._original = self._logits(None)
-        self._variance = float(self._original.var(dim=0).mean())
-        self.original_logits: npt.NDArray[np.float32] = self._original.cpu().numpy()
+        self._chunk = inputs_per_pass(self._graph, self._clean, largest_pass(settings))
+        original = self._logits(None) if original_logits is None else torch.from_numpy(original_logits).to(box.device)
+        self.original_logits: Array = original.cpu().numpy()
+        self._variance = float(original.var(dim=0).mean())
         if settings.bounds_start is None:
-            self._bounds = Bounds.over(self._graph, activations, self._batches(), JUST_WITHIN)
+            self._bounds = Bounds.over(self._graph, activations, iter(self._clean.split(self._chunk)), JUST_WITHIN)
         else:
             self._bounds = Bounds.alike(self._graph, activations, self._clean[:1], settings.bounds_start)
         self._descent = Descent(
-            *(self._graph, self._bounds, self._clean, self._original, settings, self._generator, self._chunk)
+            self._graph, self._bounds, self._clean, original, settings, self._generator, self._chunk
         )
-        self._running: tuple[MarginSearch | None, Progress] | None = None
+        self._search: MarginSearch | None = None
+        if settings.penalty == "margins":
+            classes = original.shape[1]
+            self._search = MarginSearch(self._graph, self._clean, box, classes, settings, self._generator)
+        self._finished = RoundState(settings.margin_weight)
 
     def run(
         self, on_round: OnRound, labels: IntArray | None = None, on_inputs: OnInputs = lambda _: None
     ) -> Calibration:
-        """Alternate margin search, where margins are penalised, and descent, until all rounds are run.
+        """Alternate margin search and descent until all rounds are done or the objective stops changing.
 
         Args:
-            on_round: called after every round; `state` is then that of the round.
-            labels: (N,) int64, of D; only MMOM uses them.
-            on_inputs: called with the number of inputs of each pass with its gradient.
+            on_round: called after every round; `state` then returns the state after that round.
+            labels: (N,) int64, labels of D; only MMOM uses them.
+            on_inputs: called with the number of inputs in each pass that computes a gradient.
+
+        Returns:
+            The learned bounds, and the logits on D.
 
         Raises:
-            CleanSetError: MMOM, without labels.
+            CleanSetError: the objective is MMOM and there are no labels.
         """
-        settings = self._settings
-        if settings.objective == "mmom":
-            if labels is None:
-                raise CleanSetError("MMOM learns from labels: give clean inputs in class folders, or an .npz with y")
-            self._descent.wanted = torch.from_numpy(labels).to(self._clean.device)
-        self._descent.on_inputs = on_inputs
-        search, progress = self._running or (self._started_search(on_inputs), Progress(settings.margin_weight))
-        if search:
-            search.on_inputs = on_inputs
-        start, before = time.perf_counter(), progress.number
-        while progress.number < settings.rounds and not progress.converged:
-            number = progress.number + 1
-            self._descent.slow_down(number)
-            fit, penalty, agreement = self._descent.descend(*self._maximisers(search, number), progress.weight)
+        self._prepare(labels, on_inputs)
+        start, before = time.perf_counter(), self._finished.number
+        while self._finished.number < self._settings.rounds and not self._finished.converged:
+            number = self._finished.number + 1
+            maximisers, classes = self._maximise_margins(number)
+            terms = self._minimise_objective(number, maximisers, classes)
             seconds = time.perf_counter() - start
-            remaining = seconds / (number - before) * (settings.rounds - number)
-            report = Round(number, settings.rounds, fit, penalty, progress.weight, agreement, seconds, remaining)
-            progress = Progress(
-                weight=progress.weight * self._weight_factor(report),
-                number=number,
-                previous=report.objective,
-                converged=abs(report.objective - progress.previous) < settings.tolerance,
-            )
-            self._running = search, progress
-            on_round(report)
-        return self._finish(progress)
+            left = seconds / (number - before) * (self._settings.rounds - number)
+            on_round(self._finish_round(number, terms, seconds, left))
+        return self._learned()
 
-    def state(self) -> State:
-        """All that `run` goes on from after a round, as arrays that no later round writes to."""
-        assert self._running is not None, "there is no state before the first round"
-        search, progress = self._running
-        tensors = search.state() if search else {}
-        return {
-            **progress.state(),
-            **prefixed("bounds/", bounds_state(self._descent.optimiser)),
-            **prefixed("search/", {name: tensor.cpu().numpy() for name, tensor in tensors.items()}),
-            "generator": self._generator.get_state().numpy(),
-        }
+    def _prepare(self, labels: IntArray | None, on_inputs: OnInputs) -> None:
+        """Set the labels that MMOM learns from, and the function to call with the number of inputs in each pass."""
+        if self._settings.objective == "mmom":
+            if labels is None:
+                raise CleanSetError(
+                    "MMOM learns from labels, but the calibration set has no labels; provide one folder of images per "
+                    "class, an .npz file with y, or a .csv file with a column named label"
+                )
+            self._descent.targets = torch.from_numpy(labels).to(self._clean.device)
+        self._descent.on_inputs = on_inputs
+        if self._search:
+            self._search.on_inputs = on_inputs
 
-    def restore(self, state: State) -> None:
-        """Let `run` go on from a state, of a calibrator that was made with the same arguments."""
-        search = self._search()
-        if search:
-            search.restore({name: torch.from_numpy(array) for name, array in below("search/", state).items()})
-        restore_bounds(self._descent.optimiser, below("bounds/", state))
-        self._generator.set_state(torch.from_numpy(state["generator"]))
-        self._running = search, Progress.restore(state)
-
-    def clipped_logits(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """(N, K) float32 of inputs (N, ...) float32, by the bounds that were learned."""
-        parts = torch.from_numpy(x).to(self._clean.device).split(self._chunk)
-        with torch.no_grad():
-            return torch.cat([self._graph(part, self._bounds.fixed()) for part in parts]).cpu().numpy()
-
-    def _search(self) -> MarginSearch | None:
-        """A search at its start, where margins are penalised."""
-        if self._settings.penalty != "margins":
-            return None
-        classes = self._original.shape[1]
-        return MarginSearch(self._graph, self._clean, self._box, classes, self._settings, self._generator)
-
-    def _started_search(self, on_inputs: OnInputs) -> MarginSearch | None:
-        """The same, after its first steps, on the original network."""
-        search = self._search()
-        if search:
-            search.on_inputs = on_inputs
-            search.ascend(None, self._settings.first_steps)
-        return search
-
-    def _maximisers(self, search: MarginSearch | None, number: int) -> tuple[Tensor, Tensor]:
-        """Maximisers (M, ...) of a round and their classes (M,), from those of the round before, or anew."""
+    def _maximise_margins(self, number: int) -> tuple[Tensor, Tensor]:
+        """Step 1: improve the maximisers with the bounds held fixed; return maximisers (M, ...) and classes (M,)."""
+        search, settings = self._search, self._settings
         if search is None:
-            return self._clean[:0], self._descent.wanted[:0]
-        settings = self._settings
+            return self._clean[:0], self._descent.targets[:0]
+        if number == 1:
+            search.ascend(None, settings.first_steps)  # the initial bounds clip almost nothing
         bounds = None if settings.search_original else self._bounds.fixed()
         if settings.renew_every and number > 1 and (number - 1) % settings.renew_every == 0:
             search.restart()
@@ -195,19 +177,26 @@ class Calibrator:
         search.ascend(bounds, settings.warm_steps)
         return search.maximisers(), search.classes
 
-    def _weight_factor(self, report: Round) -> float:
-        """What λ is multiplied by after a round."""
-        settings = self._settings
-        if settings.change is not None:
-            wanted = settings.change * self._variance
-            return float(np.clip((wanted / max(report.fit_loss, 1e-12)) ** STEERING, 1 / STEEPEST, STEEPEST))
-        waited = report.number - settings.margin_weight_from
-        if waited < 0 or waited % settings.margin_weight_every:
-            return 1.0
-        kept = report.agreement >= settings.agreement
-        return settings.margin_weight_factor if kept else 1 / settings.margin_weight_factor
+    def _minimise_objective(self, number: int, maximisers: Tensor, classes: Tensor) -> Terms:
+        """Step 2: improve the bounds with the maximisers held fixed, in one pass over D."""
+        self._descent.start_round(number)
+        return self._descent.descend(maximisers, classes, self._finished.weight)
 
-    def _finish(self, progress: Progress) -> Calibration:
+    def _finish_round(self, number: int, terms: Terms, seconds: float, remaining: float) -> Round:
+        """Set λ for the next round, check whether the objective has converged, and return the report on this round."""
+        settings, weight = self._settings, self._finished.weight
+        report = Round(
+            *(number, settings.rounds, terms.fit, terms.penalty, weight, terms.agreement, seconds, remaining)
+        )
+        self._finished = RoundState(
+            weight=weight * weight_factor(settings, number, terms.fit, terms.agreement, self._variance),
+            number=number,
+            previous=report.objective,
+            converged=abs(report.objective - self._finished.previous) < settings.tolerance,
+        )
+        return report
+
+    def _learned(self) -> Calibration:
         bounds = self._bounds.fixed()
         clipped = self._logits(bounds).cpu().numpy()
         return Calibration(
@@ -215,13 +204,48 @@ class Calibrator:
             original_logits=self.original_logits,
             clipped_logits=clipped,
             held_out_logits=clipped,
-            rounds=progress.number,
-            converged=progress.converged,
+            rounds=self._finished.number,
+            converged=self._finished.converged,
         )
 
-    @torch.no_grad()
-    def _logits(self, bounds: dict[str, Tensor] | None) -> Tensor:
-        return torch.cat([self._graph(x, bounds) for x in self._batches()])
+    def _logits(self, bounds: Mapping[str, Tensor] | None) -> Tensor:
+        return batched_logits(self._graph, self._clean, bounds, self._chunk)
 
-    def _batches(self) -> Iterator[Tensor]:
-        return iter(self._clean.split(self._chunk))
+    def clipped_logits(self, x: Array) -> Array:
+        """Return the logits of the network that is clipped by the learned bounds.
+
+        Args:
+            x: (N, ...) float32 inputs.
+
+        Returns:
+            (N, K) float32 logits.
+        """
+        inputs = torch.from_numpy(x).to(self._clean.device)
+        return batched_logits(self._graph, inputs, self._bounds.fixed(), self._chunk).cpu().numpy()
+
+    def state(self) -> State:
+        """Return everything that `run` needs to continue after the last finished round.
+
+        Returns:
+            Arrays by name; later rounds do not modify them.
+        """
+        assert self._finished.number, "there is no state before the first round"
+        tensors = self._search.state() if self._search else {}
+        return {
+            **self._finished.state(),
+            **prefixed("bounds/", bounds_state(self._descent.optimiser)),
+            **prefixed("search/", {name: tensor.cpu().numpy() for name, tensor in tensors.items()}),
+            "generator": self._generator.get_state().numpy(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Restore a saved state, from which `run` then continues.
+
+        Args:
+            state: state from the method `state` of a calibrator that was created with the same arguments.
+        """
+        if self._search:
+            self._search.restore({name: torch.from_numpy(array) for name, array in below("search/", state).items()})
+        restore_bounds(self._descent.optimiser, below("bounds/", state))
+        self._generator.set_state(torch.from_numpy(state["generator"]))
+        self._finished = RoundState.restore(state)

@@ -1,8 +1,8 @@
-"""Bounds from all of the clean set, and beside them what bounds do to inputs that they were not learned from."""
+"""Cross-fitting: learn bounds from all of D, and clip each input of D with bounds learned without this input."""
 
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,77 +12,121 @@ from mmguard.calibrate.learning.calibrator import Calibrator, OnRound, Round
 from mmguard.calibrate.progress import FORWARD, Schedule
 from mmguard.types import Calibration, IntArray
 
-Keep = Callable[[State], None]
+Array = npt.NDArray[np.float32]
+
+Learner = Callable[[Array, Array | None], Calibrator]
+"""Creates the calibrator for clean inputs (N, ...). The second argument is the original network's logits (N, K) on
+these inputs, or None if they have not been computed."""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Receives reports on the progress of cross-fitting.
+
+    Attributes:
+        on_round: called after every round of every run.
+        keep: called before `on_round`, with a state from which a later call of `cross_fit` can continue.
+        schedule: records when a task begins and how much of the task is done.
+    """
+
+    on_round: OnRound = lambda _: None
+    keep: Callable[[State], None] = lambda _: None
+    schedule: Schedule = field(default_factory=Schedule)
 
 
 def cross_fit(
-    learner: Callable[[npt.NDArray[np.float32]], Calibrator],
-    x: npt.NDArray[np.float32],
+    learner: Learner,
+    x: Array,
     labels: IntArray | None,
-    folds: int,
-    seed: int,
-    on_round: OnRound,
-    keep: Keep | None = None,
+    folds: Sequence[IntArray],
+    listener: Listener,
     state: State | None = None,
-    schedule: Schedule | None = None,
+    original_logits: Array | None = None,
 ) -> Calibration:
-    """Learn from D, then once more without each part of it.
+    """Learn bounds from all of D, and then again for each fold from D without that fold.
 
-    A null that is fitted on the inputs that shaped the bounds is too narrow, and flags more clean inputs than its level
-    says. Here each input meets bounds that never saw it; they differ a little from those that are kept.
+    A null distribution that is fitted to the inputs from which the bounds were learned is too narrow, so more clean
+    inputs would be flagged than the significance level allows. Cross-fitting therefore clips each input with bounds
+    that were learned without this input. These bounds differ slightly from the returned bounds, which are learned from
+    D as a whole.
 
     Args:
-        learner: makes a calibrator of some clean inputs (N, ...).
-        x: (N, ...) float32, D. labels: (N,) int64 or None.
-        folds: parts of D, no more than inputs; 1 for none: clipped logits of D are then by the bounds learned from it.
-        seed: of the parts.
-        on_round: called after every round of every run. Its remaining seconds are those of the rounds, by the rounds
-            run here.
-        keep: called before that, with all that a later call can go on from.
-        state: what such a call was given; None starts from the beginning.
-        schedule: whose next tasks the runs are, and what is told how they get on.
+        learner: creates the calibrator for each run.
+        x: (N, ...) float32, the clean inputs D.
+        labels: (N,) int64, labels of D; None if D is unlabelled.
+        folds: row numbers of each fold, as returned by `split_folds`. If there are no folds, `held_out_logits` are
+            computed with the bounds that were learned from all of D.
+        listener: receives the report on every round. Rounds are numbered across all runs.
+        state: state to continue from, as passed to `Listener.keep`; if None, cross-fitting starts from the beginning.
+        original_logits: (N, K) float32, logits of the original network on D; if None, the logits are computed.
 
     Returns:
-        What was learned from all of D, with `held_out_logits` of the parts.
+        The calibration learned from all of D, with `held_out_logits` from the runs that left out each fold.
     """
-    start, done, schedule = time.perf_counter(), 0, schedule or Schedule()
-    parts = [np.empty(0, np.int64), *parts_of(len(x), folds, seed)]  # what each run leaves out
+    runs = [np.empty(0, np.int64), *folds]  # the rows that each run leaves out
     first, finished = (0, {}) if state is None else (int(state["run"]), below("finished/", state))
-
-    def counted(run: int, calibrator: Calibrator) -> OnRound:
-        def report(each: Round) -> None:
-            nonlocal done
-            done += 1
-            if keep is not None:
-                own = prefixed("calibrator/", calibrator.state())
-                keep({"run": np.asarray(run), **prefixed("finished/", finished), **own})
-            number, seconds = run * each.rounds + each.number, time.perf_counter() - start
-            rounds = len(parts) * each.rounds
-            remaining = seconds / done * (rounds - number)
-            on_round(replace(each, number=number, rounds=rounds, seconds=seconds, remaining=remaining))
-            schedule.tell()
-
-        return report
-
-    for run, part in list(enumerate(parts))[first:]:
-        schedule.begin()
-        calibrator = learner(np.delete(x, part, axis=0) if len(part) else x)
-        schedule.add(2 * FORWARD * (len(x) - len(part)))
+    reports = _Reports(len(runs), listener)
+    for run, held_out in list(enumerate(runs))[first:]:
+        listener.schedule.begin()
+        kept = len(x) - len(held_out)
+        known = original_logits if run == 0 else None
+        calibrator = learner(np.delete(x, held_out, axis=0) if len(held_out) else x, known)
+        listener.schedule.add((2 if known is None else 1) * FORWARD * kept)
         if state is not None and run == first:
             calibrator.restore(below("calibrator/", state))
         learned = calibrator.run(
-            *(counted(run, calibrator), None if labels is None else np.delete(labels, part), schedule.add)
+            reports.of_run(run, calibrator, finished),
+            None if labels is None else np.delete(labels, held_out),
+            listener.schedule.add,
         )
         if run == 0:
             finished = calibration_state(learned)
         else:
-            held_out = finished["held_out_logits"].copy()
-            held_out[part] = calibrator.clipped_logits(x[part])
-            finished = {**finished, "held_out_logits": held_out}
-        schedule.add(FORWARD * (len(x) - len(part)))
+            held_out_logits = finished["held_out_logits"].copy()
+            held_out_logits[held_out] = calibrator.clipped_logits(x[held_out])
+            finished = {**finished, "held_out_logits": held_out_logits}
+        listener.schedule.add(FORWARD * kept)
     return restore_calibration(finished)
 
 
-def parts_of(n: int, folds: int, seed: int) -> list[IntArray]:
-    """Rows of each part of n inputs, int64, drawn anew by the seed; none where there is one fold."""
+def split_folds(n: int, folds: int, seed: int) -> list[IntArray]:
+    """Split the rows of D into folds at random.
+
+    Args:
+        n: number of inputs.
+        folds: number of folds, reduced to `n` if there are fewer inputs than folds; if `folds` is 1, D is not split.
+        seed: random seed of the split.
+
+    Returns:
+        Row numbers of each fold, int64; an empty list if D is not split.
+
+    Example:
+        >>> [len(fold) for fold in split_folds(10, 3, seed=0)]
+        [4, 3, 3]
+        >>> split_folds(10, 1, seed=0)
+        []
+    """
     return np.array_split(np.random.default_rng(seed).permutation(n), min(folds, n)) if folds > 1 else []
+
+
+class _Reports:
+    """Passes the report on each round to the listener, with rounds numbered across all runs."""
+
+    def __init__(self, runs: int, listener: Listener) -> None:
+        self._runs, self._listener = runs, listener
+        self._start, self._done = time.perf_counter(), 0
+
+    def of_run(self, run: int, calibrator: Calibrator, finished: State) -> OnRound:
+        """Return the function to call after each round of one run."""
+
+        def report(each: Round) -> None:
+            self._done += 1
+            own = prefixed("calibrator/", calibrator.state())
+            self._listener.keep({"run": np.asarray(run), **prefixed("finished/", finished), **own})
+            number, rounds = run * each.rounds + each.number, self._runs * each.rounds
+            seconds = time.perf_counter() - self._start
+            remaining = seconds / self._done * (rounds - number)
+            self._listener.on_round(replace(each, number=number, rounds=rounds, seconds=seconds, remaining=remaining))
+            self._listener.schedule.tell()
+
+        return report

@@ -1,4 +1,4 @@
-"""The terms of the objectives, on tensors: MMAC (paper, Eq. 4), MMOM (Eq. 5), MM-BM (Wang et al. 2022) and ours."""
+"""The terms of the objectives: MMAC (paper, Eq. 4), MMOM (Eq. 5), MM-BM (Wang et al. 2022) and preset `default`."""
 
 from collections.abc import Iterable
 
@@ -6,17 +6,23 @@ import torch
 from torch import Tensor, nn
 
 ROOT_FLOOR = 1e-3
-"""Added to a height before the root, whose slope at 0 is infinite."""
+"""Constant added to a bound's height before taking the square root, because the slope of the square root at 0 is
+infinite."""
 
 
 def class_margins(logits: Tensor, classes: Tensor) -> Tensor:
-    """Logit of a class minus the best other logit.
+    """Return the margin of a given class for each input: the logit of the class minus the largest other logit.
 
     Args:
-        logits: (M, K). classes: (M,) int64.
+        logits: (M, K) logits.
+        classes: (M,) int64, the class of each input.
 
     Returns:
-        (M,), differentiable.
+        (M,) margins, differentiable; the larger the margin, the more confident the network is of the class.
+
+    Example:
+        >>> class_margins(torch.tensor([[3.0, 1.0, 0.0], [3.0, 1.0, 0.0]]), torch.tensor([0, 2]))
+        tensor([ 2., -3.])
     """
     own = logits.gather(1, classes[:, None])
     others = logits.scatter(1, classes[:, None], -torch.inf)
@@ -24,29 +30,79 @@ def class_margins(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def fit_loss(clipped: Tensor, original: Tensor) -> Tensor:
-    """First term of MMAC and MM-BM: mean squared change of the logits (N, K) on clean inputs."""
+    """Return the mean squared change of the logits on clean inputs: the first term of MMAC (Eq. 4) and MM-BM.
+
+    Args:
+        clipped: (N, K) logits of the clipped network.
+        original: (N, K) logits of the original network.
+
+    Returns:
+        Scalar tensor, differentiable.
+
+    Example:
+        >>> fit_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 0.0]]))
+        tensor(2.)
+    """
     return (clipped - original).square().mean()
 
 
 def label_loss(clipped: Tensor, labels: Tensor) -> Tensor:
-    """First term of MMOM: mean cross-entropy of the clipped network's logits (N, K) with the labels (N,) int64."""
+    """Return the mean cross-entropy on clean inputs: the first term of MMOM (Eq. 5).
+
+    Args:
+        clipped: (N, K) logits of the clipped network.
+        labels: (N,) int64, labels of the inputs.
+
+    Returns:
+        Scalar tensor, differentiable.
+    """
     return nn.functional.cross_entropy(clipped, labels)
 
 
 def margin_loss(margins: Tensor, hinge: bool) -> Tensor:
-    """Second term of MMAC and MMOM without λ: mean margin of maximisers (M,), of the positive ones only if `hinge`."""
+    """Return the mean margin of the maximisers: the second term of MMAC and MMOM (Eq. 4 and 5), without the factor λ.
+
+    Args:
+        margins: (M,) margins of the maximisers.
+        hinge: whether negative margins count as 0.
+
+    Returns:
+        Scalar tensor, differentiable.
+
+    Example:
+        >>> margin_loss(torch.tensor([4.0, -2.0]), hinge=True)
+        tensor(2.)
+    """
     return (margins.relu() if hinge else margins).mean()
 
 
 def bound_height(positions: Iterable[Tensor]) -> Tensor:
-    """Penalty of `default` without λ: mean over activations of the mean square root of their bounds' height, ().
+    """Return the penalty of preset `default`: the mean square root of the bounds' heights, averaged over clip sites.
 
-    A height is a bound's share of its channel's range over D. The root presses on low bounds as on high ones, so that
-    channels which clean inputs hardly need are closed.
+    The height of a bound is its position within the channel's range over D, as a fraction of the range. Because of the
+    square root, the penalty lowers low bounds at least as strongly as high ones, so channels that clean inputs hardly
+    need are shut off.
+
+    Args:
+        positions: heights of the bounds, one tensor per clip site.
+
+    Returns:
+        Scalar tensor, differentiable, without the factor λ.
     """
     return torch.stack([(position + ROOT_FLOOR).sqrt().mean() for position in positions]).mean()
 
 
 def bound_norm(bounds: Iterable[Tensor]) -> Tensor:
-    """Second term of MM-BM without λ: sum over activations of the l2 norm of their bounds, ()."""
+    """Return the sum over clip sites of the l2 norm of the bounds: the second term of MM-BM, without the factor λ.
+
+    Args:
+        bounds: bounds, one tensor per clip site.
+
+    Returns:
+        Scalar tensor, differentiable.
+
+    Example:
+        >>> bound_norm([torch.tensor([3.0, 4.0]), torch.tensor([1.0])])
+        tensor(6.)
+    """
     return torch.stack([bound.norm() for bound in bounds]).sum()

@@ -1,4 +1,4 @@
-"""What is said of an activation: that a bound goes on it, or why none does."""
+"""The result for one activation: a clip site, or the reason why the activation is not a clip site."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -6,15 +6,17 @@ from enum import StrEnum
 
 @dataclass(frozen=True)
 class Activation:
-    """A value that a bound goes on.
+    """A value that can get a bound.
 
     Attributes:
-        value: its ONNX name.
-        operator: what makes it: an ONNX operator, also where several nodes compute together what it does (`Gelu` for
-            x · ½ · (1 + erf(x/√2)), `Swish` for x · sigmoid(x)); `QuantizeLinear` where that is what rectifies it.
-        axis: of its channels: -1 where that is the last, else counted from 0.
-        channels: how many; None where that is known only when it runs.
-        places: at how many places of an input each channel is, such as H·W; None as above.
+        value: ONNX name of the value.
+        operator: name of the ONNX operator that computes the value, or of the function that several nodes compute
+            together (`Gelu` for x · ½ · (1 + erf(x/√2)), `Swish` for x · sigmoid(x)); `QuantizeLinear` if a
+            QuantizeLinear node rectifies the value.
+        axis: index of the channel axis: -1 for the last axis, else counted from 0.
+        channels: number of channels; None if this number is known only at run time.
+        places: number of positions per channel for one input, such as H·W; None if this number is known only at run
+            time.
     """
 
     value: str
@@ -24,26 +26,28 @@ class Activation:
     places: int | None = None
 
 
-class Reason(StrEnum):
-    """Why an activation is no clip site."""
+class Exclusion(StrEnum):
+    """The reason why an activation is not a clip site."""
 
-    AFTER = "it comes after the logits"
-    DIVIDES = "it divides another value"
-    DYNAMIC = "the number of its channels differs between inputs"
-    BATCH = "its channels are on the first axis, where a batch is"
+    AFTER_LOGITS = "it comes after the logits"
+    DIVISOR = "it divides another value"
+    DYNAMIC = "its number of channels differs between inputs"
+    BATCH = "its channels are on the first axis, which is the batch axis"
     GATE = "it is a gate: it multiplies another value"
-    TAIL = "no layer lies between it and the logits"
+    AFTER_LAST_LAYER = "there is no layer between it and the logits"
     UNUSED = "the logits do not depend on it"
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """An activation that no bound goes on.
+class ExcludedActivation:
+    """An activation that gets no bound.
 
     Attributes:
-        value: its ONNX name. operator: what makes it. reason: why.
+        value: ONNX name of the value.
+        operator: name of the operator or function that computes the value, as in `Activation`.
+        reason: why the activation is not a clip site.
     """
 
     value: str
     operator: str
-    reason: Reason
+    reason: Exclusion

@@ -1,4 +1,4 @@
-"""The activations of a graph: operators that are one, and elementwise nodes that compute one together."""
+"""Find the activations of a graph: single operators, and groups of elementwise nodes that compute an activation."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,16 +28,16 @@ ACTIVATIONS = BOUNDED | {
     "Swish",
     "ThresholdedRelu",
 }
-"""ONNX's operators whose output is an activation."""
+"""ONNX operators whose output is an activation."""
 
 CONTRIBUTED = frozenset({"BiasGelu", "FastGelu", "Gelu", "QuickGelu"})
-"""The same of com.microsoft, which ONNX Runtime's optimiser writes."""
+"""Operators of the domain com.microsoft whose output is an activation; ONNX Runtime's optimiser inserts them."""
 
 FUSED = frozenset({"FusedConv", "FusedGemm"})
-"""Layers of com.microsoft with an activation of their own: its name is in their attribute `activation`."""
+"""Layers of the domain com.microsoft that include an activation. Their attribute `activation` is its name."""
 
 MAX_EXPRESSIONS = 50_000
-"""Runs of elementwise nodes that are looked at in one graph; each takes about a millisecond."""
+"""Largest number of chains of elementwise nodes that are examined in a graph. Each takes about a millisecond."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class Candidate:
     """A value that may be an activation.
 
     Attributes:
-        value: what the network goes on with. operator: ONNX's, or that of the function that its nodes compute together.
+        value: the activation's output.
+        operator: name of the ONNX operator, or of the function that several nodes compute together.
     """
 
     value: ir.Value
@@ -57,7 +58,8 @@ class Candidates:
     """The activations of a graph.
 
     Attributes:
-        found: in the graph's order. inside: values on the way to one of them, which no other node reads.
+        found: the activations, in the graph's order.
+        inside: intermediate values of these activations that are read only within the same activation.
     """
 
     found: list[Candidate]
@@ -65,15 +67,24 @@ class Candidates:
 
 
 def find_candidates(graph: ir.Graph, flow: Flow) -> Candidates:
-    """Every activation that depends on the input, each on its final value alone.
+    """Find every activation that depends on the input.
+
+    If several nodes compute an activation together, only the output of the last of these nodes is returned.
+
+    Args:
+        graph: the user's graph.
+        flow: dependencies of the graph.
+
+    Returns:
+        The activations.
 
     Raises:
-        ModelError: the graph has more runs of elementwise nodes than `MAX_EXPRESSIONS`.
+        ModelError: the graph has more than `MAX_EXPRESSIONS` chains of elementwise nodes.
     """
     found: list[Candidate] = []
     inside: set[ir.Value] = set()
     left = iter(range(MAX_EXPRESSIONS))
-    for node in reversed(graph):  # so that what is inside an activation is known when it is reached
+    for node in reversed(graph):  # in reverse, so that values inside an activation are known before they are reached
         value = node.outputs[0] if node.outputs else None
         if value is None or value not in flow.computed or value in inside:
             continue
@@ -91,8 +102,8 @@ def _counted(runs: Iterable[Expression], left: Iterator[int]) -> Iterator[Expres
     for run in runs:
         if next(left, None) is None:
             raise ModelError(
-                f"the model has more than {MAX_EXPRESSIONS} runs of elementwise operators, any of which could be an "
-                "activation; export it without such long chains of them"
+                f"the model has more than {MAX_EXPRESSIONS} chains of elementwise operators that could each be an "
+                "activation, too many to search; simplify the elementwise parts of the model and export it again"
             )
         yield run
 
@@ -110,7 +121,7 @@ def _may_end(node: ir.Node) -> bool:
 
 
 def _widest(runs: Iterable[Expression]) -> tuple[Expression, str] | None:
-    """The longest run of nodes that computes a known activation, and its name."""
+    """Return the longest chain of nodes that computes a known activation, and the activation's name."""
     widest = None
     for expression in runs:
         curve = expression(GRID)
@@ -121,6 +132,6 @@ def _widest(runs: Iterable[Expression]) -> tuple[Expression, str] | None:
 
 
 def _inside(expression: Expression) -> set[ir.Value]:
-    """What only the expression itself reads."""
+    """Return the intermediate values of an expression that only nodes of the expression read."""
     nodes = set(expression.nodes)
     return {node.outputs[0] for node in expression.nodes[:-1] if {user for user, _ in node.outputs[0].uses()} <= nodes}

@@ -1,7 +1,7 @@
-"""Tell activation functions by their curves.
+"""Recognise activation functions by their curves.
 
-Exporters and optimisers write one function in many orders (x · ½ · (1 + erf(x/√2)), x · (½ + ½ erf(x · 0.707)), …), so
-what nodes compute says more than how they stand.
+Exporters and optimisers write the same function in many ways (x · ½ · (1 + erf(x/√2)), x · (½ + ½ erf(x · 0.707)), …),
+so nodes are recognised by what they compute, not by how they are arranged.
 """
 
 from collections.abc import Callable
@@ -13,27 +13,36 @@ from scipy import special
 from mmguard.exporter.sites.elementwise import Array, gelu, gelu_by_tanh, mish, shrink
 
 GRID: Array = np.concatenate([[-30.0], np.linspace(-10, 10, 161), [30.0]])[:, None]
-"""(P, 1) points at which curves are compared; the outermost tell where one leads."""
+"""The points, (P, 1), at which curves are compared. The outermost points show a curve's limits for large |x|."""
 
 TOLERANCE = 0.004
-"""Largest distance of two curves, relative to 1 + |x|: above what constants lose in bfloat16, below what tells Gelu
-from x · sigmoid(1.702 x)."""
+"""Largest distance between two curves that count as equal, relative to 1 + |x|. This limit is larger than the effect of
+rounding constants to bfloat16, and smaller than the distance between Gelu and x · sigmoid(1.702 x)."""
 
 BOUNDED = frozenset({"HardSigmoid", "Sigmoid", "Tanh"})
-"""Functions that gate, or that squash the logits, more often than they activate a layer."""
+"""Functions that are used as gates, or to squash logits, more often than as activations between layers."""
 
 STEEPEST = -0.9
-"""Least slope of a LeakyRelu where x is negative; |x|, which has -1, is a length rather than an activation."""
+"""Lowest slope for negative x that a LeakyRelu may have. The curve |x|, with slope -1, is not an activation."""
 
 QUICK_GELU = 1.702
-"""Its factor within the sigmoid."""
+"""The factor inside the sigmoid of QuickGelu, x · sigmoid(1.702 x)."""
 
 
 def recognise(y: Array) -> str | None:
-    """The activation whose curve this is, by the name of ONNX's operator where it has one.
+    """Recognise an activation function by its curve.
 
     Args:
-        y: (P, C) float64, the function on `GRID`, for one or several channels with parameters of their own.
+        y: (P, C) float64, the values of the function on `GRID` for C channels. The function's parameters may differ
+            between channels.
+
+    Returns:
+        The name of the function's ONNX operator, or its usual name if ONNX has no such operator; None if the function
+        is not known.
+
+    Example:
+        >>> recognise(GRID / (1 + np.exp(-GRID)))
+        'Swish'
     """
     if y.dtype != np.float64 or len(y) != len(GRID):
         return None
@@ -42,7 +51,7 @@ def recognise(y: Array) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _recognised(numbers: bytes, shape: tuple[int, ...]) -> str | None:
-    """The same; graphs have the same curves over and over."""
+    """Recognise a curve that is passed as bytes. Results are cached, because graphs often repeat a curve."""
     y = np.frombuffer(numbers).reshape(shape)
     if not np.isfinite(y).all() or _is_affine(y):
         return None
@@ -55,7 +64,7 @@ def _recognised(numbers: bytes, shape: tuple[int, ...]) -> str | None:
 
 
 def _is_affine(y: Array) -> bool:
-    """Whether it is a straight line, within the tolerance, for every channel."""
+    """Return whether the curve is a straight line, within the tolerance, for every channel."""
     line = _at(y, 0) + GRID * (_at(y, 30) - _at(y, -30)) / 60
     return _spread(y, line) <= TOLERANCE
 
@@ -71,13 +80,13 @@ def _spread(y: Array, other: Array) -> float:
 
 
 def _at(y: Array, x: float) -> Array:
-    """The curve at a point of the grid: (C,)."""
+    """Return the curve at a point of the grid: (C,)."""
     value: Array = y[np.searchsorted(GRID[:, 0], x)]
     return value
 
 
 def _above(y: Array, negative: Array) -> Array:
-    """The identity where x is positive, another curve where it is not."""
+    """Return a curve that equals x for positive x, and equals another curve elsewhere."""
     return np.where(GRID > 0, GRID, negative)
 
 
@@ -140,5 +149,6 @@ CURVES: tuple[tuple[str, Callable[[Array], Array]], ...] = (
     ("Sigmoid", lambda y: special.expit(GRID)),
     ("Tanh", lambda y: np.tanh(GRID)),
 )
-"""Each function on `GRID`, with the parameters that y (P, C) would have if it were one. Of equally near ones the first
-counts."""
+"""The name of each function, and a callable that computes its curve on `GRID`. The callable estimates the function's
+parameters from a curve y (P, C), assuming that y is a curve of this function. If several functions are equally close to
+y, the first of them is chosen."""

@@ -1,4 +1,4 @@
-"""ONNX's elementwise operators in NumPy, for telling what function a few nodes compute together."""
+"""Evaluate ONNX's elementwise operators in NumPy, to find out which function a group of nodes computes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ Array = npt.NDArray[Any]
 PASSING = frozenset(
     {"Cast", "CastLike", "DequantizeLinear", "Dropout", "Expand", "Identity", "QuantizeLinear", "Squeeze", "Unsqueeze"}
 )
-"""Operators that hand on the numbers of their first input, the quantisation's rounding aside."""
+"""Operators that output the numbers of their first input unchanged, apart from rounding by quantisation."""
 
 
 def _number(name: str, default: float) -> Callable[[ir.Node], float]:
@@ -43,24 +43,46 @@ def _clip(node: ir.Node, x: Array, low: Array | None = None, high: Array | None 
 
 
 def gelu(x: Array) -> Array:
-    """`x` times the normal distribution function of x."""
+    """Return Gelu: x · Φ(x), where Φ is the cumulative distribution function of the standard normal distribution.
+
+    Args:
+        x: array of any shape.
+    """
     curve: Array = x * special.ndtr(x)
     return curve
 
 
 def gelu_by_tanh(x: Array) -> Array:
-    """The approximation of Gelu by tanh (Hendrycks and Gimpel, 2016)."""
+    """Return the tanh approximation of Gelu (Hendrycks and Gimpel, 2016).
+
+    Args:
+        x: array of any shape.
+    """
     curve: Array = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
     return curve
 
 
 def mish(x: Array) -> Array:
-    """`x` tanh(softplus(x))."""
+    """Return Mish: x · tanh(softplus(x)).
+
+    Args:
+        x: array of any shape.
+    """
     return x * np.tanh(np.logaddexp(0, x))
 
 
 def shrink(x: Array, threshold: float | Array, bias: float | Array) -> Array:
-    """Towards 0 by `bias` outside of the threshold, 0 inside."""
+    """Return Shrink: x moved towards 0 by `bias` where |x| exceeds the threshold, else 0.
+
+    Args:
+        x: array of any shape.
+        threshold: number, or array that is broadcastable against x.
+        bias: number, or array that is broadcastable against x.
+
+    Example:
+        >>> shrink(np.array([-2.0, 0.3, 2.0]), 0.5, 0.5).tolist()
+        [-1.5, 0.0, 1.5]
+    """
     return np.where(np.abs(x) > threshold, x - np.sign(x) * bias, 0.0)
 
 
@@ -114,29 +136,50 @@ _BY_NODE: dict[str, Callable[..., Array]] = {
 
 
 FILLING = frozenset({"ConstantOfShape"})
-"""Operators that read a shape alone, and so make a constant."""
+"""Operators whose only input is a shape. Their output is treated as a constant."""
 
 
 def is_elementwise(node: ir.Node) -> bool:
-    """Whether each number of the node's output depends on those at its own place in the inputs alone."""
+    """Return whether each number of a node's output depends only on the numbers at the same position in its inputs.
+
+    Args:
+        node: a node.
+    """
     known = node.domain in ("", "ai.onnx") and (node.op_type in _PLAIN or node.op_type in _BY_NODE)
     return known or node.op_type in PASSING | FILLING
 
 
 def data_inputs(node: ir.Node) -> list[ir.Value]:
-    """The inputs whose numbers an elementwise operator reads, not those that say a shape, a type or a scale."""
+    """Return the data inputs of an elementwise operator, without inputs that specify a shape, a type or a scale.
+
+    Args:
+        node: an elementwise node.
+    """
     return [value for value in arguments(node) if value is not None]
 
 
 def arguments(node: ir.Node) -> list[ir.Value | None]:
-    """The same, None for each optional one that is left out."""
+    """Return the same inputs as `data_inputs`, but with None for each optional input that is omitted.
+
+    Args:
+        node: an elementwise node.
+    """
     if node.op_type in FILLING:
         return []
     return list(node.inputs[:1] if node.op_type in PASSING else node.inputs)
 
 
 def apply(node: ir.Node, inputs: list[Array | None]) -> Array:
-    """The numbers that an elementwise operator makes of such numbers."""
+    """Evaluate an elementwise node.
+
+    Args:
+        node: an elementwise node.
+        inputs: an array for each of the node's `arguments`, or None for an input that is omitted. The arrays must be
+            broadcastable against each other.
+
+    Returns:
+        The node's output.
+    """
     if node.op_type in PASSING:
         assert inputs[0] is not None, "the first input of these operators is not optional"
         return inputs[0]

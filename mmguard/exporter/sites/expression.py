@@ -1,4 +1,4 @@
-"""Read a few elementwise nodes as one function of a single value, in whatever order an exporter wrote them."""
+"""Interpret a group of elementwise nodes as one function of a single value, in whatever way they are arranged."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,35 +10,35 @@ from mmguard.exporter.sites.elementwise import PASSING, Array, apply, arguments,
 from mmguard.exporter.sites.flow import Flow
 
 LONGEST = 48
-"""Nodes of an expression; a Gelu by tanh takes ten, with quantisation after each twenty-eight."""
+"""Largest number of nodes in an expression. The tanh form of Gelu has 10 nodes, or 28 if each result is quantised."""
 
 MOST = 100
-"""Constants that one constant is computed of."""
+"""Largest number of constants that are evaluated to compute one constant."""
 
 SHAPING = PASSING | {"Reshape", "Transpose"}
 
 
 @dataclass(frozen=True)
 class Expression:
-    """A value as a function of another.
+    """A value, expressed as a function of another value.
 
     Attributes:
-        root: the value that it is a function of.
-        nodes: what computes it, elementwise, from `root` and from constants alone; in the graph's order.
+        root: the argument of the function.
+        nodes: the elementwise nodes that compute the value from `root` and constants, in the graph's order.
     """
 
     root: ir.Value
     nodes: tuple[ir.Node, ...]
 
     def __call__(self, x: Array) -> Array | None:
-        """The function at some points.
+        """Evaluate the function.
 
         Args:
-            x: (P, 1) float64.
+            x: (P, 1) float64 points.
 
         Returns:
-            (P, 1), or (P, 3) where constants differ by channel: at three of the channels. None where a constant is
-            not known.
+            The values of the function at x: (P, 1); or (P, 3), for three of the channels, if constants differ between
+            channels. None if the value of a constant is not known.
         """
         values: dict[ir.Value, Array] = {self.root: x}
         with np.errstate(all="ignore"):
@@ -51,7 +51,15 @@ class Expression:
 
 
 def expressions(value: ir.Value, flow: Flow) -> Iterator[Expression]:
-    """Every way to see a value as an elementwise function of one other value, the nearest first."""
+    """Find every way to express a value as an elementwise function of one other value.
+
+    Args:
+        value: a value of the graph.
+        flow: dependencies of the graph.
+
+    Yields:
+        The expressions, shortest first.
+    """
     ahead, nodes = {value}, list[ir.Node]()
     while ahead and len(nodes) < LONGEST:
         last = max(ahead, key=flow.place)
@@ -66,16 +74,21 @@ def expressions(value: ir.Value, flow: Flow) -> Iterator[Expression]:
 
 
 def sampled(value: ir.Value | None) -> Array | None:
-    """A constant: one number (1,), or (3,), its first, middle and last where not all are the same.
+    """Sample a constant, which may be computed from other constants by elementwise operators and changes of shape.
 
-    It may be computed from other constants by elementwise operators and by a change of shape. None where it is not
-    known, or takes more than `MOST` values to compute.
+    Args:
+        value: a value of the graph.
+
+    Returns:
+        An array (1,) with the constant's first number if all numbers are the same, else an array (3,) with its first,
+        middle and last number. None if the value is not a constant, cannot be evaluated, or is computed from more than
+        `MOST` values.
     """
     return _sampled(value, {})
 
 
 def _sampled(value: ir.Value | None, known: dict[ir.Value, Array | None]) -> Array | None:
-    """The same, with what was found of other values; each is computed once, and no deeper than so many."""
+    """Return the sample of a constant, and store this sample in `known`. At most `MOST` constants are sampled."""
     if value is None:
         return None
     if value not in known:
@@ -109,15 +122,15 @@ def _sample(numbers: Array) -> Array | None:
 
 
 def _is_unknown(node: ir.Node, inputs: list[Array | None]) -> bool:
-    """Whether an input that the node has is not known."""
+    """Return whether the value of one of the node's inputs is not known."""
     return any(array is None and value is not None for array, value in zip(inputs, arguments(node), strict=True))
 
 
 def _dequantised(node: ir.Node, known: dict[ir.Value, Array | None]) -> Array | None:
     x, scale, zero = (_sampled(v, known) for v in [*node.inputs, None][:3])
-    maker = None if node.inputs[0] is None else node.inputs[0].producer()
-    if maker is not None and maker.op_type == "QuantizeLinear":
-        return x  # which that one handed on as it was
+    producer = None if node.inputs[0] is None else node.inputs[0].producer()
+    if producer is not None and producer.op_type == "QuantizeLinear":
+        return x  # QuantizeLinear is treated as passing its input on unchanged
     if x is None or scale is None:
         return None
     return scale * (x if zero is None else x - zero)

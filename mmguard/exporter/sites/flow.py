@@ -1,4 +1,4 @@
-"""Which values of a graph depend on which."""
+"""Find out which values of a graph depend on which other values."""
 
 from collections.abc import Iterable
 
@@ -7,21 +7,23 @@ import onnx_ir as ir
 from mmguard.exporter.sites.layers import LAYERS
 
 SHAPES = ("Shape", "Size")
-"""Operators that read no numbers."""
+"""Operators that read only the shape of their input."""
 
 
 class Flow:
-    """The dependencies that clip sites turn on.
+    """The dependencies between the values of a graph, which determine which values can be clip sites.
 
     Args:
-        graph: the user's graph. logits: name of the logits.
+        graph: the user's graph.
+        logits: name of the logits.
 
     Attributes:
-        order: place of each node in the graph.
-        computed: values that depend on the numbers in the graph's input; others are constants, or of its shape alone.
-        needed: values that the logits depend on, the logits included.
-        feeding: values that a layer on the way to the logits depends on.
-        after: values that depend on the logits, the logits included.
+        order: position of each node in the graph.
+        computed: values that depend on the numbers in the graph's input. All other values are constants, or depend only
+            on the input's shape.
+        needed: values that the logits depend on, including the logits.
+        feeding: values that a layer before the logits depends on.
+        after: values that depend on the logits, including the logits.
     """
 
     def __init__(self, graph: ir.Graph, logits: str) -> None:
@@ -34,12 +36,23 @@ class Flow:
         self.feeding = self._ancestors(value for node in layers for value in node.inputs if value is not None)
 
     def place(self, value: ir.Value) -> int:
-        """Of the node that makes the value; -1 for an input of the graph."""
+        """Return the position of the node that computes a value; -1 for an input of the graph.
+
+        Args:
+            value: a value of the graph.
+        """
         node = value.producer()
         return -1 if node is None else self.order[node]
 
     def descendants(self, values: Iterable[ir.Value]) -> set[ir.Value]:
-        """The values themselves, and all that depend on the numbers in one of them."""
+        """Find every value that depends on the numbers in at least one of the given values.
+
+        Args:
+            values: values of the graph.
+
+        Returns:
+            The dependent values, including the given values.
+        """
         found = set(values)
         for node in self._nodes:
             read = () if node.op_type in SHAPES else (value for value in node.inputs if value is not None)

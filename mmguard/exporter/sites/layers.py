@@ -1,4 +1,4 @@
-"""The layers of a network, and on which axis each has its channels."""
+"""Determine the channel axes of each kind of layer."""
 
 import onnx_ir as ir
 
@@ -15,20 +15,25 @@ LAST_NORMS = frozenset(
 )
 
 LAYERS = CONVOLUTIONS | PRODUCTS | RECURRENT | ATTENTION | {"Einsum", "FusedGemm", "Gemm"}
-"""Operators that mix channels by weights."""
+"""Operators that mix channels using weights."""
 STOPS = LAYERS | POOLS | FIRST_NORMS | LAST_NORMS
-"""Operators that say where the channels of what they take are."""
+"""Operators from which the channel axis of an input can be determined. The search for layers stops there."""
 
 Axes = frozenset[int]
-"""Axes of a value that its channels may lie on: one, but after a Flatten the several that it joined."""
+"""The axes of a value that may be its channel axis: one axis, or several if a Flatten joined them."""
 
 
 def input_axes(node: ir.Node, index: int, rank: int | None, weighted: bool) -> Axes:
-    """Axes of one of a layer's inputs that it takes for channels; none where it does not say.
+    """Return the axes of a layer's input that the layer treats as channels.
 
     Args:
-        index: which input. rank: of that input, None where it is not known: then the last axis is -1.
-        weighted: whether another of its inputs holds weights, so that this is no product of two computed values.
+        node: a node.
+        index: index of the input.
+        rank: rank of that input; None if the rank is not known, in which case the last axis is returned as -1.
+        weighted: whether another input contains weights. If not, the node may be a product of two computed values.
+
+    Returns:
+        The axes; empty if they cannot be determined from the node.
     """
     kind, last = node.op_type, -1 if rank is None else rank - 1
     if kind in CONVOLUTIONS | POOLS | FIRST_NORMS:
@@ -48,11 +53,15 @@ def input_axes(node: ir.Node, index: int, rank: int | None, weighted: bool) -> A
 
 
 def output_axes(node: ir.Node, rank: int | None, weighted_first: bool) -> Axes:
-    """Axes of a layer's output that hold the channels that it made; none where it does not say.
+    """Return the axes of a layer's output that contain its channels.
 
     Args:
-        rank: of the output, None where it is not known.
-        weighted_first: whether the first input of a product holds the weights.
+        node: a node.
+        rank: rank of the output; None if the rank is not known, in which case the last axis is returned as -1.
+        weighted_first: whether the first input of a product contains the weights.
+
+    Returns:
+        The axes; empty if they cannot be determined from the node.
     """
     kind, last = node.op_type, -1 if rank is None else rank - 1
     if kind in CONVOLUTIONS | POOLS | FIRST_NORMS | {"FusedGemm", "Gemm"}:
@@ -70,7 +79,7 @@ def _normalised(node: ir.Node, rank: int | None) -> Axes:
 
 
 def _contracted(node: ir.Node, index: int) -> Axes:
-    """Axes of an Einsum's input that are summed over."""
+    """Return the axes of an Einsum node's input over which the node sums."""
     inputs, _, output = node.attributes["equation"].as_string().replace(" ", "").partition("->")
     labels = inputs.split(",")[index]
     if not output or "." in labels:

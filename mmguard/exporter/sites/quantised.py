@@ -1,8 +1,8 @@
-"""Rectifiers that quantisation hides: a QuantizeLinear that stands for the Relu before it.
+"""Find activations that quantisation hides: values that a QuantizeLinear rectifies in place of a removed Relu.
 
-ONNX Runtime's quantiser removes a Relu before an asymmetric QuantizeLinear, whose least integer then stands for 0, so
-that whatever is negative becomes 0 there. What that node takes is an activation but for the rectification; bounds on it
-act as they would after it.
+ONNX Runtime's quantiser removes a Relu before an asymmetric QuantizeLinear if the lowest integer stands for 0, because
+the QuantizeLinear turns every negative number into 0 anyway. The input of the QuantizeLinear is then an activation that
+is not yet rectified, and a bound on this input has the same effect as a bound after the Relu.
 """
 
 import onnx_ir as ir
@@ -20,7 +20,7 @@ LEAST = {
     ir.DataType.INT8: -128,
     ir.DataType.INT16: -32768,
 }
-"""The least integer of each type that numbers are quantised to."""
+"""The lowest integer of each quantised dtype."""
 
 POSITIVE = frozenset({"Abs", "ArgMax", "Exp", "Softmax", "Sqrt"})
 """Operators whose output is never negative."""
@@ -56,11 +56,20 @@ KEEPING = POOLS | {
     "Unsqueeze",
     "Upsample",
 }
-"""Operators that make nothing negative of what is not."""
+"""Operators whose output is never negative if their inputs are never negative."""
 
 
 def add_rectified(graph: ir.Graph, flow: Flow, candidates: Candidates) -> Candidates:
-    """The candidates and, where no activation precedes one, the inputs of the QuantizeLinear that rectify."""
+    """Add to the activations the input of each QuantizeLinear that acts as a Relu, unless that input is rectified.
+
+    Args:
+        graph: the user's graph.
+        flow: dependencies of the graph.
+        candidates: the activations found so far.
+
+    Returns:
+        All activations, in the graph's order.
+    """
     found = {each.value: each for each in candidates.found}
     rectified = set(found) | candidates.inside | {v for v in flow.computed if v.producer() is None}
     for node in graph:
@@ -73,7 +82,11 @@ def add_rectified(graph: ir.Graph, flow: Flow, candidates: Candidates) -> Candid
 
 
 def _mark(node: ir.Node, rectified: set[ir.Value], flow: Flow) -> None:
-    """Adds the node's outputs where they follow an activation, or the input itself, with no layer between."""
+    """Add a node's outputs to `rectified` if they cannot be negative.
+
+    The outputs of some operators are never negative. The outputs of some other operators are not negative if the
+    inputs are rectified.
+    """
     sources = [value for value in node.inputs if value in flow.computed]
     kept = node.op_type in KEEPING and sources and rectified.issuperset(sources)
     if kept or node.op_type in POSITIVE or _is_square(node):
@@ -88,7 +101,10 @@ def _is_square(node: ir.Node) -> bool:
 
 
 def _rectifies(node: ir.Node) -> bool:
-    """Whether the least integer stands for 0, in every channel; 0 of uint8 is the default."""
+    """Return whether a QuantizeLinear rectifies its input: the lowest integer stands for 0 in every channel.
+
+    A node without a zero point has the zero point 0 with dtype uint8.
+    """
     zero = node.inputs[2] if len(node.inputs) > 2 else None
     if zero is None:
         return node.attributes.get_int("output_dtype", ir.DataType.UINT8.value) in (0, ir.DataType.UINT8.value)

@@ -1,4 +1,4 @@
-"""Tell activations from gates and divisors, which scale other values."""
+"""Distinguish activations from gates and divisors, which scale other values."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from mmguard.exporter.sites.flow import Flow
 from mmguard.exporter.sites.layers import STOPS
 
 MAY_GATE = BOUNDED | {"QuantizeLinear"}
-"""Operators whose readers alone tell whether they gate or activate."""
+"""Operators that can be gates or activations, depending on the nodes that read their output."""
 
 HANDING_ON = frozenset(
     {"Cast", "DequantizeLinear", "Dropout", "Expand", "Identity", "QuantizeLinear", "Reshape", "Squeeze", "Unsqueeze"}
@@ -18,7 +18,12 @@ HANDING_ON = frozenset(
 
 
 def gates(candidate: Candidate, flow: Flow) -> bool:
-    """Whether, before the next layer, it multiplies a value that does not come from it."""
+    """Return whether a candidate is a gate: a value that is multiplied by an independent value before the next layer.
+
+    Args:
+        candidate: a possible activation.
+        flow: dependencies of the graph.
+    """
     if candidate.operator not in MAY_GATE:
         return False
     products = [node for node in _readers(candidate.value) if node.op_type == "Mul"]
@@ -29,13 +34,17 @@ def gates(candidate: Candidate, flow: Flow) -> bool:
 
 
 def divides(value: ir.Value) -> bool:
-    """Whether all that is done with it is to divide by it."""
+    """Return whether a value is used only as a divisor.
+
+    Args:
+        value: a value of the graph.
+    """
     uses = list(_final_uses(value))
     return bool(uses) and all(node.op_type == "Div" and index == 1 for node, index in uses)
 
 
 def _readers(value: ir.Value) -> Iterator[ir.Node]:
-    """What reads the value, or what was made of it before a layer."""
+    """Yield the nodes that read the value, or that read a value computed from this value before the next layer."""
     ahead, seen = [value], {value}
     while ahead:
         for node, _ in ahead.pop().uses():

@@ -1,1 +1,4 @@
-"""The Open Inference Protocol v2 over HTTP. Needs the extra `serve`; nothing else in mmguard imports it unasked."""
+"""Serves guards over HTTP with the Open Inference Protocol v2.
+
+Serving needs the extra `serve`; the rest of mmguard works without this extra.
+"""

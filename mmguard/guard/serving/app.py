@@ -1,6 +1,7 @@
 """The Open Inference Protocol v2 over HTTP as an ASGI application.
 
-Needs the extra `serve`: import `create_app` from `mmguard.guard.serving.server`, which says so where it is missing.
+Requires the extra `serve`. Import `create_app` from `mmguard.guard.serving.server`. If the extra is not installed,
+importing that module raises an error that names the extra.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -21,52 +22,49 @@ from mmguard.errors import (
     InferenceError,
     InputError,
     LogitsError,
-    OptionError,
     OverloadError,
     RequestTooLargeError,
     SlowRequestError,
 )
 from mmguard.guard.guard import Guard, GuardedBatch
 from mmguard.guard.lanes import MAX_PENDING, MAX_WAIT
-from mmguard.guard.serving.body import MAX_JSON_BYTES, MAX_REQUEST_BYTES, decompress
-from mmguard.guard.serving.drain import DrainMiddleware
+from mmguard.guard.serving.body_drain import BodyDrainMiddleware
+from mmguard.guard.serving.body_reader import read_body
+from mmguard.guard.serving.decompression import decompress
+from mmguard.guard.serving.memory_budget import (
+    RESPONSE_CLASS_BYTES,
+    RESPONSE_ROW_BYTES,
+    MemoryBudget,
+    Reservation,
+)
+from mmguard.guard.serving.options import RequestLimits
 from mmguard.guard.serving.protocol import VERSION, encode_response, model_metadata, output_names, served_outputs
-from mmguard.guard.serving.reading import read_body
 from mmguard.guard.serving.request import InferenceRequest, parse_request
-from mmguard.guard.serving.room import CLASS_BYTES, MAX_HELD_BODIES, MAX_HELD_BYTES, ROW_BYTES, Hold, Room
 from mmguard.guard.serving.tensors import HEADER_LENGTH
 
-LARGE = 2**20
-"""Bytes of a body above which it waits for its turn to be read, as all do that are compressed: many at once would take
-the memory and the time of all that is small."""
-MAX_ANSWERING = MAX_PENDING
-"""Requests that are with the guards at once, each in a thread: as many as one guard lets in."""
+LARGE_BODY_BYTES = 2**20
+"""Request bodies larger than this many bytes are parsed one at a time, to leave time and memory for small requests.
+
+Compressed bodies are parsed one at a time regardless of their size.
+"""
+MAX_CONCURRENT = MAX_PENDING
+"""Maximum number of requests that the guards process at once, each in its own thread.
+
+A single guard has the same limit.
+"""
 
 
-def create_app(
-    guards: Mapping[str, Guard],
-    max_request_bytes: int = MAX_REQUEST_BYTES,
-    max_json_bytes: int = MAX_JSON_BYTES,
-    max_held_bytes: int | None = None,
-) -> Starlette:
-    """The protocol as an ASGI application.
+def create_app(guards: Mapping[str, Guard], limits: RequestLimits | None = None) -> Starlette:
+    """Return an ASGI application that serves guards.
 
     Args:
-        guards: by the name in the URL. They stay the caller's to close.
-        max_request_bytes: largest body, also after decompression; a larger one is answered 413.
-        max_json_bytes: of which JSON.
-        max_held_bytes: of all bodies, inputs and answers together, by default a GiB, or eight of the largest bodies. A
-            request for which there is no room now is answered 503, one for which there never is 413.
+        guards: the guards, keyed by the model name in the URL. The caller must close the guards.
+        limits: limits on the size of requests; None means the defaults.
 
-    Raises:
-        OptionError: a limit below 1.
+    Returns:
+        The application.
     """
-    if max_held_bytes is None:
-        max_held_bytes = max(MAX_HELD_BYTES, MAX_HELD_BODIES * max_request_bytes)
-    if min(max_request_bytes, max_json_bytes, max_held_bytes) < 1:
-        given = f"{max_request_bytes}, {max_json_bytes} of JSON and {max_held_bytes} in all"
-        raise OptionError(f"limits must be at least 1 byte, got {given}")
-    models = _Models(guards, max_request_bytes, min(max_json_bytes, max_request_bytes), max_held_bytes)
+    models = _Models(guards, limits or RequestLimits())
     routes = [
         Route("/v2", _server_metadata),
         Route("/v2/health/live", _live),
@@ -81,7 +79,7 @@ def create_app(
     app = Starlette(
         routes=routes,
         middleware=[
-            Middleware(DrainMiddleware),
+            Middleware(BodyDrainMiddleware),
             Middleware(GZipMiddleware, minimum_size=1024, compresslevel=1),
         ],
         exception_handlers={
@@ -93,7 +91,7 @@ def create_app(
             LogitsError: _on_error(422),
             OverloadError: _on_overload,
             ClientDisconnect: _on_error(400),
-            Exception: _on_defect,
+            Exception: _on_unexpected_error,
         },
     )
     app.router.redirect_slashes = False
@@ -101,11 +99,9 @@ def create_app(
 
 
 class _Models:
-    """The routes below `/v2/models`."""
+    """Handles the routes under `/v2/models`."""
 
-    def __init__(
-        self, guards: Mapping[str, Guard], max_request_bytes: int, max_json_bytes: int, max_held_bytes: int
-    ) -> None:
+    def __init__(self, guards: Mapping[str, Guard], limits: RequestLimits) -> None:
         self._guards = dict(guards)
         self._served = {
             name: served_outputs(guard.networks.original.session, guard.bundle.manifest.output.names)
@@ -115,11 +111,11 @@ class _Models:
             name: model_metadata(guard.bundle.manifest, self._served[name]) | {"name": name}
             for name, guard in guards.items()
         }
-        self._max_request_bytes = max_request_bytes
-        self._max_json_bytes = max_json_bytes
-        self._room = Room(max_held_bytes)
-        self._large_one_at_a_time = CapacityLimiter(1)
-        self._turns, self._threads = Semaphore(MAX_ANSWERING), CapacityLimiter(MAX_ANSWERING)
+        self._max_request_bytes = limits.max_request_bytes
+        self._max_json_bytes = min(limits.max_json_bytes, limits.max_request_bytes)
+        self._memory = MemoryBudget(limits.buffered_bytes)
+        self._one_large_body = CapacityLimiter(1)
+        self._turns, self._threads = Semaphore(MAX_CONCURRENT), CapacityLimiter(MAX_CONCURRENT)
 
     async def metadata(self, request: Request) -> Response:
         self._guard(request)
@@ -131,14 +127,14 @@ class _Models:
 
     async def infer(self, request: Request) -> Response:
         guard = self._guard(request)
-        with self._room.place() as hold:
-            with _counted(guard):
-                asked = await self._read(request, guard, hold)
-                hold(_size(asked, guard))
+        with self._memory.reserve() as reservation:
+            with _count_errors(guard):
+                parsed = await self._read(request, guard, reservation)
+                reservation.resize(_needed_bytes(parsed, guard))
                 await self._wait_for_turn()
             name = request.path_params["name"]
             try:
-                return await to_thread.run_sync(self._answer, name, guard, asked, limiter=self._threads)
+                return await to_thread.run_sync(self._respond, name, guard, parsed, limiter=self._threads)
             finally:
                 self._turns.release()
 
@@ -147,16 +143,16 @@ class _Models:
             await self._turns.acquire()
         if waiting.cancelled_caught:
             raise OverloadError(
-                f"{MAX_ANSWERING} requests wait for their answers, and this one had no turn for {MAX_WAIT:g} s; send "
-                "fewer at once, or serve from more machines"
+                f"the server is busy: this request waited {MAX_WAIT:g} s because {MAX_CONCURRENT} other requests "
+                "were in progress; retry later, send fewer requests at once, or add servers"
             )
 
-    async def _read(self, request: Request, guard: Guard, hold: Hold) -> InferenceRequest:
-        """What a client asks. All that takes time is done off the event loop."""
+    async def _read(self, request: Request, guard: Guard, reservation: Reservation) -> InferenceRequest:
+        """Read and parse a request. The parsing runs in a thread, not on the event loop."""
         limit = self._max_request_bytes if HEADER_LENGTH in request.headers else self._max_json_bytes
-        body = await read_body(request, limit, hold)
-        is_large = len(body) > LARGE or "content-encoding" in request.headers
-        limiter = self._large_one_at_a_time if is_large else None
+        body = await read_body(request, limit, reservation)
+        is_large = len(body) > LARGE_BODY_BYTES or "content-encoding" in request.headers
+        limiter = self._one_large_body if is_large else None
         return await to_thread.run_sync(self._parse, request, guard, body, limit, limiter=limiter)
 
     def _parse(self, request: Request, guard: Guard, body: bytearray, limit: int) -> InferenceRequest:
@@ -165,23 +161,23 @@ class _Models:
         length, spec = request.headers.get(HEADER_LENGTH), guard.bundle.manifest.input
         return parse_request(plain, length, spec, outputs, self._max_json_bytes)
 
-    def _answer(self, name: str, guard: Guard, asked: InferenceRequest) -> Response:
-        content, headers = encode_response(name, asked, _outputs(guard.infer(asked.x)))
+    def _respond(self, name: str, guard: Guard, parsed: InferenceRequest) -> Response:
+        content, headers = encode_response(name, parsed, _outputs(guard.infer(parsed.x)))
         return Response(content, headers=headers)
 
     def _guard(self, request: Request) -> Guard:
-        """The guard of the URL's model and version."""
+        """Return the guard for the model and version in the URL."""
         name, version = request.path_params["name"], request.path_params.get("version", VERSION)
         if name not in self._guards:
-            raise HTTPException(404, f"unknown model; this server has {', '.join(self._guards)}")
+            raise HTTPException(404, f"unknown model; available models: {', '.join(self._guards)}")
         if version != VERSION:
-            raise HTTPException(404, f"unknown version of {name}; it has version {VERSION} only")
+            raise HTTPException(404, f"unknown version of model {name}; use version {VERSION}")
         return self._guards[name]
 
 
 @contextmanager
-def _counted(guard: Guard) -> Iterator[None]:
-    """Count what is refused before the guard sees it."""
+def _count_errors(guard: Guard) -> Iterator[None]:
+    """Count the requests that fail before they reach the guard."""
     try:
         yield
     except (InputError, OverloadError) as error:
@@ -189,14 +185,14 @@ def _counted(guard: Guard) -> Iterator[None]:
         raise
 
 
-def _size(asked: InferenceRequest, guard: Guard) -> int:
-    """Bytes of a request's input, and at most of its answer."""
+def _needed_bytes(parsed: InferenceRequest, guard: Guard) -> int:
+    """Return the size of a request's input plus an upper bound on the size of its response, in bytes."""
     numbers = len(guard.bundle.manifest.classes) * len(guard.bundle.manifest.output.names)
-    return asked.x.nbytes + len(asked.x) * (ROW_BYTES + CLASS_BYTES * numbers)
+    return parsed.x.nbytes + len(parsed.x) * (RESPONSE_ROW_BYTES + RESPONSE_CLASS_BYTES * numbers)
 
 
 def _outputs(batch: GuardedBatch) -> dict[str, Any]:
-    """All that a model answers, by the names of `output_names`."""
+    """Return all outputs of a batch, keyed by the names that `output_names` returns."""
     decision = batch.decision
     return {
         **batch.outputs,
@@ -237,5 +233,5 @@ async def _on_overload(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 503, {"Retry-After": "1"})
 
 
-async def _on_defect(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": "internal error; the server's log says more"}, 500)
+async def _on_unexpected_error(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": "internal error; see the server log"}, 500)

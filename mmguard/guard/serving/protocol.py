@@ -1,7 +1,8 @@
-"""What a model offers by the Open Inference Protocol v2 over HTTP, and a response's bytes.
+"""Metadata and responses of the Open Inference Protocol v2 over HTTP.
 
-Both forms of the protocol are read and written: numbers in the JSON, and Triton's binary tensor extension, where the
-header `Inference-Header-Content-Length` says how many bytes the JSON has and the tensors follow it. Sources:
+Tensors can be encoded in two ways: as numbers in the JSON, or with Triton's binary tensor extension. With the
+extension, the tensors follow the JSON, and the header `Inference-Header-Content-Length` contains the length of the
+JSON. Sources:
 https://github.com/kserve/open-inference-protocol (HTTP/REST) and Triton's "Binary Tensor Data Extension".
 """
 
@@ -26,7 +27,10 @@ GUARD_OUTPUTS = {
     "mmguard_margin_gap": "FP64",
     "mmguard_reason": "BYTES",
 }
-"""Datatypes of what the guard says of each input, (N,) each, in the order of a response; see `types.Decision`."""
+"""Datatypes of the outputs (N,) that the guard adds, in the order of the response.
+
+See `types.Decision` for the meaning of these outputs.
+"""
 OUTPUTS = {
     "tensor(bool)": "BOOL",
     "tensor(double)": "FP64",
@@ -37,14 +41,23 @@ OUTPUTS = {
     "tensor(string)": "BYTES",
     "tensor(uint8)": "UINT8",
 }
-"""Datatypes of outputs, by ONNX Runtime's name of the type."""
+"""Protocol datatypes of outputs, keyed by ONNX Runtime type."""
 MAPS = ("seq(map(int64,tensor(float)))", "seq(map(string,tensor(float)))")
-"""Types of a number for each class by its name, one map an input. They are served as FP32 (N, K), by sorted names."""
+"""ONNX Runtime types of outputs that contain one map from classes to numbers for each input.
+
+The server returns such an output as an FP32 tensor (N, K), with the columns sorted by class.
+"""
 
 
 @dataclass(frozen=True)
 class ServedTensor:
-    """An output of the model: its name, its datatype in the protocol and its shape, None for a dynamic axis."""
+    """Description of one of the model's outputs, in terms of the protocol.
+
+    Attributes:
+        name: name of the output.
+        datatype: protocol datatype, such as `FP32`.
+        shape: sizes of the axes; None for a dynamic axis.
+    """
 
     name: str
     datatype: str
@@ -52,10 +65,14 @@ class ServedTensor:
 
 
 def served_outputs(session: Any, names: Sequence[str]) -> tuple[ServedTensor, ...]:
-    """The model's own outputs that the protocol can carry: tensors, and maps from classes to numbers.
+    """Describe the model's outputs that the server supports: tensors, and lists of maps from classes to numbers.
 
     Args:
-        session: an `onnxruntime.InferenceSession`. names: of the outputs, in order.
+        session: an `onnxruntime.InferenceSession` of the model.
+        names: names of the model's outputs, in order.
+
+    Returns:
+        One description per supported output, in the order of `names`.
     """
     described = {output.name: output for output in session.get_outputs()}
     return tuple(
@@ -67,12 +84,31 @@ def served_outputs(session: Any, names: Sequence[str]) -> tuple[ServedTensor, ..
 
 
 def output_names(served: Sequence[ServedTensor]) -> tuple[str, ...]:
-    """What a model answers: its own outputs first."""
+    """Return the names of all outputs of a response: the model's own outputs, then the guard's outputs.
+
+    Args:
+        served: the model's own outputs.
+
+    Returns:
+        The names, in the order of a response.
+
+    Example:
+        >>> output_names([ServedTensor("logits", "FP32", (None, 3))])[:2]
+        ('logits', 'mmguard_label')
+    """
     return *(output.name for output in served), *GUARD_OUTPUTS
 
 
 def model_metadata(manifest: Manifest, served: Sequence[ServedTensor]) -> dict[str, Any]:
-    """A model's metadata as the protocol writes it; -1 is a dynamic axis. Batches of any size are taken."""
+    """Return a model's metadata in the protocol's JSON form.
+
+    Args:
+        manifest: manifest of the bundle.
+        served: the model's own outputs.
+
+    Returns:
+        The metadata. In a shape, -1 means a dynamic axis. The batch axis is always dynamic.
+    """
     spec = manifest.input
     outputs = [
         {"name": each.name, "datatype": each.datatype, "shape": [-1, *(size or -1 for size in each.shape[1:])]}
@@ -90,17 +126,19 @@ def model_metadata(manifest: Manifest, served: Sequence[ServedTensor]) -> dict[s
 
 
 def encode_response(model: str, request: InferenceRequest, arrays: Mapping[str, Any]) -> tuple[bytes, dict[str, str]]:
-    """Write a response.
+    """Encode the response to an inference request.
 
-    In JSON, a number that is NaN or infinite is null, since JSON has no such numbers; binary tensors keep them.
+    JSON cannot represent NaN or infinity, so these values become null in JSON. Binary tensors contain these values
+    unchanged.
 
     Args:
-        model: its name.
-        request: what is answered; only its outputs are written.
-        arrays: the model's outputs by name: arrays of the dtypes in `DTYPES` or of strings, or lists of maps.
+        model: name of the model.
+        request: the request; the response contains only the outputs that the request asks for.
+        arrays: the outputs by name. Each output is an array whose dtype is in `DTYPES`, an array of strings, or a list
+            of maps from classes to numbers.
 
     Returns:
-        The body, and its headers.
+        The body and the headers of the response.
     """
     tensors, binary = [], []
     for name, as_binary in request.outputs.items():
@@ -122,6 +160,6 @@ def encode_response(model: str, request: InferenceRequest, arrays: Mapping[str, 
 
 
 def _columns(maps: Sequence[Mapping[Any, float]]) -> npt.NDArray[np.float32]:
-    """(N, K): the numbers of each map by its sorted keys."""
+    """Convert N maps to an array (N, K), with one column per key, sorted by key."""
     rows = [[row[key] for key in sorted(row)] for row in maps]
     return np.array(rows, np.float32).reshape(len(rows), len(rows[0]) if rows else 0)

@@ -1,4 +1,4 @@
-"""A Keras-like model with a guard in front. Imports no Keras."""
+"""A guarded model with Keras's methods. This module does not import Keras."""
 
 from typing import Any
 
@@ -7,61 +7,92 @@ import numpy.typing as npt
 from mmguard.bundle.bundle import Bundle
 from mmguard.errors import OptionError
 from mmguard.guard.guard import Batch
-from mmguard.guard.wrapping.answers import Array, answers_of
-from mmguard.guard.wrapping.face import Face
-from mmguard.guard.wrapping.original import OnDecision
+from mmguard.guard.wrapping.base import WrappedPredictor
+from mmguard.guard.wrapping.guarded_call import Array, guard_call
+from mmguard.guard.wrapping.predictor_guard import OnDecision
 from mmguard.guard.wrapping.tensors import as_batch, like, to_array
 
 
-class GuardedModel(Face):
-    """A Keras-like model with a guard in front; it is no Keras model itself.
+class GuardedModel(WrappedPredictor):
+    """A guarded model with Keras's methods. It is not a Keras model itself.
 
-    `predict` and `predict_on_batch` give arrays, and a call gives a tensor, as the model's own do. What tells of the
-    model is handed through; all that changes it or leads to its parts is refused.
+    Like the model itself, the object returns arrays from `predict` and `predict_on_batch`, and a tensor when it is
+    called. Attributes that describe the model are forwarded. Attributes that change the model or give access to its
+    parts are not forwarded.
+
+    Args:
+        model: the model.
+        bundle: the guard bundle of the model.
+        on_decision: called with the decision for each batch.
+        options: options of `Guard`.
     """
 
-    handed_through = frozenset({"name", "input_shape", "output_shape", "summary", "count_params"})
+    forwarded = frozenset({"name", "input_shape", "output_shape", "summary", "count_params"})
 
     def __init__(self, model: Any, bundle: Bundle, on_decision: OnDecision | None, options: dict[str, Any]) -> None:
         self._dtype = bundle.manifest.input.dtype
-        self._answers = answers_of(bundle, lambda x: to_array(model.predict(x, verbose=0)), on_decision, options)
-        super().__init__(model, self._answers.wrapped.guard)
+        self._call = guard_call(bundle, lambda x: to_array(model.predict(x, verbose=0)), on_decision, options)
+        super().__init__(model, self._call.predictor_guard.guard)
 
     def predict(self, x: Any, batch_size: int | None = None, verbose: Any = "auto", **options: Any) -> npt.NDArray[Any]:
-        """Predict inputs (N, ...), an array or a tensor; returns the model's answer (N, ...) with the policy applied.
+        """Predict inputs.
 
         Args:
-            batch_size, verbose, options: the model's own, of its `predict`. The clipped network takes all N at once.
+            x: inputs (N, ...), an array or a tensor. Data sets and generators are not supported.
+            batch_size: passed to the model's `predict`. The clipped network processes all N inputs at once.
+            verbose: passed to the model's `predict`.
+            options: further arguments for the model's `predict`.
+
+        Returns:
+            The model's output (N, ...) with the policy applied.
 
         Raises:
-            InputError: inputs that the model does not take, such as a data set or a generator.
-            InferenceError: the networks could not answer.
+            InputError: The model does not accept the inputs.
+            InferenceError: A network failed, or the guard is closed.
         """
 
-        def ask(batch: Batch) -> Array:
+        def run(batch: Batch) -> Array:
             return to_array(self._predictor.predict(batch, batch_size=batch_size, verbose=verbose, **options))
 
-        return self._answers(as_batch(x, self._dtype), ask)[0]
+        return self._call(as_batch(x, self._dtype), run)[0]
 
     def predict_on_batch(self, x: Any) -> npt.NDArray[Any]:
-        """As `predict`, without its progress."""
+        """Predict inputs without a progress bar.
+
+        Args:
+            x: inputs (N, ...), an array or a tensor.
+
+        Returns:
+            The model's output (N, ...) with the policy applied.
+        """
         return self.predict(x, verbose=0)
 
     def __call__(self, x: Any, training: bool | None = None) -> Any:
-        """Predict inputs (N, ...), an array or a tensor; returns a tensor (N, ...) with the policy applied.
+        """Predict inputs and return a tensor.
+
+        Args:
+            x: inputs (N, ...), an array or a tensor.
+            training: must be None or False.
+
+        Returns:
+            The model's output (N, ...) with the policy applied, as a tensor of the model's library.
 
         Raises:
-            OptionError: `training` is true. InputError, InferenceError: as `predict` raises them.
-            PredictorMismatchError: the model returns no tensor of PyTorch, TensorFlow or Keras.
+            OptionError: `training` is true.
+            InputError: The model does not accept the inputs.
+            InferenceError: A network failed, or the guard is closed.
+            PredictorMismatchError: The model does not return a tensor of PyTorch, TensorFlow or Keras.
         """
         if training:
-            raise OptionError("a guarded model answers as in inference; leave training out, or call the model itself")
+            raise OptionError(
+                "a guarded model runs in inference mode only; omit `training`, or call the original model"
+            )
         own: Any = None
 
-        def ask(batch: Batch) -> Array:
+        def run(batch: Batch) -> Array:
             nonlocal own
             own = self._predictor(batch, training=False)
             return to_array(own)
 
-        answer, _ = self._answers(as_batch(x, self._dtype), ask)
+        answer, _ = self._call(as_batch(x, self._dtype), run)
         return like(own, answer)

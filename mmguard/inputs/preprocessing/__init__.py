@@ -1,7 +1,7 @@
-"""How an image becomes an input of the model: what says it, and what does it."""
+"""Preprocessing of images: read the settings from files and options, and apply them."""
 
 from mmguard.inputs.preprocessing.files import read_preprocessing
-from mmguard.inputs.preprocessing.options import preprocessing_from
+from mmguard.inputs.preprocessing.options import PreprocessingOptions
 from mmguard.inputs.preprocessing.pixels import normalise, pixel_box, prepare
 
-__all__ = ["normalise", "pixel_box", "prepare", "preprocessing_from", "read_preprocessing"]
+__all__ = ["PreprocessingOptions", "normalise", "pixel_box", "prepare", "read_preprocessing"]

@@ -1,8 +1,8 @@
-"""Preprocessing from Hugging Face's `preprocessor_config.json`: what the Pillow image processor of its class does.
+"""Convert Hugging Face's `preprocessor_config.json` to the preprocessing of the corresponding Pillow image processor.
 
-Source: the documentation and the behaviour of the image processors of transformers 4 and 5. A field that is missing, or
-null, has the default of the class. What they do in float32 after resizing and cropping is one affine map a channel, and
-is kept as such.
+The conversion follows the documentation and behaviour of the image processors of transformers 4 and 5. For a field
+that is missing or null, the default value of the class is used. After resizing and cropping, the processors apply one
+affine map per channel in float32; the map is stored as scale, mean and std.
 """
 
 import logging
@@ -18,7 +18,7 @@ from mmguard.inputs.spec import Preprocessing
 logger = logging.getLogger(__name__)
 
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
-"""Pillow's filters by the numbers that the files give them."""
+"""Pillow's resampling filters. A configuration file refers to a filter by its index in this list."""
 
 FIELDS = frozenset(
     {
@@ -26,7 +26,7 @@ FIELDS = frozenset(
         *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "do_convert_rgb"),
     }
 )
-"""What every class knows. Images are always converted to the model's channels, whatever `do_convert_rgb` says."""
+"""Fields that every class has. Images are always converted to the model's channels, regardless of `do_convert_rgb`."""
 
 WITHOUT_EFFECT = frozenset(
     {
@@ -36,34 +36,47 @@ WITHOUT_EFFECT = frozenset(
         *("pad_size", "image_seq_length"),
     }
 )
-"""Fields that move no pixel: names, what becomes of labels, and `pad_size`, which `do_pad` alone gives a meaning."""
+"""Fields that do not affect the pixels: names, label handling, and `pad_size`, which has no effect without `do_pad`."""
 
 
 def from_preprocessor_config(raw: Mapping[str, Any]) -> Preprocessing:
-    """Preprocessing from the parsed file.
+    """Convert a parsed `preprocessor_config.json`.
+
+    Args:
+        raw: fields of the file.
+
+    Returns:
+        The preprocessing, with the layout `auto`.
 
     Raises:
-        OptionError: an unknown class, or a field that asks for what mmguard does not do.
+        OptionError: mmguard does not support the class or a field, or a required field is missing.
     """
     name = _class(raw)
     if name not in PROCESSORS:
-        raise OptionError(f"image_processor_type {name!r} is not known; known are {', '.join(sorted(PROCESSORS))}")
+        raise OptionError(
+            f"mmguard does not support image_processor_type {name!r}, only {', '.join(sorted(PROCESSORS))}; use "
+            "--mean, --std, --scale, --size and --crop instead"
+        )
     processor = PROCESSORS[name]
     fields = {field: value for field, value in raw.items() if value is not None}
     _refuse_unknown(name, fields, processor)
     if missing := sorted(processor.unsettled - set(fields)):
         raise OptionError(
-            f"it has no {', '.join(missing)}, and the default of {name} differs between versions of transformers; "
-            "add what the model was trained with"
+            f"the file has no {', '.join(missing)}, and the default of {name} differs between versions of "
+            "transformers; add the value that the model was trained with"
         )
     return _Config(name, processor, fields).preprocessing()
 
 
 def _class(raw: Mapping[str, Any]) -> str:
-    """The class without its generation: a feature extractor of old, or one that runs on torchvision or on Pillow."""
+    """Return the name of the image processor class. For a feature extractor or a variant, return its base class."""
     name = str(raw.get("image_processor_type") or raw.get("feature_extractor_type"))
     if name.endswith("Fast"):
-        logger.warning("warning: %s resizes by torchvision; by Pillow, as here, pixels can differ by a level", name)
+        logger.warning(
+            "warning: %s resizes with torchvision, but mmguard resizes with Pillow; pixel values can differ by one "
+            "grey level",
+            name,
+        )
     return name.replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast").removesuffix("Pil")
 
 
@@ -73,19 +86,25 @@ def _refuse_unknown(name: str, fields: Mapping[str, object], processor: Processo
     if fields.get("data_format") == "channels_first":
         given.discard("data_format")
     if unknown := sorted(given - known):
-        raise OptionError(f"{', '.join(unknown)}: what {name} would do by it is not known")
+        raise _unsupported(name, unknown)
+
+
+def _unsupported(name: str, fields: list[str]) -> OptionError:
+    return OptionError(
+        f"mmguard does not support {', '.join(fields)} in {name}; prepare the images yourself and provide them as .npz"
+    )
 
 
 @dataclass(frozen=True)
 class _Config:
-    """One file: its fields that are not null, over the defaults of its class."""
+    """The fields of one file that are not null, and the class whose defaults apply to all other fields."""
 
     name: str
     processor: Processor
     fields: Mapping[str, Any]
 
     def preprocessing(self) -> Preprocessing:
-        """All of it."""
+        """Return the preprocessing that the fields describe."""
         flipped = self._flag("do_flip_channel_order", False)
         return Preprocessing(
             **self._geometry(),
@@ -102,7 +121,7 @@ class _Config:
         return flag(field, self._get(field, default))
 
     def _geometry(self) -> dict[str, Any]:
-        """What images are resized and cropped to."""
+        """Return the fields of `Preprocessing` that describe resizing and cropping."""
         found: dict[str, Any] = {}
         if self._flag("do_resize", True):
             size = self._lengths("size", self.processor.size, self.processor.square)
@@ -114,16 +133,20 @@ class _Config:
 
     def _crop(self) -> tuple[int, int]:
         if not self.processor.crops:
-            raise OptionError(f"do_center_crop: what {self.name} would do by it is not known")
+            raise _unsupported(self.name, ["do_center_crop"])
         if self.processor.crop is None and "crop_size" not in self.fields:
-            raise OptionError("do_center_crop needs a crop_size")
+            raise OptionError("do_center_crop needs a crop_size; add the crop_size that the model was trained with")
         crop = self._lengths("crop_size", self.processor.crop, True)
         if "height" not in crop:
             raise OptionError(f"crop_size must be a height and a width, got {self.fields['crop_size']}")
         return crop["height"], crop["width"]
 
     def _lengths(self, field: str, default: object, square: bool) -> dict[str, int]:
-        """A size as `height` and `width`, or as `shortest_edge`."""
+        """Return a size as `height` and `width`, or as `shortest_edge`.
+
+        Raises:
+            OptionError: the field is not a length, a height and width, or a shortest_edge.
+        """
         value = self.fields.get(field, default)
         if isinstance(value, dict):
             given = {edge: side for edge, side in value.items() if side is not None}
@@ -134,23 +157,32 @@ class _Config:
         else:
             given = {"shortest_edge": value}
         if set(given) not in ({"height", "width"}, {"shortest_edge"}):
-            raise OptionError(f"{field} must be a length, height and width, or shortest_edge, got {value}")
+            raise OptionError(f"{field} must be a length, a height and width, or a shortest_edge, got {value}")
         return {edge: length(f"{field} {edge}", side) for edge, side in given.items()}
 
     def _interpolation(self) -> str:
         value = self.fields.get("resample", self.processor.resample)
         if type(value) is not int or not 0 <= value < len(FILTERS):
-            raise OptionError(f"resample must be the number of a Pillow filter, 0 to {len(FILTERS) - 1}, got {value!r}")
+            raise OptionError(
+                f"resample must be the number of a Pillow filter, from 0 to {len(FILTERS) - 1}, got {value!r}"
+            )
         return FILTERS[value]
 
     def _affine(self) -> dict[str, Any]:
-        """Scale, mean and std of all that is done to the pixels' values."""
+        """Return the scale, mean and std that together describe all operations on the pixel values.
+
+        Raises:
+            OptionError: the file requests normalisation, but the class does not normalise.
+        """
         found: dict[str, Any] = {"scale": 1.0, "mean": (0.0,), "std": (1.0,)}
         if self._flag("do_rescale", True):
             found["scale"] = number("rescale_factor", self.fields.get("rescale_factor", 1 / 255))
         if self._flag("do_normalize", self.processor.normalises):
             if not self.processor.normalises:
-                raise OptionError(f"do_normalize: {self.name} does not normalise, so what was meant is not known")
+                raise OptionError(
+                    f"{self.name} does not normalise, but the file has do_normalize; remove this field or correct "
+                    "the name of the class"
+                )
             found["mean"], found["std"] = self._numbers("image_mean"), self._numbers("image_std")
         if self._flag("do_rescale", True) and self._flag("rescale_offset", False):
             found["mean"] = tuple(1 + mean for mean in found["mean"])

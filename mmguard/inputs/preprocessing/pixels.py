@@ -1,8 +1,8 @@
-"""An image's pixels to an input of the model, and the box that all such inputs lie in.
+"""Convert images to inputs of the model, and compute bounds on the values of these inputs.
 
-The order is that of the Pillow pipelines of Hugging Face's transformers, torchvision and timm, and so are the pixels:
-bit for bit after resizing and cropping, and after scaling and normalising too, which are in float64 and in float32 as
-theirs are.
+The Pillow pipelines of Hugging Face's transformers, torchvision and timm produce bit-for-bit identical results. This
+applies to the pixels after resizing and cropping, and to the inputs after scaling (in float64) and normalising (in
+float32).
 """
 
 import numpy as np
@@ -12,19 +12,23 @@ from PIL import Image
 from mmguard.inputs.spec import Preprocessing
 
 MAX_PIXELS = 2**27
-"""Pixels of a resized image, at most: one that is one pixel wide and very long would else grow without end."""
+"""Maximum number of pixels of a resized image. Resizing a very long and thin image could otherwise exhaust memory."""
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 
 def prepare(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
-    """Prepare one image: all that its preprocessing says.
+    """Convert one image to an input of the model.
+
+    Args:
+        image: the decoded image, of any mode and size.
+        preprocessing: how to convert the image.
 
     Returns:
-        float32 (C, H, W), or (H, W, C) where the layout is NHWC.
+        The input, float32 (C, H, W), or (H, W, C) if the layout is NHWC.
 
     Raises:
-        ValueError: the resized image would be of more than 2**27 pixels.
+        ValueError: the resized image would have more than 2**27 pixels.
     """
     pixels = _crop(_resize(image.convert(preprocessing.mode), preprocessing), preprocessing)
     return normalise(np.asarray(pixels), preprocessing)
@@ -35,17 +39,21 @@ def _resize(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     if (width, height) == image.size:
         return image
     if width * height > MAX_PIXELS:
-        raise ValueError(f"its {image.width} x {image.height} pixels would be resized to {width} x {height}")
+        raise ValueError(
+            f"the image of {image.width} x {image.height} pixels would be resized to {width} x {height}, but at most "
+            f"{MAX_PIXELS} pixels are allowed; crop the image"
+        )
     return image.resize((width, height), Image.Resampling[preprocessing.interpolation.upper()])
 
 
 def _target(image: Image.Image, preprocessing: Preprocessing) -> tuple[int, int]:
-    """(width, height) to resize to."""
+    """Return the (width, height) to resize to."""
     if preprocessing.size is not None:
         return preprocessing.size[::-1]
     if preprocessing.shortest_edge is None:
         return image.size
-    # This division, and no other: by another the longer edge can differ by a pixel from the other libraries'.
+    # Torchvision, transformers and timm multiply before they divide; in the opposite order, the result can differ by
+    # one pixel.
     longer = int(preprocessing.shortest_edge * max(image.size) / min(image.size))
     both = preprocessing.shortest_edge, longer
     return both if image.width <= image.height else both[::-1]
@@ -57,25 +65,30 @@ def _crop(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     height, width = preprocessing.crop
     left = _crop_start(image.width, width, preprocessing.crop_rounding)
     top = _crop_start(image.height, height, preprocessing.crop_rounding)
-    # Beyond the image Pillow gives zeros, as the other libraries do.
+    # Beyond the edges of the image, Pillow fills with zeros, like torchvision, transformers and timm.
     return image.crop((left, top, left + width, top + height))
 
 
 def _crop_start(length: int, crop: int, rounding: str) -> int:
-    """Where the middle begins; negative where the image is smaller than the crop."""
+    """Return the index of the first pixel of the centred crop; negative if the image is smaller than the crop."""
     if rounding == "floor":
         return (length - crop) // 2
     return round((length - crop) / 2) if length >= crop else -((crop - length) // 2)
 
 
 def normalise(pixels: Pixels, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
-    """Order channels, scale, centre and lay out pixels.
+    """Put the channels in the model's order, scale and normalise the pixels, and arrange the axes.
 
     Args:
-        pixels: (H, W) or (H, W, C), 0 to 255; three channels are red, green and blue.
+        pixels: (H, W) or (H, W, C), with values from 0 to 255; if C is 3, the channels are red, green and blue.
+        preprocessing: channel order, scale, mean, std and layout.
 
     Returns:
-        float32 (C, H, W), or (H, W, C) where the layout is NHWC.
+        The input, float32 (C, H, W), or (H, W, C) if the layout is NHWC.
+
+    Example:
+        >>> normalise(np.full((1, 1, 1), 255, np.uint8), Preprocessing(mode="L", mean=(0.5,), std=(0.5,)))
+        array([[[1.]]], dtype=float32)
     """
     image = pixels.reshape(*pixels.shape[:2], -1)
     if preprocessing.channel_order == "BGR":
@@ -86,10 +99,13 @@ def normalise(pixels: Pixels, preprocessing: Preprocessing) -> npt.NDArray[np.fl
 
 
 def pixel_box(preprocessing: Preprocessing) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """The box that every image lies in, in the model's own input space.
+    """Compute bounds on the values of all inputs that the preprocessing can produce.
+
+    Args:
+        preprocessing: how to convert images to inputs.
 
     Returns:
-        low, high: float32 (C, 1, 1), or (1, 1, C) where the layout is NHWC.
+        The lower and the upper bound, float32 (C, 1, 1), or (1, 1, C) if the layout is NHWC.
     """
     shape = (1, 1, len(preprocessing.mode))
     low, high = (normalise(np.full(shape, end, np.float32), preprocessing) for end in (0, 255))

@@ -1,4 +1,4 @@
-"""Hugging Face's image processors of classifiers: the defaults of each class, and what each resizes an image to."""
+"""Hugging Face's image processors for classifiers: the defaults of each class, and how each class resizes images."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,24 +11,55 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 BILINEAR, BICUBIC = 2, 3
 WARPED_FROM = 384
-"""ConvNeXT squeezes images into a square of this side or more, and crops to a smaller one."""
+"""From this size (in pixels) upwards, ConvNeXT resizes to a square, ignoring the aspect ratio. For smaller sizes,
+ConvNeXT keeps the aspect ratio and crops."""
 
 Lengths = Mapping[str, int]
-"""`height` and `width`, or `shortest_edge`."""
+"""Lengths in pixels, with the keys `height` and `width`, or `shortest_edge`."""
 Resizing = Callable[[Lengths, float], dict[str, Any]]
 
 
 def plain(size: Lengths, crop_pct: float) -> dict[str, Any]:
-    """To a height and width whatever the aspect, or to a shortest edge."""
+    """Describe resizing to a height and width, ignoring the aspect ratio, or resizing the shortest edge.
+
+    Args:
+        size: mapping with the keys `height` and `width`, or `shortest_edge`; lengths in pixels.
+        crop_pct: not used.
+
+    Returns:
+        The corresponding fields of `Preprocessing`.
+
+    Example:
+        >>> plain({"height": 224, "width": 192}, 1.0)
+        {'size': (224, 192)}
+    """
     if "shortest_edge" in size:
         return {"shortest_edge": size["shortest_edge"]}
     return {"size": (size["height"], size["width"])}
 
 
 def convnext(size: Lengths, crop_pct: float) -> dict[str, Any]:
-    """To a shortest edge that is larger by the percentage and then to the middle of it; large ones as a square."""
+    """Describe the resizing of ConvNeXT, which depends on the size.
+
+    If the size is below 384 pixels, the shortest edge is resized to `size / crop_pct`, and the image is cropped to a
+    square with sides of length `size`. Otherwise, the image is resized to this square, ignoring the aspect ratio.
+
+    Args:
+        size: mapping with the key `shortest_edge`; length in pixels.
+        crop_pct: side of the crop divided by the side of the resized image.
+
+    Returns:
+        The corresponding fields of `Preprocessing`.
+
+    Raises:
+        OptionError: `size` does not contain `shortest_edge`.
+
+    Example:
+        >>> convnext({"shortest_edge": 224}, 0.875)
+        {'shortest_edge': 256, 'crop': (224, 224)}
+    """
     if "shortest_edge" not in size:
-        raise OptionError(f"size must be the shortest_edge for this image processor, got {dict(size)}")
+        raise OptionError(f"size must be a shortest_edge for this image processor, got {dict(size)}")
     edge = size["shortest_edge"]
     if edge >= WARPED_FROM:
         return {"size": (edge, edge)}
@@ -36,14 +67,32 @@ def convnext(size: Lengths, crop_pct: float) -> dict[str, Any]:
 
 
 def levit(size: Lengths, crop_pct: float) -> dict[str, Any]:
-    """To a shortest edge that is larger by 256/224."""
+    """Describe resizing the shortest edge to 256/224 times the given length, or resizing to a height and width.
+
+    Args:
+        size: mapping with the keys `height` and `width`, or `shortest_edge`; lengths in pixels.
+        crop_pct: not used.
+
+    Returns:
+        The corresponding fields of `Preprocessing`.
+    """
     if "shortest_edge" in size:
         return {"shortest_edge": int((256 / 224) * size["shortest_edge"])}
     return plain(size, crop_pct)
 
 
 def poolformer(size: Lengths, crop_pct: float) -> dict[str, Any]:
-    """To lengths that are larger by the percentage; a square is taken for its side as the shortest edge."""
+    """Describe resizing to `size / crop_pct`.
+
+    If the height and width are equal, the shortest edge is resized to this length, and the aspect ratio is kept.
+
+    Args:
+        size: mapping with the keys `height` and `width`, or `shortest_edge`; lengths in pixels.
+        crop_pct: side of the crop divided by the side of the resized image.
+
+    Returns:
+        The corresponding fields of `Preprocessing`.
+    """
     larger = {edge: int(side / crop_pct) for edge, side in size.items()}
     if size.get("height") == size.get("width"):
         return {"shortest_edge": next(iter(larger.values()))}
@@ -52,17 +101,21 @@ def poolformer(size: Lengths, crop_pct: float) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Processor:
-    """One class.
+    """Defaults and features of an image processor class.
 
     Attributes:
-        side: default size. square: whether a single number for the size is a square, else the shortest edge.
-        crop: default of crop_size; None where the class does not crop unless it is told to.
-        crops: whether it can be told to.
-        resample: Pillow's number of the default filter.
-        mean, std: defaults. normalises: whether they are used.
-        own: fields that this class knows beside those of all, and their defaults.
-        unsettled: fields whose defaults differ between transformers 4 and 5, so that a file must have them.
-        resizing: what it makes of the size and of crop_pct.
+        side: default size, in pixels.
+        square: whether a size given as one number is the side of a square. If not, it is the length of the shortest
+            edge.
+        crop: default of `crop_size`, in pixels; None if the class does not crop by default.
+        resample: Pillow's number for the default filter.
+        mean: default of `image_mean`.
+        std: default of `image_std`.
+        normalises: whether the class supports `do_normalize`.
+        crops: whether the class supports `do_center_crop`.
+        own: additional fields that not every class has, with their defaults.
+        unsettled: fields whose defaults differ between transformers 4 and 5. A file must contain these fields.
+        resizing: function that converts the size and `crop_pct` to fields of `Preprocessing`.
     """
 
     side: int
@@ -79,7 +132,7 @@ class Processor:
 
     @property
     def size(self) -> dict[str, int]:
-        """The default size, as a file gives it."""
+        """The default size, in the format of a configuration file."""
         return {"height": self.side, "width": self.side} if self.square else {"shortest_edge": self.side}
 
 
@@ -121,5 +174,5 @@ PROCESSORS = {
     "SiglipImageProcessor": Processor(224, True, None, BICUBIC, HALF, HALF),
     "ViTImageProcessor": Processor(224, True, None, BILINEAR, HALF, HALF),
 }
-"""By class name. Swin, SwiftFormer and ViT-MSN use ViT's; ResNet, RegNet, CvT and VAN use ConvNeXT's; DINOv2, Hiera
-and FocalNet use BiT's."""
+"""The image processor classes by name. Swin, SwiftFormer and ViT-MSN use ViT's class; ResNet, RegNet, CvT and VAN use
+ConvNeXT's; DINOv2, Hiera and FocalNet use BiT's."""

@@ -150,7 +150,7 @@ def test_names_of_files(options: dict[str, Any], name: str) -> None:
 
 
 def test_an_attack_goes_with_cross_entropy_alone() -> None:
-    with pytest.raises(ValueError, match="mixup trains clean networks only"):
+    with pytest.raises(ValueError, match="mixup only trains clean networks"):
         Recipe(objective="mixup")
 
 
@@ -178,7 +178,7 @@ def test_a_run_out_of_time_stops_cleanly_and_goes_on(
     main = _main(monkeypatch, tmp_path, "--minutes", "0")
     with caplog.at_level(logging.INFO, "benchmarks"):
         main()
-    assert "1 of 2 epochs; run again" in caplog.text
+    assert "1 of 2 epochs done; run again" in caplog.text
     assert not list(tmp_path.glob("*.json"))
     main()
     assert [path.name for path in tmp_path.glob("*.json")] == ["cifar10-headed-none-seed0.json"]

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from safetensors.numpy import save
 
-from mmguard.bundle.contents import BOUNDS, MANIFEST, PROBES
+from mmguard.bundle.file_names import BOUNDS, MANIFEST, PROBES
 from tests.bundle.hostile.fields import anything, leaves
 from tests.bundle.hostile.victim import Change, Victim
-from tests.stub_graphs import TYPES, Plan
+from tests.stub_graphs import TYPES, StubGraph
 
 
 def mostly(right: Any, *others: Any) -> st.SearchStrategy[Any]:
@@ -91,7 +91,7 @@ def changed_networks(victim: Victim) -> st.SearchStrategy[Change]:
     logits = victim.raw["output"]["logits"]
     outputs = tuple(dict.fromkeys((*victim.raw["output"]["names"], logits)))
     plan = st.builds(
-        Plan,
+        StubGraph,
         inputs=mostly(("image",), ("x",), ("image", "mask"), ("\x1b",)),
         shape=mostly(("N", 3, 8, 8), ("N", "C", "H", "W"), ("N", 3, 8), (1, 3, 8, 8), (7, 3, 8, 9)),
         dtype=mostly("float32", *TYPES),
@@ -100,7 +100,7 @@ def changed_networks(victim: Victim) -> st.SearchStrategy[Change]:
         axes=mostly(2, 1, 3),
         out=mostly("float32", *TYPES),
         declared=st.booleans(),
-    ).map(Plan.bytes)
+    ).map(StubGraph.bytes)
     head = st.builds(
         tail_plan,
         given=mostly(logits, "x"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmguard.bundle.contents import MANIFEST, PROVENANCE
+from mmguard.bundle.file_names import MANIFEST, PROVENANCE
 
 Steps = tuple[str | int, ...]
 

@@ -14,19 +14,17 @@ from mmguard.calibrate.audit.changes import (
     Cover,
     Perturbation,
     Warp,
-    by_pixel,
-    channels_first,
 )
+from mmguard.calibrate.audit.pixels import by_pixel, channels_first
 from mmguard.calibrate.audit.search import JUDGED, PIXELS, SHARED_STEPS, AuditSearch, maximum_margins, search_inputs
-from mmguard.calibrate.graph import autocast as precision
+from mmguard.calibrate.box import Box
+from mmguard.calibrate.graph import autocast
 from mmguard.calibrate.graph.differentiable import DifferentiableGraph
-from mmguard.calibrate.learning.margin_search import Box
 from mmguard.types import FloatArray
 from tests.bundles import TARGET, clean_inputs, tiny_bounds, tiny_network
 
 CLEAN = clean_inputs(40)
 X = torch.from_numpy(CLEAN)
-ENDS = np.zeros((3, 1, 1), np.float32), np.ones((3, 1, 1), np.float32)
 BOX = Box(torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1))
 
 
@@ -37,7 +35,7 @@ def graph() -> DifferentiableGraph:
 
 @pytest.fixture(scope="module")
 def margins(graph: DifferentiableGraph) -> dict[str, FloatArray]:
-    return maximum_margins(graph, CLEAN, ENDS, 3)
+    return maximum_margins(graph, CLEAN, BOX, 3)
 
 
 def start_of(graph: DifferentiableGraph) -> FloatArray:
@@ -68,24 +66,24 @@ def test_bounds_lower_the_margin_of_the_backdoors_class(
     graph: DifferentiableGraph, margins: dict[str, FloatArray]
 ) -> None:
     bounds = {value: bound.astype(np.float32) for value, bound in tiny_bounds(tiny_network()).items()}
-    clipped = maximum_margins(graph, CLEAN, ENDS, 3, bounds)
+    clipped = maximum_margins(graph, CLEAN, BOX, 3, bounds)
     assert clipped["sample"][TARGET] < 0.5 * margins["sample"][TARGET]
 
 
 def test_the_seed_decides_all(graph: DifferentiableGraph, margins: dict[str, FloatArray]) -> None:
-    again, other = maximum_margins(graph, CLEAN, ENDS, 3), maximum_margins(graph, CLEAN, ENDS, 3, seed=1)
+    again, other = maximum_margins(graph, CLEAN, BOX, 3), maximum_margins(graph, CLEAN, BOX, 3, seed=1)
     for scale, by_class in margins.items():
         np.testing.assert_array_equal(again[scale], by_class)
         assert (other[scale] != by_class).any()
 
 
 def test_a_step_in_parts_is_the_same_step(graph: DifferentiableGraph, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr(autocast, "has_bfloat16", lambda device: False)
     whole = search_of(graph)
     classes = torch.arange(3).repeat_interleave(4)
-    expected = whole._gradient(X[:12], classes)
+    expected = whole._gradients(X[:12], classes)
     monkeypatch.setattr(audit_search, "CHUNK", 5)
-    torch.testing.assert_close(search_of(graph)._gradient(X[:12], classes), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(search_of(graph)._gradients(X[:12], classes), expected, rtol=1e-4, atol=1e-5)
 
 
 def search_of(graph: DifferentiableGraph) -> AuditSearch:
@@ -103,7 +101,7 @@ def test_where_every_input_is_of_one_class_all_of_them_are_drawn(graph: Differen
         decisions = graph(X).argmax(1)
     label = int(decisions[0])
     alike = CLEAN[(decisions == label).numpy()]
-    found = maximum_margins(graph, alike, ENDS, 3)
+    found = maximum_margins(graph, alike, BOX, 3)
     assert all(np.isfinite(by_class).all() for by_class in found.values())
 
 
@@ -170,7 +168,7 @@ def test_vectors_have_no_warps() -> None:
     <float[4, 3] w = {1, 0, -1, 2, 1, 0, 0, 1, 3, -1, 0, 1}> { logits = MatMul(x, w) }"""
     graph = DifferentiableGraph(ir.from_onnx_text(text), "logits")
     x = np.random.default_rng(0).random((30, 4), dtype=np.float32)
-    found = maximum_margins(graph, x, (np.zeros(4, np.float32), np.ones(4, np.float32)), 3)
+    found = maximum_margins(graph, x, Box(torch.zeros(4), torch.ones(4)), 3)
     assert list(found) == ["sample", "shared", "pixels"]
     assert by_pixel(torch.from_numpy(x)).shape == x.shape
 
@@ -191,7 +189,7 @@ def test_the_work_that_is_announced_is_the_work_that_is_done(classes: int) -> No
     maximum_margins(
         DifferentiableGraph(model, "logits"),
         x,
-        (np.zeros(4, np.float32), np.ones(4, np.float32)),
+        Box(torch.zeros(4), torch.ones(4)),
         classes,
         on_inputs=add,
     )
@@ -200,5 +198,5 @@ def test_the_work_that_is_announced_is_the_work_that_is_done(classes: int) -> No
 
 def test_the_work_on_images_is_announced_with_their_warps(graph: DifferentiableGraph) -> None:
     done: list[float] = []
-    maximum_margins(graph, CLEAN, ENDS, 3, on_inputs=done.append)
+    maximum_margins(graph, CLEAN, BOX, 3, on_inputs=done.append)
     assert sum(done) == pytest.approx(search_inputs(CLEAN, 3))

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from mmguard.calibrate.checkpoint.state import (
-    Progress,
+    RoundState,
     bounds_state,
     calibration_state,
     restore_bounds,
@@ -43,8 +43,8 @@ def test_the_optimiser_goes_on_with_its_moments_and_its_rate() -> None:
 
 
 def test_progress_and_a_finished_calibration_survive() -> None:
-    progress = Progress(0.1, 3, 1 / 3, True)
-    restored = Progress.restore(progress.state())
+    progress = RoundState(0.1, 3, 1 / 3, True)
+    restored = RoundState.restore(progress.state())
     assert restored == progress
     assert isinstance(restored.converged, bool)
     logits = np.ones((2, 3), np.float32)

@@ -20,15 +20,15 @@ def declared(*shape: int | None, how: Preprocessing | None = None, images: bool 
 @pytest.mark.parametrize(
     ("shape", "layout", "mode", "says"),
     [
-        ((3, 32, 32), "NCHW", "RGB", "tells"),
-        ((1, 32, 32), "NCHW", "L", "tells"),
-        ((32, 32, 3), "NHWC", "RGB", "tells"),
-        ((32, 32, 1), "NHWC", "L", "tells"),
-        ((3, None, None), "NCHW", "RGB", "tells"),
-        ((None, None, 3), "NHWC", "RGB", "tells"),
-        ((None, None, None), "NCHW", "RGB", "does not tell"),
-        ((3, 3, 3), "NCHW", "RGB", "does not tell"),
-        ((1, 28, 3), "NCHW", "L", "does not tell"),
+        ((3, 32, 32), "NCHW", "RGB", "inferred from"),
+        ((1, 32, 32), "NCHW", "L", "inferred from"),
+        ((32, 32, 3), "NHWC", "RGB", "inferred from"),
+        ((32, 32, 1), "NHWC", "L", "inferred from"),
+        ((3, None, None), "NCHW", "RGB", "inferred from"),
+        ((None, None, 3), "NHWC", "RGB", "inferred from"),
+        ((None, None, None), "NCHW", "RGB", "cannot be inferred from"),
+        ((3, 3, 3), "NCHW", "RGB", "cannot be inferred from"),
+        ((1, 28, 3), "NCHW", "L", "cannot be inferred from"),
     ],
 )
 def test_the_layout_is_what_the_shape_tells(
@@ -50,7 +50,9 @@ def test_a_layout_that_was_given_stays(caplog: pytest.LogCaptureFixture) -> None
 
 @pytest.mark.parametrize("shape", [(4, 8, 8), (8, 8, 2)])
 def test_other_numbers_of_channels_are_no_images(shape: Shape) -> None:
-    with pytest.raises(InputError, match=r"channels in layout NCHW, .*images have 1 or 3; check --layout"):
+    with pytest.raises(
+        InputError, match=r"channels in layout NCHW .*, but images have 1 or 3 channels; check --layout"
+    ):
         declared(*shape)
 
 
@@ -63,7 +65,7 @@ def test_a_model_that_takes_uint8_gets_pixels_as_they_are() -> None:
 
 @pytest.mark.parametrize("how", [{"mean": (0.5,)}, {"std": (0.5,)}, {"scale": 1 / 127.5}])
 def test_a_model_that_takes_uint8_cannot_be_given_normalised_pixels(how: dict[str, Any]) -> None:
-    with pytest.raises(OptionError, match=r"inside it; leave out .* say --mean 0 --std 1 --scale 1"):
+    with pytest.raises(OptionError, match=r"normalises them itself; leave out .* pass --mean 0 --std 1 --scale 1"):
         declared(3, 8, 8, how=Preprocessing(**how), dtype="uint8")
 
 
@@ -115,10 +117,10 @@ def test_where_the_box_comes_from_is_said(caplog: pytest.LogCaptureFixture) -> N
     x = np.stack([RANDOM.normal(size=20), np.full(20, 7.0)], axis=1).astype(np.float32)
     box = with_box(declared(2, images=False), x)
     assert (box.low[1], box.high[1]) == (7, 7)
-    assert "the range of the clean inputs by 2 features or channels (axis 1)" in caplog.text
-    assert "1 of them are constant" in caplog.text
+    assert "the range of the calibration set, computed for each of 2 features or channels (axis 1)" in caplog.text
+    assert "constant in the calibration set, and thus in the margin search: 1" in caplog.text
     with_box(declared(3, 4, 4), np.zeros((1, 3, 4, 4), np.float32))
-    assert "input box: 0.0 to 1.0, what pixels of 0 to 255 can become" in caplog.text
+    assert "input box: 0.0 to 1.0, which corresponds to pixels from 0 to 255" in caplog.text
 
 
 def test_arrays_of_another_layout_than_the_preprocessing_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""Batch normalisation folded into convolutions: what is computed stays, and what cannot be folded is left alone."""
+"""Batch norm fused into convolutions: the result stays the same, and what cannot be fused is left alone."""
 
 import numpy as np
 import onnx_ir as ir
@@ -50,14 +50,14 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("body", "weights", "folds"), CASES.values(), ids=CASES)
-def test_the_result_is_that_of_the_graph_as_written(body: str, weights: str, folds: bool) -> None:
+@pytest.mark.parametrize(("body", "weights", "fuses"), CASES.values(), ids=CASES)
+def test_the_result_is_that_of_the_graph_as_written(body: str, weights: str, fuses: bool) -> None:
     written = model(body, f"{weights}, {tensor('b', 4)}")
     graph = DifferentiableGraph(written, "y")
     x = np.random.default_rng(0).normal(size=(3, 2, 5, 5)).astype(np.float32)
     (expected,) = ReferenceEvaluator(ir.to_proto(written)).run(None, {"x": x})
     torch.testing.assert_close(graph(torch.from_numpy(x)), torch.from_numpy(expected), rtol=1e-4, atol=1e-4)
-    assert ("c" not in graph.values) == folds
+    assert ("c" not in graph.values) == fuses
 
 
 def test_a_convolution_that_is_the_output_is_kept() -> None:

@@ -1,7 +1,7 @@
-"""Every operator against the cases that ONNX ships for its operators, and against ONNX Runtime where opsets differ.
+"""Every operator is compared with the test cases that ONNX ships, and with ONNX Runtime where opsets differ.
 
-All of ONNX's node cases are run. Those of floats, which the counts below call so, are the ones with an input tensor of
-float16, bfloat16, float32 or float64.
+All of ONNX's node cases are run. A "case of floats" below is one with an input tensor of float16, bfloat16, float32 or
+float64.
 """
 
 import random
@@ -28,34 +28,34 @@ from mmguard.errors import UnsupportedOperatorError
 FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 
 EQUAL, EQUAL_OF_FLOATS = 1472, 1218
-"""How many of ONNX's cases are right, and how many of these are of floats."""
+"""Number of ONNX's cases with an equal result, and how many of them are cases of floats."""
 
 REFUSED = {
-    "it draws at random": 6,
+    "the operator is random": 6,
     "control flow": 55,
     "recurrent networks": 18,
-    "it calculates in integers": 9,
-    "strings carry no gradient": 40,
-    "it belongs to training": 93,
+    "the operator computes with integers": 9,
+    "strings have no gradient": 40,
+    "the operator is for training only": 93,
     "decision trees": 2,
-    "it picks boxes": 13,
+    "the operator selects boxes": 13,
     "training_mode": 8,
     "element type": 166,
     "align_corners": 2,
 }
-"""How many of ONNX's cases are refused, by the first of these that the message says."""
+"""Number of ONNX's cases that are refused, by the first of these phrases in the message."""
 
 UNTRIED = {"ConcatFromSequence", "GlobalLpPool", "Optional", "SequenceConstruct", "SequenceEmpty", "SequenceErase"} | {
     *("SequenceLength", "SimplifiedLayerNormalization"),
 }
-"""Operators of which ONNX has no case that is free of control flow."""
+"""Operators for which ONNX has no case without control flow."""
 
 HALVES = {TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 
 
 @dataclass
 class Verdicts:
-    """What became of ONNX's cases."""
+    """Results of ONNX's cases."""
 
     equal: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -66,7 +66,7 @@ class Verdicts:
 
 
 def as_value(value: Any) -> Any:
-    """An array as a tensor, a sequence of arrays as a list of tensors; what is neither stays."""
+    """Convert an array to a tensor, and a sequence of arrays to a list of tensors; keep anything else."""
     if value is None or isinstance(value, list):
         return value if value is None else [as_value(part) for part in value]
     array = np.array(numpy_helper.to_array(value) if isinstance(value, TensorProto) else value)
@@ -74,12 +74,12 @@ def as_value(value: Any) -> Any:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     try:
         return torch.from_numpy(array)
-    except TypeError:  # strings and the floats of 8 bits, which the graph refuses
+    except TypeError:  # strings and 8-bit floats, which the graph refuses
         return array
 
 
 def agrees(actual: Tensor, expected: Tensor) -> bool:
-    """Equal in dtype and shape, and in value within the tolerance of ONNX's own runner, or of the dtype."""
+    """Whether dtype and shape are equal, and values within the tolerance of ONNX's own runner, or of the dtype."""
     coarse = {torch.float16: (1e-3, 1e-3), torch.bfloat16: (2e-2, 1e-3)}
     relative, absolute = coarse.get(expected.dtype, (1e-3, 1e-6))
     same = actual.dtype == expected.dtype and actual.shape == expected.shape
@@ -87,7 +87,7 @@ def agrees(actual: Tensor, expected: Tensor) -> bool:
 
 
 def judge(model: onnx.ModelProto, inputs: dict[str, Any], outputs: dict[str, Any]) -> bool:
-    """Whether all outputs are equal; a sequence is compared by its elements, which SequenceAt takes out of it."""
+    """Whether all outputs are equal. A sequence is compared element by element, extracted with SequenceAt."""
     wanted = {}
     for name, value in outputs.items():
         for i, part in enumerate(value if isinstance(value, list) else ()):
@@ -102,7 +102,7 @@ def judge(model: onnx.ModelProto, inputs: dict[str, Any], outputs: dict[str, Any
 
 
 def widened(model: onnx.ModelProto, inputs: dict[str, Any], outputs: dict[str, Any]) -> bool:
-    """Whether all outputs are what they are, in float32 where they are floats of another width."""
+    """Whether all outputs are right when floats of other widths are computed in float32."""
     parsed = ir.from_proto(model)
     results = {name: DifferentiableGraph(parsed, name, widen=True).evaluate(inputs) for name in outputs}
     return all(
@@ -118,9 +118,9 @@ def element_types(model: onnx.ModelProto) -> set[int]:
 
 @pytest.fixture(scope="module")
 def verdicts() -> Verdicts:
-    """Runs every case."""
+    """Run every case."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the cases are made by NumPy on infinities
+        warnings.simplefilter("ignore")  # NumPy warns about infinities when it makes the cases
         cases = collect_testcases()
     result = Verdicts()
     for case in cases:
@@ -158,7 +158,7 @@ def test_cases_of_other_widths_are_equal_in_float32(verdicts: Verdicts) -> None:
 
 
 def test_every_operator_of_onnx_has_an_equal_case(verdicts: Verdicts) -> None:
-    """Or is one of those that only ONNX Runtime can be asked about, which the random graphs do."""
+    """Except those that can only be compared with ONNX Runtime, which the random graphs do."""
     assert {name for domain, name in OPERATORS.keys() - verdicts.operators if not domain} == UNTRIED
 
 
@@ -241,7 +241,7 @@ def windows(count: int) -> list[tuple[str, dict[str, Any]]]:
 def _window(draw: random.Random, operator: str) -> tuple[str, dict[str, Any]]:
     kernel, strides, dilations = ([draw.randint(1, 3), draw.randint(1, 3)] for _ in range(3))
     attributes: dict[str, Any] = {"kernel_shape": kernel}
-    if draw.random() < 0.3:  # strides within the kernel, because ONNX Runtime's pools refuse others here
+    if draw.random() < 0.3:  # strides within the kernel, because ONNX Runtime's pooling refuses larger ones here
         attributes["auto_pad"] = draw.choice(["SAME_UPPER", "SAME_LOWER", "VALID"])
         strides = strides if operator == "Conv" else [min(pair) for pair in zip(strides, kernel, strict=True)]
     else:

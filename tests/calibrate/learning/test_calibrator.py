@@ -13,6 +13,7 @@ import torch
 from onnx import numpy_helper
 
 from mmguard.calibrate.audit.search import maximum_margins
+from mmguard.calibrate.box import Box
 from mmguard.calibrate.graph.differentiable import DifferentiableGraph
 from mmguard.calibrate.learning import calibrator as calibrator_module
 from mmguard.calibrate.learning.bounds import Bounds
@@ -21,7 +22,8 @@ from mmguard.calibrate.learning.margin_search import MarginSearch
 from mmguard.calibrate.learning.objective import bound_norm
 from mmguard.detection.margins import margin_gap
 from mmguard.errors import CleanSetError
-from mmguard.settings.presets import MARGINS, PRESETS, find_preset
+from mmguard.settings.presets import MARGINS, PRESETS
+from mmguard.settings.presets import preset as find_preset
 from mmguard.settings.settings import Settings
 from mmguard.types import Calibration
 from tests.bundles import SITES, TARGET, TRIGGER_CHANNEL, Array, add_trigger, clean_inputs, tiny_network
@@ -40,7 +42,7 @@ QUICK = replace(
 TIGHT = Settings(maximisers=8, first_steps=15)
 """The default's penalty."""
 CLEAN = clean_inputs(80)
-BOX = np.zeros((3, 1, 1), np.float32), np.ones((3, 1, 1), np.float32)
+BOX = Box(torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1))
 VALUES = [site.value for site in SITES]
 
 
@@ -154,9 +156,11 @@ def test_every_round_is_reported() -> None:
 
 
 def test_lambda_rises_after_a_round_that_kept_the_logits_and_falls_after_another() -> None:
-    for agreement, factor in ((0.0, 1.2), (1.1, 1 / 1.2)):
+    closed = replace(QUICK, agreement=1.0, bounds_start=0.01)
+    for settings, factor in ((replace(QUICK, agreement=0.0), 1.2), (closed, 1 / 1.2)):
         rounds: list[Round] = []
-        calibrate(replace(QUICK, agreement=agreement, margin_weight_factor=1.2, rounds=3), on_round=rounds.append)
+        calibrate(replace(settings, margin_weight_factor=1.2, rounds=3), on_round=rounds.append)
+        assert all((report.agreement >= settings.agreement) == (factor > 1) for report in rounds)
         weights = [report.margin_weight for report in rounds]
         assert weights == pytest.approx([1, factor, factor**2])
 
@@ -165,7 +169,7 @@ def test_lambda_is_steered_to_the_change_that_is_wanted() -> None:
     variance = calibrate(replace(TIGHT, rounds=1)).original_logits.var(axis=0, ddof=1).mean()
     for change in (0.01, 0.04):
         rounds: list[Round] = []
-        calibrate(replace(TIGHT, change=change), on_round=rounds.append)
+        calibrate(replace(TIGHT, budget=change), on_round=rounds.append)
         assert rounds[-1].fit_loss == pytest.approx(change * variance, rel=0.5)
         factors = [b.margin_weight / a.margin_weight for a, b in pairwise(rounds)]
         wanted = [np.clip((change * variance / report.fit_loss) ** 0.5, 1 / 1.4, 1.4) for report in rounds[:-1]]

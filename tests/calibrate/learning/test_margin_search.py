@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmguard.calibrate.graph import autocast as precision
+from mmguard.calibrate.box import Box
+from mmguard.calibrate.graph import autocast
 from mmguard.calibrate.graph.differentiable import DifferentiableGraph
-from mmguard.calibrate.learning.margin_search import Box, MarginSearch
+from mmguard.calibrate.learning.margin_search import MarginSearch
 from mmguard.settings.settings import Settings
 from tests.bundles import clean_inputs, tiny_network
 from tests.networks import HEADER, RESIDUAL, residual_inputs
@@ -134,7 +135,7 @@ def test_all_maximisers_may_be_searched_alone_or_all_together(graph: Differentia
 def test_a_plain_step_goes_along_the_gradient_in_shares_of_the_box(
     graph: DifferentiableGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr(autocast, "has_bfloat16", lambda device: False)
     box = Box(torch.zeros(1, 3, 1, 1), torch.full((1, 3, 1, 1), 2.0))
     settings = replace(SETTINGS, shared_share=0.0, normalised=False, sample_step=1e-3)
     search = search_of(graph, settings, box=box)
@@ -161,7 +162,7 @@ def test_bfloat16_finds_the_margins_that_float32_finds(
 ) -> None:
     found = []
     for reduced in (False, True):
-        monkeypatch.setattr(precision, "has_bfloat16", lambda device, reduced=reduced: reduced)
+        monkeypatch.setattr(autocast, "has_bfloat16", lambda device, reduced=reduced: reduced)
         search = search_of(graph, replace(SETTINGS, normalised=True))
         search.ascend(None, 15)
         found.append(search.margins(None))

@@ -60,7 +60,7 @@ FORMS = [
 def test_a_form_has_one_site_on_its_last_value(operator: str, body: str) -> None:
     found = surveyed(CONVOLVED.format(body), constants=CONSTANTS)
     assert operators(found) == [("y", operator)]
-    assert not found.left_out
+    assert not found.excluded
 
 
 def test_a_hard_sigmoid_of_clip_is_a_gate() -> None:
@@ -69,7 +69,7 @@ def test_a_hard_sigmoid_of_clip_is_a_gate() -> None:
     )
     found = surveyed(CONVOLVED.format(body), constants=CONSTANTS)
     assert not found.sites
-    assert [(each.value, each.operator) for each in found.left_out] == [("g", "HardSigmoid")]
+    assert [(each.value, each.operator) for each in found.excluded] == [("g", "HardSigmoid")]
 
 
 @pytest.mark.parametrize(

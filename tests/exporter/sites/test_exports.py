@@ -134,7 +134,7 @@ def test_an_activation_has_one_site_that_gradients_reach(exports: Exports, name:
     found, slopes = exports(dynamo, opset)
     names = forms(dynamo, opset)
     assert len(found.sites) == len(names)
-    assert not found.left_out
+    assert not found.excluded
     site = found.sites[names.index(name)]
     assert (site.operator, site.axis, site.channels, site.places) == (FORMS[name][0], 1, CHANNELS, 49)
     assert slopes[site.value].isfinite().all()

@@ -8,7 +8,7 @@ import pytest
 
 from mmguard.errors import NoActivationError, OptionError
 from mmguard.exporter.insert_min import insert_min
-from mmguard.exporter.sites import Reason, find_activations, survey
+from mmguard.exporter.sites import Exclusion, find_activations, survey
 from mmguard.exporter.sites.candidates import ACTIVATIONS
 from mmguard.exporter.sites.candidates import CONTRIBUTED as OPERATORS_OF_ONNX_RUNTIME
 from tests.exporter.sites.graphs import CONTRIBUTED, CONVOLVED, NEWEST, graph, operators, surveyed
@@ -19,8 +19,8 @@ def sites(body: str, logits: str = "logits", header: str = HEADER) -> list[tuple
     return operators(survey(ir.from_onnx_text(header + body), logits))
 
 
-def left_out(body: str, shape: str = "n, 4, 4, 4") -> list[tuple[str, Reason]]:
-    return [(each.value, each.reason) for each in surveyed(body, shape).left_out]
+def excluded(body: str, shape: str = "n, 4, 4, 4") -> list[tuple[str, Exclusion]]:
+    return [(each.value, each.reason) for each in surveyed(body, shape).excluded]
 
 
 def test_activations_come_in_the_graphs_order() -> None:
@@ -70,7 +70,7 @@ def test_an_activation_of_weights_is_left() -> None:
         "q = Relu(k) c = Conv(x, q) y = Relu(c) p = GlobalAveragePool(y) f = Flatten(p) logits = MatMul(f, w)"
     )
     assert operators(found) == [("y", "Relu")]
-    assert not found.left_out
+    assert not found.excluded
 
 
 def test_a_maximum_of_lengths_is_no_activation() -> None:
@@ -78,7 +78,7 @@ def test_a_maximum_of_lengths_is_no_activation() -> None:
     body = "s = Shape(c) l = Cast<to = 1>(s) r = Relu(l) i = Cast<to = 7>(r) e = Reshape(c, i) y = Relu(e)"
     found = surveyed(CONVOLVED.format(body))
     assert operators(found) == [("y", "Relu")]
-    assert not found.left_out
+    assert not found.excluded
 
 
 def test_an_activation_of_integers_is_left() -> None:
@@ -100,12 +100,12 @@ def test_a_gate_is_left(operator: str, order: str) -> None:
     body = f"s = GlobalAveragePool(c) e = Conv(s, k) gate = {operator}(e) wide = Expand(gate, size) y = Mul({order})"
     found = surveyed(CONVOLVED.format(body), constants="int64[4] size = {1, 4, 4, 4}")
     assert not found.sites
-    assert [(each.value, each.reason) for each in found.left_out] == [("gate", Reason.GATE)]
+    assert [(each.value, each.reason) for each in found.excluded] == [("gate", Exclusion.GATE)]
 
 
 def test_half_of_a_gated_linear_unit_is_left() -> None:
     body = "a = Conv(c, k) b = Conv(c, k) gate = Sigmoid(b) y = Mul(a, gate)"
-    assert left_out(CONVOLVED.format(body)) == [("gate", Reason.GATE)]
+    assert excluded(CONVOLVED.format(body)) == [("gate", Exclusion.GATE)]
 
 
 def test_what_is_normalised_by_its_own_size_is_no_gate() -> None:
@@ -119,23 +119,23 @@ def test_a_least_length_is_left() -> None:
     body = "a = Relu(c) n = ReduceL2<keepdims = 1>(a) r = Clip(n, least) d = Expand(r, size) y = Div(a, d)"
     found = surveyed(CONVOLVED.format(body), constants="float least = {1e-12}, int64[4] size = {1, 4, 4, 4}")
     assert operators(found) == [("a", "Relu")]
-    assert [(each.value, each.reason) for each in found.left_out] == [("r", Reason.DIVIDES)]
+    assert [(each.value, each.reason) for each in found.excluded] == [("r", Exclusion.DIVISOR)]
 
 
 def test_what_no_layer_reads_before_the_logits_is_left() -> None:
     body = "c = Conv(x, k) a = Relu(c) d = Conv(a, k) y = Relu(d) "
     body += "p = GlobalAveragePool(y) f = Flatten(p) logits = Sigmoid(f)"
     assert operators(surveyed(body)) == [("a", "Relu")]
-    assert left_out(body) == [("y", Reason.TAIL), ("logits", Reason.TAIL)]
+    assert excluded(body) == [("y", Exclusion.AFTER_LAST_LAYER), ("logits", Exclusion.AFTER_LAST_LAYER)]
 
 
 def test_what_the_logits_do_not_depend_on_is_left() -> None:
-    assert left_out(CONVOLVED.format("y = Relu(c) side = Elu(c)")) == [("side", Reason.UNUSED)]
+    assert excluded(CONVOLVED.format("y = Relu(c) side = Elu(c)")) == [("side", Exclusion.UNUSED)]
 
 
 def test_what_lies_after_the_logits_is_left() -> None:
     found = survey(graph(CONVOLVED.format("y = Relu(c)") + " scores = Sigmoid(logits)"), "logits")
-    assert [(each.value, each.reason) for each in found.left_out] == [("scores", Reason.AFTER)]
+    assert [(each.value, each.reason) for each in found.excluded] == [("scores", Exclusion.AFTER_LOGITS)]
 
 
 def test_channels_of_no_fixed_number_are_left_and_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -145,7 +145,7 @@ def test_channels_of_no_fixed_number_are_left_and_said(caplog: pytest.LogCapture
     model = graph(body, "n, t, 4", "int64[1] one = {1}")
     with caplog.at_level(logging.WARNING):
         assert [(site.value, site.axis, site.channels) for site in find_activations(model, "logits")] == [("r", -1, 4)]
-    assert caplog.messages == ["warning: a (Relu) is left unclipped: the number of its channels differs between inputs"]
+    assert caplog.messages == ["warning: a (Relu) is not clipped: its number of channels differs between inputs"]
     fixed = find_activations(graph(body, "n, 7, 4", "int64[1] one = {1}"), "logits")
     assert [(site.value, site.axis, site.channels) for site in fixed] == [("a", -1, 7), ("r", -1, 4)]
 
@@ -157,16 +157,16 @@ def test_a_batch_among_the_channels_is_left() -> None:
     constants = "int64[4] joined = {1, -1, 4, 4}, int64[4] back = {-1, 4, 4, 4}"
     found = surveyed(body, constants=constants)
     assert operators(found) == [("y", "Relu")]
-    assert [(each.value, each.reason) for each in found.left_out] == [("a", Reason.DYNAMIC)]
+    assert [(each.value, each.reason) for each in found.excluded] == [("a", Exclusion.DYNAMIC)]
 
 
 def test_channels_on_the_first_axis_are_left() -> None:
     body = "t = Transpose<perm = [1, 0]>(x) a = Relu(t) b = Transpose<perm = [1, 0]>(a) logits = MatMul(b, w)"
-    assert left_out(body, "n, 4") == [("a", Reason.BATCH)]
+    assert excluded(body, "n, 4") == [("a", Exclusion.BATCH)]
 
 
 def test_a_network_without_activations_is_refused() -> None:
-    operators = "its operators are Exp, MatMul, and a bound goes after Relu or its kin$"
+    operators = "its operators are Exp, MatMul; provide a model with Relu or a similar activation between its layers$"
     with pytest.raises(NoActivationError, match=f"no activation to clip: {operators}"):
         find_activations(ir.from_onnx_text(HEADER + PLAIN.replace("Relu", "Exp")), "logits")
 
@@ -174,7 +174,7 @@ def test_a_network_without_activations_is_refused() -> None:
 def test_a_network_of_nothing_but_gates_is_refused_by_their_names() -> None:
     body = "a = Conv(c, k) b = Conv(c, k) gate = Sigmoid(b) y = Mul(a, gate)"
     with pytest.raises(
-        NoActivationError, match=r"; gate \(Sigmoid\) is left: it is a gate: it multiplies another value"
+        NoActivationError, match=r"; gate \(Sigmoid\) is not clipped: it is a gate: it multiplies another value"
     ):
         find_activations(graph(CONVOLVED.format(body)), "logits")
 
@@ -183,7 +183,7 @@ def test_a_network_that_is_clipped_already_is_refused() -> None:
     model = ir.from_onnx_text(HEADER + PLAIN)
     value = next(node.outputs[0] for node in model.graph if node.op_type == "Relu")
     insert_min(model.graph, value, np.ones((1,), np.float32))
-    with pytest.raises(NoActivationError, match="clipped by mmguard already"):
+    with pytest.raises(NoActivationError, match="already clipped by mmguard"):
         find_activations(model, "logits")
 
 
@@ -191,7 +191,7 @@ def test_a_value_named_as_what_is_clipped_is_refused() -> None:
     body = PLAIN.replace("logits =", "hidden_mmguard_clipped = Identity(hidden) logits =").replace(
         "MatMul(hidden", "MatMul(hidden_mmguard_clipped"
     )
-    with pytest.raises(NoActivationError, match="clipped by mmguard already"):
+    with pytest.raises(NoActivationError, match="already clipped by mmguard"):
         sites(body)
 
 
@@ -199,7 +199,7 @@ def test_an_option_selects() -> None:
     model = ir.from_onnx_text(HEADER + RESIDUAL)
     assert [site.value for site in find_activations(model, "logits", "Leaky*")] == ["end"]
     with pytest.raises(
-        OptionError, match=r"sites 'gelu' fits no clip site; .* one of: act \(Relu\), end \(LeakyRelu\)"
+        OptionError, match=r"sites pattern 'gelu' matches no clip site; .* one of: act \(Relu\), end \(LeakyRelu\)"
     ):
         find_activations(model, "logits", "act,gelu")
 

@@ -40,12 +40,12 @@ def test_a_value_inside_an_activation_is_not_looked_at_again(monkeypatch: pytest
 def test_more_runs_of_elementwise_nodes_than_any_network_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates, "MAX_EXPRESSIONS", 600)
     every = ", ".join(f"v{i}" for i in range(1, 101))  # so that none is inside another
-    with pytest.raises(ModelError, match="more than 600 runs of elementwise operators"):
+    with pytest.raises(ModelError, match="more than 600 chains of elementwise operators"):
         surveyed(CONVOLVED.format(f"{chain('Relu', 100)} y = Sum({every})"))
 
 
 def test_more_activations_than_any_network_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(find, "MAX_ACTIVATIONS", 3)
     body = " ".join(f"r{i} = Relu(v{i}) v{i + 1} = Conv(r{i}, k)" for i in range(4))
-    with pytest.raises(ModelError, match="has 4 activations; mmguard takes models of up to 3"):
+    with pytest.raises(ModelError, match="has 4 activations, but mmguard accepts at most 3"):
         surveyed(CONVOLVED.format(f"v0 = Conv(c, k) {body} y = Identity(v4)"))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mmguard.calibrate.graph.differentiable import DifferentiableGraph
 from mmguard.calibrate.graph.operators import OPERATORS
 from mmguard.exporter.insert_min import insert_min
-from mmguard.exporter.sites import Activation, Reason, Survey, survey
+from mmguard.exporter.sites import Activation, Exclusion, Survey, survey
 from tests.exporter.sites.exports import export
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
@@ -91,14 +91,14 @@ def test_where_the_quantiser_removed_a_relu_its_input_is_a_site(
     assert not {"Relu", "Clip"} & {node.op_type for node in model.graph}
     found = survey(model, "logits")
     assert summary(found) == expected("QuantizeLinear")
-    assert [(each.operator, each.reason) for each in found.left_out] == [("Sigmoid", Reason.GATE)]
+    assert [(each.operator, each.reason) for each in found.excluded] == [("Sigmoid", Exclusion.GATE)]
 
 
 @pytest.mark.parametrize("operator", sorted(KEPT))
 def test_an_activation_that_stays_is_the_one_site(tmp_path: Path, operator: str) -> None:
     found = survey(quantise(tmp_path, KEPT[operator]), "logits")
     assert summary(found) == expected(operator)
-    assert [(each.operator, each.reason) for each in found.left_out] == [("Sigmoid", Reason.GATE)]
+    assert [(each.operator, each.reason) for each in found.excluded] == [("Sigmoid", Exclusion.GATE)]
 
 
 def test_symmetric_integers_hide_no_relu(tmp_path: Path) -> None:

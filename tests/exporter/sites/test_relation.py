@@ -3,8 +3,8 @@
 import onnx_ir as ir
 import pytest
 
+from mmguard.exporter.shape_inference import Shape
 from mmguard.exporter.sites.relation import relation
-from mmguard.exporter.values import Shape
 
 
 def related(operator: str, source: Shape, target: Shape, **attributes: int | list[int]) -> dict[int, set[int]]:

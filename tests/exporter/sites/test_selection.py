@@ -58,5 +58,5 @@ def test_patterns_are_on_values_and_operators(pattern: str, values: list[str]) -
 
 @pytest.mark.parametrize("pattern", ["relu", "s0,s7", "", "s0,"])
 def test_a_pattern_that_fits_none_is_refused_with_the_sites(pattern: str) -> None:
-    with pytest.raises(OptionError, match=r"fits no clip site; .*: s0 \(Relu\), s1 \(Relu\)"):
+    with pytest.raises(OptionError, match=r"matches no clip site; .*: s0 \(Relu\), s1 \(Relu\)"):
         select(network(4, 4), pattern)

@@ -13,7 +13,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 
 from mmguard.guard import Guard, Policy
-from mmguard.guard.serving.body import MAX_REQUEST_BYTES
+from mmguard.guard.serving.options import MAX_REQUEST_BYTES, RequestLimits
 from mmguard.guard.serving.server import create_app, listen, make_server, metrics_server
 from mmguard.guard.sessions import NetworkOutput
 from tests.bundles import Array
@@ -57,7 +57,7 @@ def running(
     ):
         port = listener.getsockname()[1]
         name = guard.bundle.manifest.name
-        server = make_server(create_app({name: guard}, max_request_bytes))
+        server = make_server(create_app({name: guard}, RequestLimits(max_request_bytes)))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         url_host = f"[{host}]" if ":" in host else host

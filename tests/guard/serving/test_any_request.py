@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmguard.guard import Guard
-from mmguard.guard.serving.body import MAX_JSON_BYTES
+from mmguard.guard.serving.options import MAX_JSON_BYTES, RequestLimits
 from mmguard.guard.serving.server import create_app
 from tests.bundles import clean_inputs
 
@@ -266,7 +266,7 @@ class Client:
 @pytest.fixture(scope="module")
 def client(tiny_bundle: Path) -> Iterator[Client]:
     with Guard(tiny_bundle, registry=None, threads=1) as guard, asyncio.Runner() as runner:
-        yield Client(create_app({"tiny": guard}, LIMIT), runner)
+        yield Client(create_app({"tiny": guard}, RequestLimits(LIMIT)), runner)
 
 
 UNTIMED = settings(deadline=None, suppress_health_check=list(HealthCheck), database=None, print_blob=True)

@@ -162,16 +162,16 @@ def test_an_empty_batch_is_answered(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("content", "headers", "status", "message"),
     [
-        (b"", {}, 400, "not JSON"),
-        (b"{", {}, 400, "not JSON"),
+        (b"", {}, 400, "not valid JSON"),
+        (b"{", {}, 400, "not valid JSON"),
         (json.dumps(request_of(clean_inputs(1)[:, :2])), {}, 400, "expected shape"),
         (json.dumps(request_of(clean_inputs(1)[0])), {}, 400, "x[None]"),
-        (json.dumps(request_of(clean_inputs(1) * np.float32(np.nan))), {}, 400, "send them as binary"),
+        (json.dumps(request_of(clean_inputs(1) * np.float32(np.nan))), {}, 400, "use a binary tensor"),
         (json.dumps(request_of(np.full((1, 3, 8, 8), 1e300))), {}, 400, "NaN or infinite"),
-        (json.dumps(request_of(clean_inputs(1), outputs=[{"name": "y"}])), {}, 400, "got 'y'"),
+        (json.dumps(request_of(clean_inputs(1), outputs=[{"name": "y"}])), {}, 400, "unknown output name 'y'"),
         (b"{}", {"Inference-Header-Content-Length": "3"}, 400, "Inference-Header-Content-Length"),
         (b"{}", {"Content-Encoding": "br"}, 400, "Content-Encoding"),
-        (b"{}", {"Content-Encoding": "gzip"}, 400, "not gzip"),
+        (b"{}", {"Content-Encoding": "gzip"}, 400, "not valid gzip"),
         (b" " * (LIMIT + 1), {}, 413, "100000 bytes"),
         (gzip.compress(b" " * (LIMIT + 1)), {"Content-Encoding": "gzip"}, 413, "100000 bytes"),
     ],
@@ -301,7 +301,7 @@ def test_a_failing_network_is_answered_by_the_policy(tmp_path: Path, on_error: A
         response = httpx.post(f"http://{server.address}{INFER}", json=request_of(clean_inputs(2)))
     assert response.status_code == status
     if status == 500:
-        assert response.json() == {"error": "logits of the clipped network: rows 0, 1 are NaN or infinite"}
+        assert response.json() == {"error": "logits of the clipped network: rows 0, 1 contain NaN or infinite values"}
     else:
         assert response.json()["outputs"][4]["data"] == [None, None]
 
@@ -416,4 +416,4 @@ def test_a_defect_is_answered_without_a_traceback(tiny_bundle: Path, monkeypatch
         monkeypatch.setattr(guard, "infer", fail)
         response = asyncio.run(ask(create_app({"tiny": guard})))
     assert response.status_code == 500
-    assert response.json() == {"error": "internal error; the server's log says more"}
+    assert response.json() == {"error": "internal error; see the server log"}

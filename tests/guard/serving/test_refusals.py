@@ -17,10 +17,12 @@ from prometheus_client import CollectorRegistry
 from mmguard.guard import Guard, Policy
 from mmguard.guard.policy import OnError
 from mmguard.guard.serving import app as app_module
-from mmguard.guard.serving import reading as reading_module
+from mmguard.guard.serving import body_reader as body_reader_module
+from mmguard.guard.serving import options as options_module
+from mmguard.guard.serving.memory_budget import RESPONSE_CLASS_BYTES, RESPONSE_ROW_BYTES
+from mmguard.guard.serving.options import RequestLimits
 from mmguard.guard.serving.protocol import GUARD_OUTPUTS, encode_response
 from mmguard.guard.serving.request import InferenceRequest
-from mmguard.guard.serving.room import CLASS_BYTES, ROW_BYTES
 from mmguard.guard.serving.server import create_app
 from tests.bundles import Array, clean_inputs
 from tests.guard.serving.servers import DEADLINE, Gate, Served, request_of, running, wait_until
@@ -28,7 +30,7 @@ from tests.guard.serving.servers import DEADLINE, Gate, Served, request_of, runn
 INFER = "/v2/models/tiny/infer"
 X = clean_inputs(4)
 NAN, HUGE = X.copy(), X.copy()
-HELD = X.nbytes + len(X) * (ROW_BYTES + 3 * CLASS_BYTES)
+HELD = X.nbytes + len(X) * (RESPONSE_ROW_BYTES + 3 * RESPONSE_CLASS_BYTES)
 """What a request of X and its answer take."""
 NAN[2] = np.nan
 HUGE[2] = 1e38
@@ -61,7 +63,7 @@ def body_of(x: Array, form: str) -> tuple[bytes, dict[str, str]]:
 
 
 def client_of(guard: Guard, **limits: int) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(create_app({"tiny": guard}, **limits), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(create_app({"tiny": guard}, RequestLimits(**limits)), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://test")
 
 
@@ -81,7 +83,7 @@ def test_a_row_that_cannot_be_judged_is_the_client_s_fault_or_the_policy_s(
     with Guard(tiny_bundle, registry=registry, threads=1) as guard:
         response = post(guard, *body_of(x, form))
     assert response.status_code == status
-    assert "row 2 is NaN or infinite" in response.json()["error"]
+    assert "row 2 contains NaN or infinite values" in response.json()["error"]
     assert counted(registry, "errors_total", kind=cause) == 1
     choices: tuple[OnError, ...] = ("open", "closed")
     for on_error in choices:
@@ -123,7 +125,7 @@ def test_requests_together_hold_no_more_than_there_is_room_for(
     body, headers = binary_of(X)
 
     async def ask_beside_another(guard: Guard, gate: Gate) -> list[httpx.Response]:
-        async with client_of(guard, max_held_bytes=int(1.5 * HELD)) as client:
+        async with client_of(guard, max_buffered_bytes=int(1.5 * HELD)) as client:
             first = asyncio.create_task(client.post(INFER, content=body, headers=headers))
             await asyncio.to_thread(gate.entered.wait, DEADLINE)
             second = await client.post(INFER, content=body, headers=headers)
@@ -136,7 +138,7 @@ def test_requests_together_hold_no_more_than_there_is_room_for(
         responses = asyncio.run(ask_beside_another(guard, gate))
     assert [response.status_code for response in responses] == [200, 503, 200, 200, 200]
     assert responses[1].headers["retry-after"] == "1"
-    assert "no room for this one" in responses[1].json()["error"]
+    assert "out of memory for requests" in responses[1].json()["error"]
     assert counted(registry, "errors_total", kind="overload") == 1
 
 
@@ -144,14 +146,14 @@ def test_what_a_body_decompresses_to_takes_room_too(tiny_bundle: Path) -> None:
     body, headers = binary_of(np.repeat(X, 10, axis=0) * 0)
     with Guard(tiny_bundle, registry=None, threads=1) as guard:
         response = post(
-            guard, gzip.compress(body), headers | {"Content-Encoding": "gzip"}, max_held_bytes=len(body) // 2
+            guard, gzip.compress(body), headers | {"Content-Encoding": "gzip"}, max_buffered_bytes=len(body) // 2
         )
     assert response.status_code == 413
     assert "split the batch" in response.json()["error"]
 
 
 def test_there_is_room_for_some_of_the_largest_requests(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app_module, "MAX_HELD_BYTES", 1000)
+    monkeypatch.setattr(options_module, "MAX_BUFFERED_BYTES", 1000)
     body, headers = binary_of(X)
     with Guard(tiny_bundle, registry=None, threads=1) as guard:
         assert post(guard, body, headers, max_request_bytes=len(body)).status_code == 200
@@ -169,13 +171,13 @@ def test_an_answer_takes_no_more_than_the_room_that_was_made_for_it(tiny_bundle:
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-    assert peak < 1.1 * len(x) * (ROW_BYTES + 3 * CLASS_BYTES)
+    assert peak < 1.1 * len(x) * (RESPONSE_ROW_BYTES + 3 * RESPONSE_CLASS_BYTES)
 
 
 def test_a_request_waits_for_its_turn_and_is_refused_after_a_while(
     tiny_bundle: Path, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app_module, "MAX_ANSWERING", 2)
+    monkeypatch.setattr(app_module, "MAX_CONCURRENT", 2)
 
     async def ask_beside_two(guard: Guard, gate: Gate) -> list[httpx.Response]:
         async with client_of(guard) as client:
@@ -215,12 +217,12 @@ def test_a_body_that_comes_too_slowly_is_refused_and_one_that_is_long_is_waited_
 ) -> None:
     body, _ = binary_of(X)
     pieces = [body[i : i + 200] for i in range(0, len(body), 200)]
-    monkeypatch.setattr(reading_module, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(body_reader_module, "TIMEOUT_SECONDS", 0.3)
     with Guard(tiny_bundle, registry=registry, threads=1) as guard:
-        monkeypatch.setattr(reading_module, "SLOWEST", 10**6)
+        monkeypatch.setattr(body_reader_module, "MIN_BYTES_PER_SECOND", 10**6)
         assert sent_slowly(guard, pieces, 0.05).status_code == 408
         assert counted(registry, "errors_total", kind="input") == 1
-        monkeypatch.setattr(reading_module, "SLOWEST", 200)
+        monkeypatch.setattr(body_reader_module, "MIN_BYTES_PER_SECOND", 200)
         assert sent_slowly(guard, pieces, 0.05).status_code == 200
 
 

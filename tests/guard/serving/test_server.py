@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from mmguard.errors import MissingExtraError, ServeError, TamperedBundleError
-from mmguard.guard.serving.server import listen, metrics_server, open_guards, serve
+from mmguard.guard.serving.server import ServerOptions, listen, metrics_server, open_guards, serve
 from tests.bundles import clean_inputs, write_tiny_bundle
 from tests.guard.serving.servers import DEADLINE, request_of, running
 
@@ -20,9 +20,9 @@ from tests.guard.serving.servers import DEADLINE, request_of, running
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_serve_runs_until_a_signal_and_ends_cleanly(tiny_bundle: Path, stop: signal.Signals) -> None:
     code = (
-        "import sys; from mmguard.guard.serving.server import serve\n"
+        "import sys; from mmguard.guard.serving.server import ServerOptions, serve\n"
         "def say(*urls): print(*urls, flush=True)\n"
-        "serve(sys.argv[1:], port=0, metrics_port=0, threads=1, on_ready=say); print('closed')"
+        "serve(sys.argv[1:], ServerOptions(port=0, metrics_port=0), threads=1, on_ready=say); print('closed')"
     )
     command = [sys.executable, "-c", code, str(tiny_bundle)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -43,9 +43,9 @@ def test_a_taken_port_is_refused(tiny_bundle: Path) -> None:
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ServeError, match="--port"):
-            serve([tiny_bundle], port=port, metrics_port=0, threads=1)
+            serve([tiny_bundle], ServerOptions(port=port, metrics_port=0), threads=1)
         with pytest.raises(ServeError, match="--metrics-port"):
-            serve([tiny_bundle], port=0, metrics_port=port, threads=1)
+            serve([tiny_bundle], ServerOptions(port=0, metrics_port=port), threads=1)
 
 
 @pytest.mark.parametrize(("host", "port"), [("no such host", 0), ("127.0.0.1", 70_000), ("203.0.113.1", 0)])
@@ -96,7 +96,7 @@ def test_a_changed_bundle_is_not_served(tmp_path: Path) -> None:
     bundle = write_tiny_bundle(tmp_path / "tiny.mmguard")
     (bundle / "clipped.onnx").unlink()
     with pytest.raises(TamperedBundleError, match=r"clipped\.onnx"):
-        serve([bundle], port=0, metrics_port=0)
+        serve([bundle], ServerOptions(port=0, metrics_port=0))
 
 
 @pytest.mark.parametrize("package", ["starlette", "uvicorn"])
@@ -105,5 +105,5 @@ def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch, p
     for name in [name for name in sys.modules if name in hidden or name.startswith(f"{package}.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingExtraError, match=r"in the clone of mmguard, run pip install '.\[serve\]'"):
+    with pytest.raises(MissingExtraError, match=r"in your clone of mmguard, run pip install '.\[serve\]'"):
         __import__("mmguard.guard.serving.server")

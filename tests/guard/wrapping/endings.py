@@ -9,19 +9,21 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mmguard.bundle.bundle import Bundle
-from mmguard.bundle.contents import BOUNDS, PROBES
+from mmguard.bundle.file_names import BOUNDS, PROBES
 from mmguard.bundle.manifest import CriterionSpec, NullSpec
 from mmguard.bundle.tensors import write_tensors
 from mmguard.bundle.write import staged, write
 from mmguard.detection.mmdf import Criterion
+from mmguard.errors import InferenceError
 from mmguard.exporter.classifier import read_classifier
 from mmguard.exporter.equality import run
 from mmguard.exporter.insert_min import write_clipped
 from mmguard.exporter.runtime_graphs import write_runtime_graphs
-from mmguard.guard.wrapping.face import Face
+from mmguard.guard.wrapping.base import WrappedPredictor
 from mmguard.inputs.spec import InputSpec
 from mmguard.types import ClipSite
 from tests.bundles import Array, clean_inputs, tiny_bounds, tiny_network, write_tiny_bundle
@@ -119,7 +121,7 @@ def _output(spec: tuple[str, int, list[str | int] | None]) -> onnx.ValueInfoProt
 def write_ended_bundle(
     out: Path, ending: Ending, statistics: Iterable[str] = ("residual_margin_gap",), scale: float = 1
 ) -> Path:
-    """Write a bundle of `model_of`, with its runtime graphs as calibration writes; without statistics, it is an MMOM bundle."""
+    """Write a bundle of `model_of` with runtime graphs, as calibration does; without statistics, an MMOM bundle."""
     probes = np.random.default_rng(2).random((4, 3, 8, 8), dtype=np.float32)
     model, bounds = model_of(ending, scale), tiny_bounds(tiny_network())
     return write_bundle(out, model, bounds, clean_inputs(200), probes, statistics)
@@ -182,7 +184,7 @@ def callable_of(bundle: Path) -> Callable[[Array], Array]:
     return predict
 
 
-def rows_of_the_original(safe: Face) -> list[int]:
+def rows_of_the_original(safe: WrappedPredictor) -> list[int]:
     """From now on, how many rows each run of the bundle's own original has."""
     own, seen = safe.guard.networks.original, list[int]()
 
@@ -192,3 +194,14 @@ def rows_of_the_original(safe: Face) -> list[int]:
 
     safe.guard.networks.original = counted  # type: ignore[assignment]
     return seen
+
+
+def check_closes(safe: WrappedPredictor, predict: Callable[[], Any]) -> None:
+    """Hold a guarded predictor to what a context manager is: it predicts inside, and its guard is closed outside."""
+    with safe as entered:
+        assert entered is safe
+        predict()
+    for _ in range(2):
+        with pytest.raises(InferenceError, match="the guard is closed"):
+            predict()
+        safe.close()

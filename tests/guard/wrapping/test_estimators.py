@@ -21,7 +21,7 @@ from mmguard.errors import CopyError, OptionError, PredictorMismatchError
 from mmguard.guard import Guard, Policy, wrap
 from mmguard.types import Decision
 from tests.bundles import Array
-from tests.guard.wrapping.endings import rows_of_the_original, write_bundle
+from tests.guard.wrapping.endings import check_closes, rows_of_the_original, write_bundle
 
 OPTIONS: dict[str, Any] = {"registry": None, "threads": 1}
 FEATURES = 6
@@ -176,7 +176,7 @@ def test_a_pipeline_is_guarded_as_one_model(tmp_path: Path) -> None:
     x = clouds(24, 3, seed=3)[0]
     assert safe.predict(x).shape == (24,)
     for name in ("steps", "named_steps", "fit", "score", "transform", "__getitem__", "set_params", "_final_estimator"):
-        with pytest.raises(AttributeError, match="might run its model past the guard"):
+        with pytest.raises(AttributeError, match="might run the model without the guard"):
             getattr(safe, name)
     np.testing.assert_array_equal(safe.classes_, [0, 1, 2])
     assert safe.n_features_in_ == FEATURES
@@ -232,7 +232,7 @@ def test_a_threshold_of_the_classifier_s_own_is_refused(tmp_path: Path) -> None:
             return self.classes_[(self.predict_proba(X)[:, 1] > 2).astype(int)]
 
     case = case_of(tmp_path, 2)
-    with pytest.raises(PredictorMismatchError, match="the class of the greatest probability, by classes_"):
+    with pytest.raises(PredictorMismatchError, match="the entry of classes_ with the largest probability"):
         wrap(Careful(case.classifier), case.bundle, **OPTIONS)
 
 
@@ -242,7 +242,9 @@ def test_labels_that_cannot_say_that_there_is_none_are_refused_where_the_policy_
 ) -> None:
     case = case_of(tmp_path, 2, names)
     for policy in (Policy(on_flag="abstain"), Policy(on_error="closed")):
-        with pytest.raises(OptionError, match=r"leave no label to say so; wrap `classifier\.predict_proba`"):
+        with pytest.raises(
+            OptionError, match=r"predict has no label for an abstention.*; wrap `classifier\.predict_proba`"
+        ):
             wrap(case.classifier, case.bundle, policy=policy, **OPTIONS)
     labels = wrap(case.classifier, case.bundle, **OPTIONS).predict(case.x)
     assert set(labels.tolist()) <= set(names)
@@ -261,3 +263,10 @@ def test_a_guarded_classifier_is_not_copied(tmp_path: Path) -> None:
     for copied in (copy.copy, copy.deepcopy, pickle.dumps):
         with pytest.raises(CopyError, match="GuardedClassifier"):
             copied(safe)
+
+
+def test_a_guarded_classifier_closes_its_guard(tmp_path: Path) -> None:
+    case = case_of(tmp_path, 3)
+    safe = wrap(case.classifier, case.bundle, **OPTIONS)
+    check_closes(safe, lambda: safe.predict(case.x))
+    assert case.classifier.predict(case.x).shape == (len(case.x),)

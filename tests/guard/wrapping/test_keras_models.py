@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from mmguard.errors import InputError, OptionError, PredictorMismatchError
+from mmguard.errors import InferenceError, InputError, OptionError, PredictorMismatchError
 from mmguard.guard import Guard, Policy, wrap
 from mmguard.guard.wrapping import GuardedModel
 from mmguard.types import Decision
 from tests.bundles import Array, Head, add_trigger, clean_inputs, write_tiny_bundle
-from tests.guard.wrapping.endings import callable_of, rows_of_the_original
+from tests.guard.wrapping.endings import callable_of, check_closes, rows_of_the_original
 
 MIXED = np.concatenate([clean_inputs(20, seed=3), add_trigger(clean_inputs(12, seed=4))])
 OPTIONS: dict[str, Any] = {"registry": None, "threads": 1}
@@ -76,7 +76,7 @@ def test_options_of_predict_reach_the_model(tiny_bundle: Path) -> None:
 
 def test_training_and_what_is_no_array_are_refused(tiny_bundle: Path) -> None:
     safe = wrap(Model(tiny_bundle), tiny_bundle, **OPTIONS)
-    with pytest.raises(OptionError, match="leave training out"):
+    with pytest.raises(OptionError, match="omit `training`"):
         safe(MIXED, training=True)
     with pytest.raises(InputError, match="expected a float32 NumPy array, got object"):
         safe.predict(x for x in MIXED)
@@ -88,7 +88,9 @@ def test_nothing_else_that_predicts_is_handed_through(tiny_bundle: Path) -> None
     safe = wrap(Model(tiny_bundle), tiny_bundle, **OPTIONS)
     assert (safe.name, safe.input_shape) == ("tiny", (None, 3, 8, 8))
     for name in ("predict_step", "make_predict_function", "layers", "call", "fit", "run"):
-        with pytest.raises(AttributeError, match=f"'{name}' of the wrapped predictor might run its model"):
+        with pytest.raises(
+            AttributeError, match=f"'{name}' of the wrapped predictor might run the model without the guard"
+        ):
             getattr(safe, name)
 
 
@@ -103,7 +105,7 @@ def test_a_tensor_of_an_unknown_library_is_refused_in_a_call(tiny_bundle: Path) 
             return self.run(x).tolist()
 
     safe = wrap(Foreign(tiny_bundle), tiny_bundle, **OPTIONS)
-    with pytest.raises(PredictorMismatchError, match="returned list; expected a NumPy array, or a tensor of PyTorch"):
+    with pytest.raises(PredictorMismatchError, match="returned list; expected a NumPy array, or a PyTorch, Keras"):
         safe(MIXED)
     assert safe.predict(MIXED).shape == (len(MIXED), 3)
 
@@ -142,3 +144,10 @@ def test_a_tensor_of_another_backend_comes_back_as_one(tiny_bundle: Path, monkey
     answer = wrap(Elsewhere(tiny_bundle), tiny_bundle, **OPTIONS)(Tensor(MIXED))
     assert isinstance(answer, Tensor)
     np.testing.assert_array_equal(answer.values, expected_of(tiny_bundle))
+
+
+def test_a_guarded_model_closes_its_guard(tiny_bundle: Path) -> None:
+    safe = wrap(Model(tiny_bundle), tiny_bundle, **OPTIONS)
+    check_closes(safe, lambda: safe.predict(MIXED))
+    with pytest.raises(InferenceError, match="the guard is closed"):
+        safe(MIXED)

@@ -17,11 +17,11 @@ from prometheus_client import CollectorRegistry
 
 from mmguard.errors import CopyError, InferenceError, InputError, MmguardError, PredictorMismatchError
 from mmguard.guard import Guard, Policy, wrap
-from mmguard.guard.sessions import ORT_ERRORS
 from mmguard.guard.wrapping import GuardedSession
+from mmguard.runtime.session import ORT_ERRORS
 from mmguard.types import Decision
 from tests.bundles import Array, Head, add_trigger, clean_inputs, tiny_network, write_tiny_bundle
-from tests.guard.wrapping.endings import ENDINGS, session_of, write_ended_bundle
+from tests.guard.wrapping.endings import ENDINGS, check_closes, session_of, write_ended_bundle
 
 MIXED = np.concatenate([clean_inputs(20, seed=3), add_trigger(clean_inputs(12, seed=4))])
 OPTIONS: dict[str, Any] = {"registry": None, "threads": 1}
@@ -90,10 +90,12 @@ def test_no_method_of_onnx_runtime_s_session_answers_unguarded(tiny_bundle: Path
     safe, session = wrapped(tiny_bundle), session_of(tiny_bundle)
     names = {name for name in dir(session) if not name.startswith("__")}
     assert {"_sess", "io_binding", "run_with_iobinding", "run_with_ortvaluevector"} | RUNS <= names
-    for name in names - RUNS - GuardedSession.handed_through:
+    for name in names - RUNS - GuardedSession.forwarded:
         if name in vars(safe):
             continue  # the guarded session's own, of the same name
-        with pytest.raises(AttributeError, match=f"'{name}' of the wrapped predictor might run its model past"):
+        with pytest.raises(
+            AttributeError, match=f"'{name}' of the wrapped predictor might run the model without the guard"
+        ):
             getattr(safe, name)
     assert not hasattr(safe, "run_in_a_later_version")
 
@@ -109,13 +111,13 @@ def test_what_is_refused_says_what_to_do(tiny_bundle: Path) -> None:
         ort.IOBinding(safe)
 
 
-def test_what_tells_of_the_session_is_handed_through(tiny_bundle: Path) -> None:
+def test_what_tells_of_the_session_is_forwarded(tiny_bundle: Path) -> None:
     safe, session = wrapped(tiny_bundle), session_of(tiny_bundle)
     assert [node.name for node in safe.get_inputs()] == ["image"]
     assert [node.name for node in safe.get_outputs()] == ["logits"]
     assert safe.get_providers() == ["CPUExecutionProvider"]
     assert safe.get_modelmeta().graph_name == "tiny"
-    for name in GuardedSession.handed_through & set(dir(session)):
+    for name in GuardedSession.forwarded & set(dir(session)):
         assert callable(getattr(safe, name))
 
 
@@ -142,7 +144,7 @@ def test_an_asynchronous_run_hands_on_data_and_failures(tiny_bundle: Path) -> No
     results, _, failure = run_async(safe, None, {"image": MIXED[0]})
     assert results == []
     assert "expected shape" in failure
-    with pytest.raises(InputError, match="the one input 'image'"):
+    with pytest.raises(InputError, match="expected exactly one input, 'image'"):
         safe.run_async(None, {"x": MIXED}, print, None)
 
 
@@ -203,17 +205,17 @@ def test_outputs_come_as_the_session_s_in_the_order_asked_for(tmp_path: Path, en
 
 def test_ort_values_of_maps_are_refused(tmp_path: Path) -> None:
     bundle = write_ended_bundle(tmp_path / "b", ENDINGS["map"])
-    with pytest.raises(InputError, match=r"'maps' is seq\(map.* makes no OrtValue; use run"):
+    with pytest.raises(InputError, match=r"cannot create an OrtValue for output 'maps' of type seq\(map.*; use run"):
         wrapped(bundle).run_with_ort_values(None, {"image": ort.OrtValue.ortvalue_from_numpy(MIXED)})
 
 
 def test_feeds_and_outputs_that_the_model_does_not_have_are_refused(tiny_bundle: Path) -> None:
     safe = wrapped(tiny_bundle)
-    with pytest.raises(InputError, match=r"the one input 'image', got \['x'\]"):
+    with pytest.raises(InputError, match=r"expected exactly one input, 'image', got \['x'\]"):
         safe.run(None, {"x": MIXED})
-    with pytest.raises(InputError, match="the one input 'image'"):
+    with pytest.raises(InputError, match="expected exactly one input, 'image'"):
         safe.run(None, {"image": MIXED, "fc.bias": MIXED})
-    with pytest.raises(InputError, match=r"the model's outputs are 'logits', got \['relu1'\]"):
+    with pytest.raises(InputError, match=r"expected output names among 'logits', got \['relu1'\]"):
         safe.run(["relu1"], {"image": MIXED})
     with pytest.raises(InputError, match="expected shape"):
         safe.run(None, {"image": MIXED[0]})
@@ -225,7 +227,9 @@ def test_feeds_and_outputs_that_the_model_does_not_have_are_refused(tiny_bundle:
 
 def test_a_session_of_other_outputs_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     other = write_tiny_bundle(tmp_path / "b", head=Head.SOFTMAX)
-    with pytest.raises(PredictorMismatchError, match=r"outputs are probabilities, those of the model .* are logits"):
+    with pytest.raises(
+        PredictorMismatchError, match=r"the same outputs as the model of .*: expected logits, got probabilities"
+    ):
         wrap(session_of(other), tiny_bundle, **OPTIONS)
 
 
@@ -242,7 +246,7 @@ def test_a_session_of_a_fixed_batch_takes_any(tiny_bundle: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_copies_say_that_they_cannot_be(tiny_bundle: Path, copied: Callable[[Any], Any]) -> None:
-    with pytest.raises(CopyError, match=r"GuardedSession holds open sessions.*call mmguard\.wrap again"):
+    with pytest.raises(CopyError, match=r"GuardedSession has open sessions.*call mmguard\.wrap again"):
         copied(wrapped(tiny_bundle))
 
 
@@ -264,4 +268,37 @@ def test_a_forked_process_is_told_to_wrap_its_own_session(tiny_bundle: Path) -> 
     alive = process.is_alive()
     process.kill()
     assert not alive
-    assert "open the session and wrap it in each worker" in answers.get()
+    assert "open and wrap a session in each worker" in answers.get()
+
+
+def test_a_guarded_session_closes_its_guard_and_leaves_the_session_open(tiny_bundle: Path) -> None:
+    session = session_of(tiny_bundle)
+    safe = wrap(session, tiny_bundle, **OPTIONS)
+    check_closes(safe, lambda: safe.run(None, {"image": MIXED}))
+    with pytest.raises(InferenceError, match="the guard is closed"):
+        safe.run_async(None, {"image": MIXED}, print, None)
+    assert len(session.run(None, {"image": MIXED})[0]) == len(MIXED)
+
+
+def test_closing_waits_for_asynchronous_runs(tiny_bundle: Path) -> None:
+    seen, held = list[tuple[list[Any], str]](), threading.Event()
+    with wrapped(tiny_bundle) as safe:
+        safe._predictor = _Waiting(safe._predictor, held)
+        for _ in range(40):  # more than there are workers
+            safe.run_async(None, {"image": MIXED}, lambda results, _, failure: seen.append((results, failure)), None)
+        threading.Timer(0.1, held.set).start()
+    assert [failure for _, failure in seen] == [""] * 40
+    assert {len(results) for results, _ in seen} == {1}
+
+
+def test_a_callback_may_close_its_session(tiny_bundle: Path) -> None:
+    safe, closed = wrapped(tiny_bundle), threading.Event()
+
+    def callback(results: list[Any], user_data: Any, failure: str) -> None:
+        safe.close()
+        closed.set()
+
+    safe.run_async(None, {"image": MIXED}, callback, None)
+    assert closed.wait(DEADLINE)
+    with pytest.raises(InferenceError, match="the guard is closed"):
+        safe.run(None, {"image": MIXED})

@@ -10,11 +10,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 from scipy.special import expit, softmax
 
+from mmguard.bundle.bundle import Bundle
 from mmguard.errors import CopyError, InferenceError, OptionError, PredictorMismatchError
 from mmguard.guard import Guard, Policy, wrap
 from mmguard.types import Decision
 from tests.bundles import Array, Head, add_trigger, clean_inputs, write_tiny_bundle
-from tests.guard.wrapping.endings import ENDINGS, callable_of, session_of, write_ended_bundle
+from tests.guard.wrapping.endings import ENDINGS, callable_of, check_closes, session_of, write_ended_bundle
 
 MIXED = np.concatenate([clean_inputs(20, seed=3), add_trigger(clean_inputs(12, seed=4))])
 OPTIONS: dict[str, Any] = {"registry": None, "threads": 1}
@@ -208,7 +209,7 @@ def test_the_probabilities_of_several_outputs_can_be_a_callable_s_answer(tmp_pat
     safe = wrap(lambda x: session.run(["p"], {"image": x})[0], bundle, **OPTIONS)
     with Guard(bundle, **OPTIONS) as guard:
         np.testing.assert_allclose(safe(MIXED), guard.infer(MIXED).outputs["p"], rtol=1e-6, atol=1e-6)
-    with pytest.raises(PredictorMismatchError, match=r"outputs label, p, and .* must return its logits or probab"):
+    with pytest.raises(PredictorMismatchError, match=r"outputs \(label, p\).* must return the logits or the probab"):
         wrap(lambda x: session.run(["label"], {"image": x})[0], bundle, **OPTIONS)
 
 
@@ -229,15 +230,15 @@ def test_what_is_no_predictor_is_refused_with_what_to_pass(tiny_bundle: Path) ->
     path = tiny_bundle / "original.onnx"
     safe = wrap(callable_of(tiny_bundle), tiny_bundle, **OPTIONS)
     for predictor, advice in (
-        (str(path), r"got str; pass onnxruntime\.InferenceSession\(path\)"),
-        (path, r"got PosixPath; pass onnxruntime\.InferenceSession\(path\)"),
-        (path.read_bytes(), "got bytes; pass onnxruntime"),
+        (str(path), r"got str; for an ONNX file, pass onnxruntime\.InferenceSession\(path\)"),
+        (path, r"got PosixPath; for an ONNX file, pass onnxruntime\.InferenceSession\(path\)"),
+        (path.read_bytes(), "got bytes; for an ONNX file, pass onnxruntime"),
         (onnx.load(path), r"InferenceSession\(model\.SerializeToString\(\)\)"),
         (safe.guard.bundle, "pass the predictor first, then the bundle"),
-        (safe.guard, "guarded already"),
-        (safe, "guarded already"),
-        (Labels, "pass an object of that class"),
-        (Labels(), "predict without predict_proba"),
+        (safe.guard, "already guarded"),
+        (safe, "already guarded"),
+        (Labels, "pass an instance of that class"),
+        (Labels(), "predict but no predict_proba"),
         ({}, "got dict; pass an onnxruntime.InferenceSession, a torch.nn.Module, a classifier"),
         (None, "got NoneType; pass an"),
     ):
@@ -249,7 +250,9 @@ def test_a_callable_that_fails_on_the_probes_is_refused_with_its_reason(tiny_bun
     def fails(x: Array) -> Array:
         raise TypeError("expected a tensor")
 
-    with pytest.raises(PredictorMismatchError, match=r"probes, float32 \(4, 3, 8, 8\): TypeError: expected a tensor"):
+    with pytest.raises(
+        PredictorMismatchError, match=r"probes \(dtype float32, shape \(4, 3, 8, 8\)\): TypeError: expected a"
+    ):
         wrap(fails, tiny_bundle, **OPTIONS)
 
 
@@ -258,7 +261,7 @@ def test_a_guarded_callable_cannot_be_copied_or_pickled(tiny_bundle: Path) -> No
     for copied in (copy.copy, copy.deepcopy, pickle.dumps):
         with pytest.raises(CopyError, match=r"call mmguard\.wrap again"):
             copied(safe)
-    with pytest.raises(AttributeError, match="might run its model past the guard"):
+    with pytest.raises(AttributeError, match="might run the model without the guard"):
         safe.__wrapped__  # noqa: B018
 
 
@@ -282,3 +285,27 @@ def test_of_two_classes_the_second_s_probability_or_score_alone_is_guarded(
         assert (answer.shape, answer.dtype) == (expected.shape, np.dtype(np.float32))
         np.testing.assert_allclose(back(answer), expected, atol=1e-6)
         np.testing.assert_array_equal((back(answer) > 0.5).ravel(), decisions[-1].labels == 1)
+
+
+def test_a_guarded_callable_closes_its_guard(tiny_bundle: Path) -> None:
+    predict = callable_of(tiny_bundle)
+    safe = wrap(predict, tiny_bundle, **OPTIONS)
+    check_closes(safe, lambda: safe(MIXED))
+    assert predict(MIXED).shape == (len(MIXED), 3)
+
+
+def test_after_an_exception_the_guard_is_closed_too(tiny_bundle: Path) -> None:
+    with (
+        pytest.raises(ZeroDivisionError),
+        wrap(callable_of(tiny_bundle), tiny_bundle, **OPTIONS) as safe,
+    ):
+        raise ZeroDivisionError
+    with pytest.raises(InferenceError, match="the guard is closed"):
+        safe(MIXED)
+
+
+def test_a_closed_predictor_leaves_an_open_bundle_usable(tiny_bundle: Path) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    for _ in range(2):
+        with wrap(callable_of(tiny_bundle), bundle, **OPTIONS) as safe:
+            assert safe(MIXED).shape == (len(MIXED), 3)

@@ -36,13 +36,19 @@ def test_each_kind_of_file_is_known_by_its_fields(tmp_path: Path, content: Any, 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("no JSON", "is not JSON"),
-        ("[" * 100_000, "is not JSON"),
-        ([1], "expected a JSON object, got a list"),
-        ({"image_mean": [0.5], "size": 96}, "it has no image_processor_type, on which the defaults depend"),
-        ({"model_type": "vit", "architectures": ["ViT"]}, "give the preprocessor_config.json beside it"),
-        ({"some": "thing"}, "neither Hugging Face's .* nor timm's .*; give --mean"),
-        (HUGGING_FACE | {"do_pad": True}, r"a\.json: do_pad: what"),
+        ("no JSON", "is not valid JSON"),
+        ("[" * 100_000, "is not valid JSON"),
+        ([1], "expected a JSON object, got list"),
+        ({"image_mean": [0.5], "size": 96}, "the file has no image_processor_type, which determines the defaults"),
+        (
+            {"model_type": "vit", "architectures": ["ViT"]},
+            "pass the preprocessor_config.json that comes with the model",
+        ),
+        (
+            {"some": "thing"},
+            "expected a file from Hugging Face .* or timm .*, but the file has none of these fields; use --mean",
+        ),
+        (HUGGING_FACE | {"do_pad": True}, r"a\.json: mmguard does not support do_pad in"),
     ],
 )
 def test_other_files_are_refused_with_their_name(tmp_path: Path, content: Any, message: str) -> None:
@@ -55,6 +61,6 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(b"\xff" * 100)
     with (tmp_path / "large").open("wb") as file:
         file.truncate(2**24 + 1)
-    for name, message in (("absent", "cannot be read"), ("weights", "is not JSON"), ("large", "too large")):
+    for name, message in (("absent", "cannot be read"), ("weights", "is not valid JSON"), ("large", "too large")):
         with pytest.raises(OptionError, match=message):
             read_preprocessing(tmp_path / name)

@@ -5,19 +5,19 @@ from typing import Any
 import pytest
 
 from mmguard.errors import OptionError
-from mmguard.inputs.preprocessing import preprocessing_from
+from mmguard.inputs.preprocessing import PreprocessingOptions
 from mmguard.inputs.spec import Preprocessing
 
 
 def test_nothing_given_is_no_preprocessing() -> None:
-    assert preprocessing_from() is None
+    assert PreprocessingOptions().preprocessing() is None
 
 
 def test_every_option_has_its_field() -> None:
-    assert preprocessing_from(
+    assert PreprocessingOptions(
         **{"mean": [0.5], "std": [0.1, 0.2, 0.3], "scale": 1, "layout": "NHWC", "size": "224x192", "crop": "200x180"},  # type: ignore[arg-type]
         **{"interpolation": "lanczos", "channel_order": "BGR"},  # type: ignore[arg-type]
-    ) == Preprocessing(
+    ).preprocessing() == Preprocessing(
         *("RGB", (224, 192), 1, (0.5,), (0.1, 0.2, 0.3), "NHWC"),
         **{"interpolation": "lanczos", "crop": (200, 180), "channel_order": "BGR"},  # type: ignore[arg-type]
     )
@@ -35,7 +35,7 @@ def test_every_option_has_its_field() -> None:
     ],
 )
 def test_one_length_is_the_shortest_edge_where_there_is_a_crop(options: Any, fields: Any) -> None:
-    assert preprocessing_from(**options) == Preprocessing(**fields, layout="auto")
+    assert PreprocessingOptions(**options).preprocessing() == Preprocessing(**fields, layout="auto")
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,9 @@ def test_options_override_the_file(tmp_path: Path, options: Any, fields: dict[st
     (tmp_path / "a.json").write_text(json.dumps(config), encoding="utf-8")
     read: dict[str, Any] = {"shortest_edge": 256, "crop": (224, 224), "crop_rounding": "floor", "layout": "auto"}
     read |= {"mean": (0.5,) * 3, "std": (0.5,) * 3}
-    assert preprocessing_from(file=tmp_path / "a.json", **options) == Preprocessing(**read | fields)
+    assert PreprocessingOptions(preprocess=tmp_path / "a.json", **options).preprocessing() == Preprocessing(
+        **read | fields
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,20 +79,20 @@ def test_options_override_the_file(tmp_path: Path, options: Any, fields: dict[st
 )
 def test_options_that_make_no_preprocessing_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(OptionError):
-        preprocessing_from(**options)
+        PreprocessingOptions(**options).preprocessing()
 
 
 @pytest.mark.parametrize("size", ["200", "224x200"])
 def test_a_crop_that_is_larger_than_the_image_is_warned_of(size: str, caplog: pytest.LogCaptureFixture) -> None:
-    preprocessing_from(size=size, crop="224")
-    assert "a crop of 224 x 224 is more than images are resized to" in caplog.text
+    PreprocessingOptions(size=size, crop="224").preprocessing()
+    assert "the crop of 224 x 224 is larger than the resized images" in caplog.text
 
 
 def test_a_crop_that_fits_is_not(caplog: pytest.LogCaptureFixture) -> None:
-    preprocessing_from(size="224", crop="224")
+    PreprocessingOptions(size="224", crop="224").preprocessing()
     assert not caplog.text
 
 
 def test_a_size_and_a_shortest_edge_exclude_each_other() -> None:
-    with pytest.raises(OptionError, match="not to both"):
+    with pytest.raises(OptionError, match="are both set; set only one of them"):
         Preprocessing(size=(4, 4), shortest_edge=4)

@@ -1,4 +1,4 @@
-"""ONNX operators as differentiable PyTorch functions, by https://onnx.ai/onnx/operators/."""
+"""Differentiable PyTorch implementations of the ONNX operators specified at https://onnx.ai/onnx/operators/."""
 
 from mmguard.calibrate.graph.operators import (
     activation,

@@ -1,4 +1,4 @@
-"""Activations: element by element, but for the softmaxes."""
+"""Activation functions; all of them are elementwise except Softmax and LogSoftmax."""
 
 from collections.abc import Callable
 
@@ -19,37 +19,37 @@ def relu(node: Node, x: Tensor) -> Tensor:
 
 @operator("LeakyRelu", attributes=("alpha",))
 def leaky_relu(node: Node, x: Tensor) -> Tensor:
-    """`x` where positive, else alpha x."""
+    """`x` if x > 0, else `alpha x`."""
     return F.leaky_relu(x, node.attribute("alpha", 0.01))
 
 
 @operator("PRelu")
 def prelu(node: Node, x: Tensor, slope: Tensor) -> Tensor:
-    """`x` where positive, else slope times x; the slope broadcasts against x."""
+    """`x` if x > 0, else `slope x`; the slope broadcasts to the shape of x."""
     return torch.where(x > 0, x, slope * x)
 
 
 @operator("ThresholdedRelu", attributes=("alpha",))
 def thresholded_relu(node: Node, x: Tensor) -> Tensor:
-    """`x` where above alpha, else 0."""
+    """`x` if x > alpha, else 0."""
     return torch.where(x > node.attribute("alpha", 1.0), x, 0.0)
 
 
 @operator("Elu", attributes=("alpha",))
 def elu(node: Node, x: Tensor) -> Tensor:
-    """`x` where positive, else alpha (exp(x) - 1)."""
+    """`x` if x > 0, else `alpha (exp(x) - 1)`."""
     return F.elu(x, node.attribute("alpha", 1.0))
 
 
 @operator("Celu", attributes=("alpha",))
 def celu(node: Node, x: Tensor) -> Tensor:
-    """`x` where positive, else alpha (exp(x / alpha) - 1)."""
+    """`x` if x > 0, else `alpha (exp(x / alpha) - 1)`."""
     return F.celu(x, node.attribute("alpha", 1.0))
 
 
 @operator("Selu", attributes=("alpha", "gamma"))
 def selu(node: Node, x: Tensor) -> Tensor:
-    """Elu times `gamma`; ONNX's defaults are those of the paper, rounded to float32."""
+    """`gamma` times Elu(x); the defaults are the constants of the SELU paper, rounded to float32 as in ONNX."""
     alpha = node.attribute("alpha", 1.67326319217681884765625)
     return node.attribute("gamma", 1.05070102214813232421875) * F.elu(x, alpha)
 
@@ -62,7 +62,7 @@ def sigmoid(node: Node, x: Tensor) -> Tensor:
 
 @operator("Tanh")
 def tanh(node: Node, x: Tensor) -> Tensor:
-    """The hyperbolic tangent."""
+    """Hyperbolic tangent."""
     return torch.tanh(x)
 
 
@@ -74,25 +74,25 @@ def softplus(node: Node, x: Tensor) -> Tensor:
 
 @operator("Softsign")
 def softsign(node: Node, x: Tensor) -> Tensor:
-    """`x` / (1 + |x|)."""
+    """`x / (1 + |x|)`."""
     return F.softsign(x)
 
 
 @operator("Gelu", attributes=("approximate",))
 def gelu(node: Node, x: Tensor) -> Tensor:
-    """`x` times the normal distribution function of x, exactly or by tanh."""
+    """`x Φ(x)`, where Φ is the standard normal CDF, computed exactly or approximated with tanh."""
     return F.gelu(x, approximate=node.attribute("approximate", "none"))
 
 
 @operator("Mish")
 def mish(node: Node, x: Tensor) -> Tensor:
-    """`x` tanh(softplus(x))."""
+    """`x tanh(softplus(x))`."""
     return F.mish(x)
 
 
 @operator("Swish", attributes=("alpha",))
 def swish(node: Node, x: Tensor) -> Tensor:
-    """`x` sigmoid(alpha x), which is SiLU where alpha is 1."""
+    """`x sigmoid(alpha x)`, which is SiLU if alpha is 1."""
     alpha = node.attribute("alpha", 1.0)
     return F.silu(x) if alpha == 1 else x * torch.sigmoid(alpha * x)
 
@@ -105,17 +105,18 @@ def hard_sigmoid(node: Node, x: Tensor) -> Tensor:
 
 @operator("HardSwish")
 def hard_swish(node: Node, x: Tensor) -> Tensor:
-    """`x` times a hard sigmoid with alpha 1/6 and beta 1/2."""
+    """`x` times HardSigmoid(x), with alpha = 1/6 and beta = 1/2."""
     return F.hardswish(x)
 
 
 @operator("Clip", attributes=("min", "max"))
 def clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
-    """`x` within [low, high], each optional: attributes below opset 11, scalar inputs from it on."""
+    """Clip x to [low, high]. The optional limits are attributes below opset 11, and scalar inputs from opset 11 on."""
     if node.version < 11:
         return torch.clamp(x, node.attribute("min", -torch.inf), node.attribute("max", torch.inf))
     limits = [limit for limit in (low, high) if limit is not None]
-    if all(limit.is_cpu and not limit.requires_grad for limit in limits):  # one kernel, and no synchronisation
+    if all(limit.is_cpu and not limit.requires_grad for limit in limits):
+        # One PyTorch kernel is enough, and reading the limits, which are on the CPU, does not synchronise with the GPU.
         numbers = [None if limit is None else limit.item() for limit in (low, high)]
         return torch.clamp(x, *numbers) if limits else x
     x = x if low is None else torch.maximum(*aligned(x, low))
@@ -124,13 +125,13 @@ def clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None =
 
 @operator("Softmax", attributes=("axis",))
 def softmax(node: Node, x: Tensor) -> Tensor:
-    """`exp(x)` over its sum along `axis`; below opset 13 over all axes from `axis` on."""
+    """`exp(x)` divided by the sum of exp(x) along `axis`; below opset 13, the sum is over `axis` and all later axes."""
     return _along_axis(node, F.softmax, finite(x))
 
 
 @operator("LogSoftmax", attributes=("axis",))
 def log_softmax(node: Node, x: Tensor) -> Tensor:
-    """The logarithm of Softmax."""
+    """Logarithm of the softmax."""
     return _along_axis(node, F.log_softmax, finite(x))
 
 
@@ -142,12 +143,12 @@ def _along_axis(node: Node, function: Callable[..., Tensor], x: Tensor) -> Tenso
 
 @operator("Shrink", attributes=("bias", "lambd"))
 def shrink(node: Node, x: Tensor) -> Tensor:
-    """`x` moved towards 0 by the bias where it is beyond lambd, else 0."""
+    """0 if |x| is at most `lambd`; otherwise, x moved towards 0 by `bias`."""
     threshold, bias = node.attribute("lambd", 0.5), node.attribute("bias", 0.0)
     return torch.where(x < -threshold, x + bias, torch.where(x > threshold, x - bias, 0)).to(x.dtype)
 
 
 @operator("SwiGLU", attributes=("alpha",))
 def swiglu(node: Node, gate: Tensor, x: Tensor) -> Tensor:
-    """`x` times the Swish of its gate."""
+    """`x` times Swish(gate)."""
     return swish(node, gate) * x

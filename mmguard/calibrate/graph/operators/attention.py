@@ -1,4 +1,4 @@
-"""Attention, and the rotation of queries and keys by their positions."""
+"""Attention operators and rotary position embeddings."""
 
 from dataclasses import dataclass
 from math import sqrt
@@ -24,18 +24,51 @@ ATTRIBUTES = (
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """(N, length, heads size) as (N, heads, length, size)."""
+    """Split the last axis into attention heads.
+
+    Args:
+        x: (N, length, heads * size).
+        heads: number of heads.
+
+    Returns:
+        A view (N, heads, length, size).
+
+    Example:
+        >>> tuple(split_heads(torch.zeros(2, 5, 12), heads=3).shape)
+        (2, 3, 5, 4)
+    """
     apart: Tensor = x.unflatten(-1, (heads, -1))
     return apart.transpose(1, 2)
 
 
 def join_heads(x: Tensor) -> Tensor:
-    """(N, heads, length, size) as (N, length, heads size)."""
+    """Join attention heads into one axis; the inverse of `split_heads`.
+
+    Args:
+        x: (N, heads, length, size).
+
+    Returns:
+        A tensor (N, length, heads * size).
+
+    Example:
+        >>> tuple(join_heads(torch.zeros(2, 3, 5, 4)).shape)
+        (2, 5, 12)
+    """
     return x.transpose(1, 2).flatten(2)
 
 
 def masked_softmax(logits: Tensor, bias: Tensor) -> Tensor:
-    """Softmax over the last axis of logits + bias; zeros, and no gradient, where the bias is -inf all along it."""
+    """Compute the softmax of logits + bias over the last axis, with zeros in rows whose bias is -inf everywhere.
+
+    The gradient of these rows is zero too. A plain softmax would return NaN for these rows.
+
+    Args:
+        logits: attention scores (..., S).
+        bias: additive mask (..., S), broadcastable to the logits; -inf hides a key.
+
+    Returns:
+        Attention weights (..., S).
+    """
     nothing = bias.amax(-1, keepdim=True) == -torch.inf
     scores = torch.where(nothing, 0, logits + bias)
     return torch.where(nothing, 0, torch.softmax(scores, -1))
@@ -43,7 +76,10 @@ def masked_softmax(logits: Tensor, bias: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Heads:
-    """Query (N, Hq, L, E), key (N, Hkv, S, E), value (N, Hkv, S, Ev); `offset` keys came before the first query."""
+    """Inputs of attention, split into heads: query (N, Hq, L, E), key (N, Hkv, S, E) and value (N, Hkv, S, Ev).
+
+    `offset` is the number of keys that precede the first query.
+    """
 
     query: Tensor
     key: Tensor
@@ -62,10 +98,15 @@ def attention(
     past_value: Tensor | None = None,
     lengths: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
-    """softmax(Q Kᵀ scale + bias) V, then the keys and values with the past ones, then the matrix of scores.
+    """Compute softmax(scale Q Kᵀ + bias) V.
 
-    Query, key and value are (N, heads, length, size), or (N, length, heads size) with the numbers of heads given. The
-    mask broadcasts to (N, heads, L, S), True or 0 where attended; `lengths` (N,) counts the keys that are no padding.
+    Query, key and value are (N, heads, length, size), or (N, length, heads * size) if attributes set the numbers of
+    heads. The mask broadcasts to (N, heads, L, S). A Boolean mask is True for each key that a query may attend to. An
+    additive mask is 0 for these keys. `lengths` (N,) contains the number of keys that are not padding.
+
+    Returns:
+        The result, the keys including the past keys, the values including the past values, and the scores. If the node
+            has n < 4 outputs, only the first n of these four are returned.
     """
     packed = query.dim() == 3
     if packed:
@@ -85,7 +126,7 @@ def _attend(node: Node, heads: _Heads, mask: Tensor | None, lengths: Tensor | No
     repeats = heads.query.shape[1] // heads.key.shape[1]
     key, value = (part.repeat_interleave(repeats, 1) for part in (heads.key, heads.value))
     if mask is None and lengths is None and _plain(node):
-        # Does not hold all scores at once.
+        # PyTorch's fused attention does not keep all scores in memory at once.
         return F.scaled_dot_product_attention(heads.query, key, value, scale=node.attribute("scale", None)), None
     scale = sqrt(node.attribute("scale", 1 / sqrt(heads.query.shape[-1])))
     raw = (heads.query * scale) @ (key * scale).transpose(-1, -2)
@@ -100,7 +141,7 @@ def _attend(node: Node, heads: _Heads, mask: Tensor | None, lengths: Tensor | No
 
 
 def _plain(node: Node) -> bool:
-    """Whether every query sees every key, and the scores are neither altered nor asked for."""
+    """Return whether every query attends to every key and the scores are neither modified nor returned."""
     altered = ("is_causal", "softcap", "softmax_precision")
     windows = ("left_window_size", "right_window_size")
     seen = all(node.attribute(name, -1) < 0 for name in windows)
@@ -108,7 +149,7 @@ def _plain(node: Node) -> bool:
 
 
 def _bias(node: Node, heads: _Heads, mask: Tensor | None, lengths: Tensor | None) -> Tensor:
-    """What is added to the scores, -inf where a query may not look: broadcastable to (N, heads, L, S)."""
+    """Return the bias to add to the scores, broadcastable to (N, heads, L, S); -inf hides a key from a query."""
     query, key = heads.query, heads.key
     columns = torch.arange(key.shape[2], device=query.device)
     ahead = columns - torch.arange(query.shape[2], device=query.device)[:, None] - heads.offset
@@ -126,17 +167,22 @@ def _bias(node: Node, heads: _Heads, mask: Tensor | None, lengths: Tensor | None
 
 
 def _additive(mask: Tensor, length: int) -> Tensor:
-    """A mask as numbers to add; the keys that it does not reach are hidden."""
+    """Convert a mask to a bias for the scores. The bias is -inf for keys beyond the end of the mask."""
     added = torch.where(mask, 0.0, -torch.inf) if mask.dtype == torch.bool else mask
     return F.pad(added, [0, length - mask.shape[-1]], value=-torch.inf)
 
 
 @operator("RotaryEmbedding", attributes=("interleaved", "num_heads", "rotary_embedding_dim"))
 def rotary_embedding(node: Node, x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None = None) -> Tensor:
-    """`x` (N, heads, length, size), or (N, length, heads size), with pairs of its elements rotated by their angles.
+    """Rotate pairs of elements of each vector in x by angles that depend on the vector's position (arXiv:2104.09864).
 
-    The angles' cos and sin are (N, length, size / 2), or (most positions, size / 2) with `positions` (N, length). The
-    pairs are the two halves of the rotated elements, or neighbours if `interleaved` (arXiv:2104.09864).
+    `x` is (N, heads, length, size) or (N, length, heads * size). Without `positions`, `cos` and `sin` are
+    (N, length, size / 2). With `positions` (N, length), `cos` and `sin` are (maximum length, size / 2), and `positions`
+    selects the row of both tables for each vector. If `interleaved` is set, neighbouring elements are paired.
+    Otherwise, each element of the first half of a vector is paired with the corresponding element of the second half.
+
+    Returns:
+        A tensor of the same shape as x.
     """
     packed = x.dim() == 3
     heads = split_heads(x, node.required("num_heads")) if packed else x
@@ -162,10 +208,13 @@ def linear_attention(
     decay: Tensor | None = None,
     rate: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Reads a state that is a sum of outer products of keys and values; then that state (N, Hkv, E, Ev).
+    """Compute linear attention, whose state is a sum of outer products of keys and values.
 
-    Query, key, value, decay (in logarithms) and rate are (N, length, heads size). The rules with `delta` in their names
-    write only what the state does not give for the key already.
+    Query, key, value, decay (the logarithm of the decay factor) and rate are (N, length, heads * size). With the update
+    rules `delta` and `gated_delta`, the value that the state returns for the key is first subtracted from the value.
+
+    Returns:
+        The result (N, length, heads * size) and the final state (N, Hkv, E, Ev).
     """
     heads, shared = node.required("q_num_heads"), node.required("kv_num_heads")
     dtype, kept = query.dtype, (query if state is None else state).dtype

@@ -1,4 +1,4 @@
-"""Bits of integers, by NumPy, which knows all their widths. They carry no gradient."""
+"""Bitwise operators. They are computed with NumPy, which supports integers of every width, and have no gradient."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,13 +35,13 @@ for _name, _function in _BITWISE.items():
 
 @operator("BitShift", attributes=("direction",))
 def bit_shift(node: Node, x: Tensor, by: Tensor) -> Tensor:
-    """The bits of x moved by `by` places to the LEFT or RIGHT."""
+    """Shift the bits of x by the number of places in `by`, in the given direction (LEFT or RIGHT)."""
     return _by_numpy(np.left_shift if node.required("direction") == "LEFT" else np.right_shift, x, by)
 
 
 @operator("BitCast", attributes=("to",))
 def bit_cast(node: Node, x: Tensor) -> Tensor:
-    """The bits of x read as another dtype of the same width."""
+    """`x` with its bits reinterpreted as a different dtype of the same width."""
     if node.widen:
-        raise node.unsupported("bits of a number that is in float32 here")
+        raise node.unsupported("the operator reads the bits of floats, but mmguard converts all floats to float32")
     return x.view(node.dtype(node.required("to")))

@@ -1,4 +1,4 @@
-"""The operators of ai.onnx.ml that prepare features for a network, or choose its labels."""
+"""Operators of the ai.onnx.ml domain that prepare a network's input features or select its output labels."""
 
 from collections.abc import Callable
 
@@ -17,17 +17,17 @@ def _floats(x: Tensor) -> Tensor:
 
 @operator("Scaler", attributes=("offset", "scale"), domain=ML)
 def scaler(node: Node, x: Tensor) -> Tensor:
-    """(x - offset) scale, each one number or one a feature: float32."""
+    """`(x - offset) * scale` in float32; offset and scale are each a single number or one number per feature."""
     offset, scale = (x.new_tensor(node.required(name), dtype=torch.float32) for name in ("offset", "scale"))
     return (_floats(x) - offset) * scale
 
 
 @operator("Normalizer", attributes=("norm",), domain=ML)
 def normalizer(node: Node, x: Tensor) -> Tensor:
-    """Each row of x over its maximum, the sum of its magnitudes, or its length; a row of zeros stays: float32."""
+    """Divide each row of x by the maximum, L1 norm or L2 norm of the row, in float32; rows of zeros do not change."""
     x, norm = _floats(x), node.attribute("norm", "MAX")
     if norm not in ("MAX", "L1", "L2"):
-        raise node.unsupported(f"norm {norm!r}")
+        raise node.unsupported(f"norm {norm!r} is not supported")
     if norm == "MAX":
         size = x.amax(-1, keepdim=True)
     else:
@@ -41,7 +41,7 @@ def normalizer(node: Node, x: Tensor) -> Tensor:
     domain=ML,
 )
 def imputer(node: Node, x: Tensor) -> Tensor:
-    """`x` with one value, which may be NaN, replaced by another, or by one a feature."""
+    """Replace elements of x that equal a given value (possibly NaN) by one number, or by one number per feature."""
     whole = not x.is_floating_point()
     old = node.attribute("replaced_value_int64", 0) if whole else node.attribute("replaced_value_float", 0.0)
     new = x.new_tensor(node.required("imputed_value_int64s" if whole else "imputed_value_floats"))
@@ -50,20 +50,20 @@ def imputer(node: Node, x: Tensor) -> Tensor:
 
 @operator("ArrayFeatureExtractor", domain=ML)
 def array_feature_extractor(node: Node, x: Tensor, positions: Tensor) -> Tensor:
-    """The elements of the last axis of x at the positions."""
+    """Elements of x at the given positions along the last axis."""
     taken = x.index_select(-1, positions.reshape(-1).to(x.device))
     return taken.reshape(1, -1) if x.dim() == 1 else taken
 
 
 @operator("Binarizer", attributes=("threshold",), domain=ML)
 def binarizer(node: Node, x: Tensor) -> Tensor:
-    """1 where x is above the threshold, else 0."""
+    """1 if x is above the threshold, else 0."""
     return (x > node.attribute("threshold", 0.0)).to(x.dtype)
 
 
 @operator("FeatureVectorizer", attributes=("inputdimensions",), domain=ML)
 def feature_vectorizer(node: Node, *features: Tensor) -> Tensor:
-    """The columns of all features (N, n) beside each other: float32."""
+    """All features (N, n) concatenated along the last axis, in float32."""
     return torch.cat([_floats(feature) for feature in features], -1)
 
 
@@ -76,10 +76,10 @@ _TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @operator("LinearRegressor", attributes=("coefficients", "intercepts", "post_transform", "targets"), domain=ML)
 def linear_regressor(node: Node, x: Tensor) -> Tensor:
-    """`x` (N, F) times the coefficients (targets, F), plus the intercepts (targets,): float32."""
+    """`x` (N, F) times the coefficients (targets, F), plus the intercepts (targets,), in float32."""
     transform = node.attribute("post_transform", "NONE")
     if transform not in _TRANSFORMS:
-        raise node.unsupported(f"post_transform {transform!r}")
+        raise node.unsupported(f"post_transform {transform!r} is not supported")
     weights = x.new_tensor(node.required("coefficients"), dtype=torch.float32)
     scores = _floats(x) @ weights.reshape(node.attribute("targets", 1), -1).T
     return _TRANSFORMS[transform](scores + scores.new_tensor(node.attribute("intercepts", (0.0,))))

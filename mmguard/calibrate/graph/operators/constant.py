@@ -1,4 +1,4 @@
-"""Values from nowhere, and values kept as they are or in another dtype."""
+"""Constants, casts, and Dropout, which does nothing at inference."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from mmguard.calibrate.graph.operators.registry import Node, operator
 
 @operator("Constant", attributes=("value", "value_float", "value_floats", "value_int", "value_ints"))
 def constant(node: Node) -> Tensor:
-    """The one attribute that is set."""
+    """The value of the constant, from the one attribute that the node has."""
     (value,) = node.attributes.values()
     if isinstance(value, Tensor):
         return value
@@ -19,20 +19,20 @@ def constant(node: Node) -> Tensor:
 
 @operator("ConstantOfShape", attributes=("value",), host=(0,))
 def constant_of_shape(node: Node, shape: Tensor) -> Tensor:
-    """A tensor of one value, float32 zero by default."""
+    """Tensor of the given shape, filled with a single value, by default a float32 zero."""
     value: Tensor = node.attribute("value", torch.zeros(1))
     return value.reshape(()).repeat(shape.tolist())
 
 
 @operator("Range", host=(0, 1, 2))
 def arange(node: Node, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
-    """start, start + delta, ... short of the limit."""
+    """The numbers start, start + delta, start + 2 delta, ... up to, but not including, the limit."""
     return torch.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype)
 
 
 @operator("Cast", attributes=("to", "saturate", "round_mode"))
 def cast(node: Node, x: Tensor) -> Tensor:
-    """`x` in the dtype `to`; `saturate` and `round_mode` are about 8-bit floats, which are refused."""
+    """`x` in the dtype `to`; `saturate` and `round_mode` only matter for 8-bit floats, which are not supported."""
     return x.to(node.dtype(node.required("to")))
 
 
@@ -46,7 +46,7 @@ def cast_like(node: Node, x: Tensor, like: Tensor) -> Tensor:
 def dropout(
     node: Node, x: Tensor, ratio: Tensor | None = None, training: Tensor | None = None
 ) -> Tensor | tuple[Tensor, ...]:
-    """`x` itself, and a mask of ones, as at inference."""
+    """Return x unchanged, because dropout is inactive at inference; for a second output, also return a mask of ones."""
     if training is not None and training.item():
         raise node.unsupported(TRAINING)
     return x if node.outputs == 1 else (x, torch.ones_like(x, dtype=torch.bool))

@@ -1,4 +1,4 @@
-"""The com.microsoft operators that ONNX Runtime's optimisers write into models, as float kernels."""
+"""Operators of the com.microsoft domain that ONNX Runtime's optimisers insert, computed in floating point."""
 
 from collections.abc import Callable
 
@@ -28,7 +28,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor, list[float]], Tensor]] = {
 def _activated(node: Node, x: Tensor, parameters: list[float]) -> Tensor:
     name = node.attribute("activation", "")
     if name not in _ACTIVATIONS:
-        raise node.unsupported(f"activation {name!r}")
+        raise node.unsupported(f"activation {name!r} is not supported")
     return _ACTIVATIONS[name](x, parameters)
 
 
@@ -36,7 +36,7 @@ def _activated(node: Node, x: Tensor, parameters: list[float]) -> Tensor:
 def fused_conv(
     node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None, added: Tensor | None = None
 ) -> Tensor:
-    """Conv, then the sum with another tensor, then an activation."""
+    """Conv, followed by the addition of an optional tensor, then by an activation."""
     result = conv(node, x, weight, bias)
     result = result if added is None else result + added
     return _activated(node, result, list(node.attribute("activation_params", ())))
@@ -57,7 +57,7 @@ def fused_conv(
     domain=MS,
 )
 def fused_gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
-    """Gemm, then an activation."""
+    """Gemm, followed by an activation."""
     names = ("activation_alpha", "activation_beta")
     return _activated(node, gemm(node, a, b, c), [node.attributes[name] for name in names if name in node.attributes])
 
@@ -65,7 +65,7 @@ def fused_gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Ten
 @operator("FusedMatMul", attributes=("alpha", "transA", "transB", "transBatchA", "transBatchB"), domain=MS)
 @operator("TransposeMatMul", attributes=("alpha", "transA", "transB"), domain=MS)
 def fused_matmul(node: Node, a: Tensor, b: Tensor) -> Tensor:
-    """`alpha A B`; each may have its last two axes exchanged, or its first one moved before the last (transBatch)."""
+    """`alpha A B`. transA swaps the last two axes of A, and transBatchA moves axis 0 of A to axis -2; same for B."""
     a, b = (_transposed(node, x, side) for x, side in ((a, "A"), (b, "B")))
     alpha = node.attribute("alpha", 1.0)
     return a @ b if alpha == 1 else alpha * (a @ b)
@@ -79,25 +79,25 @@ def _transposed(node: Node, x: Tensor, side: str) -> Tensor:
 
 @operator("Gelu", domain=MS)
 def gelu(node: Node, x: Tensor) -> Tensor:
-    """`x` times the normal distribution function of x."""
+    """`x Φ(x)`, where Φ is the cumulative distribution function of the standard normal distribution."""
     return F.gelu(x)
 
 
 @operator("BiasGelu", domain=MS)
 def bias_gelu(node: Node, x: Tensor, bias: Tensor) -> Tensor:
-    """Gelu of x + bias."""
+    """Gelu(x + bias)."""
     return F.gelu(x + bias)
 
 
 @operator("FastGelu", domain=MS)
 def fast_gelu(node: Node, x: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Gelu by tanh, of x + bias."""
+    """Gelu(x + bias), approximated with tanh."""
     return F.gelu(x if bias is None else x + bias, approximate="tanh")
 
 
 @operator("QuickGelu", attributes=("alpha",), domain=MS)
 def quick_gelu(node: Node, x: Tensor) -> Tensor:
-    """`x` sigmoid(alpha x)."""
+    """`x sigmoid(alpha x)`."""
     return x * torch.sigmoid(node.attribute("alpha", 1.702) * x)
 
 
@@ -105,7 +105,7 @@ def quick_gelu(node: Node, x: Tensor) -> Tensor:
 def skip_layer_normalization(
     node: Node, x: Tensor, skip: Tensor, scale: Tensor, shift: Tensor | None = None, bias: Tensor | None = None
 ) -> tuple[Tensor | None, ...]:
-    """LayerNormalization of the sum of x, skip and bias over the last axis; mean, inverse deviation, and that sum."""
+    """Normalise x + skip + bias over the last axis; return the result, mean, inverse standard deviation and sum."""
     total, epsilon = _total(x, skip, bias), node.attribute("epsilon", 1e-12)
     result = F.layer_norm(total, scale.shape, scale, shift, epsilon)
     if node.outputs == 1:
@@ -118,7 +118,7 @@ def skip_layer_normalization(
 def skip_rms_normalization(
     node: Node, x: Tensor, skip: Tensor, scale: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor | None, ...]:
-    """RMSNormalization of the sum of x, skip and bias over the last axis; nothing, the inverse root, and that sum."""
+    """Divide the sum x + skip + bias by its RMS over the last axis; also return None, the inverse RMS and the sum."""
     total = _total(x, skip, bias)
     inverse = torch.rsqrt(total.square().mean(-1, keepdim=True) + node.attribute("epsilon", 1e-12))
     return (total * inverse * scale, None, inverse, total)[: node.outputs]
@@ -132,9 +132,13 @@ def _total(x: Tensor, skip: Tensor, bias: Tensor | None) -> Tensor:
     "Attention", attributes=("mask_filter_value", "num_heads", "qkv_hidden_sizes", "scale", "unidirectional"), domain=MS
 )
 def attention(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-    """Self-attention of x (N, L, E) by a weight (E, 3 E) and bias (3 E,) that make query, key and value.
+    """Self-attention over x (N, L, E); a weight (E, 3 E) and a bias (3 E,) map x to queries, keys and values.
 
-    The mask is (N,) numbers of keys, or (N, S), (N, L, S) with 1 where attended.
+    A mask (N,) contains the number of valid keys of each sample. A mask (N, S) or (N, L, S) is 1 for each key that a
+    query may attend to, and 0 for other keys.
+
+    Returns:
+        The result (N, L, E).
     """
     packed = F.linear(x, weight.T, bias)
     sizes = list(node.attribute("qkv_hidden_sizes", (packed.shape[-1] // 3,) * 3))
@@ -154,4 +158,4 @@ def _attended(node: Node, mask: Tensor, count: int, scores: Tensor) -> Tensor:
         return torch.arange(scores.shape[-1], device=mask.device) < mask.reshape(-1, 1, 1, 1)
     if mask.dim() in (2, 3) and mask.shape[-1] == scores.shape[-1]:
         return mask.reshape(count, 1, -1, scores.shape[-1])
-    raise node.unsupported(f"a mask of shape {tuple(mask.shape)}")
+    raise node.unsupported(f"a mask of shape {tuple(mask.shape)} is not supported")

@@ -1,4 +1,4 @@
-"""Convolutions over one, two or three spatial axes, and their transposes."""
+"""Convolutions over one, two or three spatial axes, and transposed convolutions."""
 
 from collections.abc import Sequence
 from math import prod
@@ -16,16 +16,27 @@ _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose
 
 
 def spatial_axes(node: Node, x: Tensor) -> int:
-    """The number of spatial axes of x (N, C, spatial). Raises UnsupportedOperatorError where it is not 1 to 3."""
+    """Return the number of spatial axes of a tensor.
+
+    Args:
+        node: node whose name appears in the error message.
+        x: tensor (N, C, spatial).
+
+    Returns:
+        The number of axes after the first two.
+
+    Raises:
+        UnsupportedOperatorError: the number of spatial axes is not 1, 2 or 3.
+    """
     axes = x.dim() - 2
     if axes not in CONVOLUTIONS:
-        raise node.unsupported(f"{axes} spatial axes, where 1 to 3 are known")
+        raise node.unsupported(f"the input has {axes} spatial axes, but only 1 to 3 are supported")
     return axes
 
 
 @operator("Conv", attributes=(*ATTRIBUTES, "group"))
 def conv(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x` (N, C, spatial), weight (M, C / group, kernel), bias (M,)."""
+    """Convolution of x (N, C, spatial) with a weight (M, C / group, kernel), plus a bias (M,)."""
     axes = spatial_axes(node, x)
     view = window(node, x.shape[2:], weight.shape[2:])
     padding = view.begin
@@ -37,7 +48,7 @@ def conv(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 
 @operator("ConvTranspose", attributes=(*ATTRIBUTES, "group", "output_padding", "output_shape"))
 def conv_transpose(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x` (N, C, spatial), weight (C, M / group, kernel), bias (M,): the gradient of a convolution."""
+    """Transposed convolution of x (N, C, spatial) with a weight (C, M / group, kernel), plus a bias (M,)."""
     axes = spatial_axes(node, x)
     strides: Sequence[int] = node.attribute("strides", (1,) * axes)
     dilations: Sequence[int] = node.attribute("dilations", (1,) * axes)
@@ -51,14 +62,17 @@ def conv_transpose(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = 
 
 
 def _cropped(node: Node, lengths: Sequence[int], same: Sequence[int]) -> list[tuple[int, int]]:
-    """What is cut off before and after each axis; `same` are the lengths of the modes of that name."""
+    """Return how many elements to crop at each end of each axis; `same` is the output shape in the SAME modes."""
     mode = node.attribute("auto_pad", "NOTSET")
     wanted: Sequence[int] | None = node.attribute("output_shape", same if mode.startswith("SAME") else None)
     if wanted is None:
         pads = node.attribute("pads", (0,) * (2 * len(lengths))) if mode == "NOTSET" else (0,) * (2 * len(lengths))
         return list(zip(pads[: len(lengths)], pads[len(lengths) :], strict=True))
     if "output_shape" not in node.attributes and any(a < b for a, b in zip(lengths, same, strict=True)):
-        raise node.unsupported(f"auto_pad {mode} with strides beyond the kernel, where ONNX Runtime makes less")
+        raise node.unsupported(
+            f"auto_pad {mode} is not supported with strides larger than the kernel, because ONNX Runtime then returns "
+            "a shorter axis than ONNX specifies"
+        )
     totals = [max(0, length - asked) for length, asked in zip(lengths, wanted, strict=True)]
     halves = [total // 2 if mode == "SAME_UPPER" else total - total // 2 for total in totals]
     return [(half, length - asked - half) for half, length, asked in zip(halves, lengths, wanted, strict=True)]
@@ -66,7 +80,7 @@ def _cropped(node: Node, lengths: Sequence[int], same: Sequence[int]) -> list[tu
 
 @operator("Col2Im", attributes=("dilations", "pads", "strides"), host=(1, 2))
 def col2im(node: Node, x: Tensor, image: Tensor, block: Tensor) -> Tensor:
-    """Columns x (N, C blocks, L) summed into an image (N, C, spatial); the blocks are those of a sliding window."""
+    """Add the columns of x (N, C * block size, L) to an image (N, C, spatial), as blocks that may overlap."""
     kernel, shape = integers(block), integers(image)
     axes, channels = len(kernel), x.shape[1] // prod(kernel)
     strides, dilations = node.attribute("strides", (1,) * axes), node.attribute("dilations", (1,) * axes)
@@ -80,7 +94,7 @@ def col2im(node: Node, x: Tensor, image: Tensor, block: Tensor) -> Tensor:
 
 
 def _places(image: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> Tensor:
-    """Which pixel of a flat image each element of each position of the window is, elements first."""
+    """Return indices in the flattened image of all window elements at all window positions, grouped by element."""
     places = torch.zeros(1, 1, dtype=torch.int64)
     for size, length, stride, dilation in zip(image, kernel, strides, dilations, strict=True):
         starts = torch.arange(0, size - (length - 1) * dilation, stride)
@@ -93,7 +107,11 @@ def _places(image: Sequence[int], kernel: Sequence[int], strides: Sequence[int],
 def causal_conv(
     node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None, past: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """`x` (N, C, length) by a depthwise weight (C, 1, k) over it and the past (N, C, k - 1); then the new past."""
+    """Compute a depthwise convolution with a weight (C, 1, k) over the past inputs followed by x (N, C, length).
+
+    Returns:
+        The result (N, C, length), and the last k - 1 inputs (N, C, k - 1), which are the past inputs of the next call.
+    """
     kept = weight.shape[-1] - 1
     x = F.pad(x, [kept, 0]) if past is None else torch.cat([past, x], -1)
     result = F.conv1d(x, weight, bias, groups=x.shape[1])

@@ -1,4 +1,4 @@
-"""Arithmetic, comparisons and logic, element by element with NumPy's broadcasting."""
+"""Elementwise arithmetic, comparisons and logic, with NumPy's broadcasting."""
 
 from collections.abc import Callable
 from functools import reduce
@@ -39,7 +39,7 @@ _SINGULAR: dict[str, Callable[[Tensor], Tensor]] = {
     "Reciprocal": torch.reciprocal,
     "Sqrt": torch.sqrt,
 }
-"""Those whose slope is infinite somewhere."""
+"""Functions whose derivative is infinite at some point."""
 
 _BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "Add": torch.add,
@@ -63,13 +63,13 @@ _VARIADIC: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def _computed(node: Node, function: Callable[..., Tensor], *operands: Tensor) -> Tensor:
-    """The function, in int64 for the integers that PyTorch only stores."""
+    """Apply the function, but first convert to int64 any integers that PyTorch can store but not compute with."""
     dtype = operands[0].dtype
     if dtype not in STORED:
         result: Tensor = function(*operands)
         return result
     if dtype == torch.uint64 and any(bool((operand.view(torch.int64) < 0).any()) for operand in operands):
-        raise node.unsupported("integers above 2^63")
+        raise node.unsupported("integers of 2^63 or more are not supported")
     result = function(*(operand.to(torch.int64) for operand in operands))
     return result.to(dtype) if result.dtype == torch.int64 else result
 
@@ -105,7 +105,7 @@ for _name, _many in (_BINARY | _VARIADIC).items():
 
 @operator("Div")
 def div(node: Node, a: Tensor, b: Tensor) -> Tensor:
-    """`a / b`; integers are truncated towards zero."""
+    """`a / b`; integer results are truncated towards zero."""
     a, b = aligned(a, b)
     if a.is_floating_point() or b.is_floating_point():
         return finite(a) / finite(b)
@@ -114,13 +114,13 @@ def div(node: Node, a: Tensor, b: Tensor) -> Tensor:
 
 @operator("Mod", attributes=("fmod",))
 def mod(node: Node, a: Tensor, b: Tensor) -> Tensor:
-    """The remainder with the sign of b, or with that of a where `fmod` is set."""
+    """Remainder of a / b, with the sign of b, or with the sign of a if `fmod` is set."""
     return _computed(node, torch.fmod if node.attribute("fmod", 0) else torch.remainder, *aligned(a, b))
 
 
 @operator("Pow")
 def power(node: Node, base: Tensor, exponent: Tensor) -> Tensor:
-    """The base to the exponent, in the base's dtype; integers by way of doubles."""
+    """`base` to the power of `exponent`, in the dtype of the base; powers of integers are computed in float64."""
     base, exponent = aligned(base, exponent)
     if not base.is_floating_point():
         return torch.pow(base.double(), exponent.double()).to(base.dtype)
@@ -129,7 +129,7 @@ def power(node: Node, base: Tensor, exponent: Tensor) -> Tensor:
 
 @operator("IsInf", attributes=("detect_negative", "detect_positive"))
 def is_inf(node: Node, x: Tensor) -> Tensor:
-    """Whether x is infinite, of the signs looked for."""
+    """Whether x is +inf or -inf; each of the two checks can be disabled by an attribute."""
     signs = (("detect_positive", torch.inf), ("detect_negative", -torch.inf))
     found = [x == limit for name, limit in signs if node.attribute(name, 1)]
     return reduce(torch.logical_or, found, torch.zeros_like(x, dtype=torch.bool))
@@ -137,19 +137,19 @@ def is_inf(node: Node, x: Tensor) -> Tensor:
 
 @operator("Det")
 def determinant(node: Node, x: Tensor) -> Tensor:
-    """The determinants of matrices (..., n, n)."""
+    """Determinants of matrices (..., n, n)."""
     result: Tensor = torch.linalg.det(x)
     return result
 
 
 @operator("Mean")
 def mean(node: Node, *operands: Tensor) -> Tensor:
-    """The mean of the operands."""
+    """Mean of the operands."""
     return reduce(torch.add, aligned(*operands)) / len(operands)
 
 
 @operator("Where")
 def where(node: Node, condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """`x` where the condition holds, else y."""
+    """`x` where the condition is true, else y."""
     condition, x, y = aligned(condition, x, y)
     return torch.where(condition, x, y)

@@ -1,4 +1,4 @@
-"""Spectra of signals, and the windows and filters that go with them."""
+"""Fourier transforms of signals, window functions and mel filters."""
 
 from math import pi
 
@@ -13,12 +13,12 @@ _WINDOWS = {
     "HammingWindow": (25 / 46, -21 / 46),
     "HannWindow": (0.5, -0.5),
 }
-"""Weights of the cosines that make up each window."""
+"""For each window function, the weights of the cosines that it is a sum of."""
 
 
 @operator(*_WINDOWS, attributes=("output_datatype", "periodic"), host=(0,))
 def cosine_window(node: Node, size: Tensor) -> Tensor:
-    """A window (n,): a sum of cosines over one period of n samples, or of n - 1."""
+    """Window (n,): a sum of cosines whose period is n samples if `periodic` is set, else n - 1 samples."""
     (count,) = integers(size)
     period = count if node.attribute("periodic", 1) else count - 1
     angles = 2 * pi * torch.arange(count, dtype=torch.float64) / period
@@ -27,13 +27,13 @@ def cosine_window(node: Node, size: Tensor) -> Tensor:
 
 
 def _complex(x: Tensor) -> Tensor:
-    """(..., 1) or (..., 2), real and imaginary part, as (...) of complex numbers."""
+    """Convert real parts (..., 1), or real and imaginary parts (..., 2), to complex numbers (...)."""
     return torch.complex(x[..., 0], x[..., 1] if x.shape[-1] == 2 else torch.zeros_like(x[..., 0]))
 
 
 @operator("DFT", attributes=("axis", "inverse", "onesided"), host=(1, 2))
 def dft(node: Node, x: Tensor, length: Tensor | None = None, axis: Tensor | None = None) -> Tensor:
-    """The Fourier transform of x (..., 1 or 2) along an axis: 1 below opset 20, the last but one from it on."""
+    """Fourier transform of x (..., 1 or 2) along an axis; the default is 1 below opset 20, and -2 from opset 20 on."""
     default = node.attribute("axis", 1) if node.version < 20 else -2
     along = (default if axis is None else int(axis)) % x.dim()
     onesided, size = bool(node.attribute("onesided", 0)), None if length is None else int(length)
@@ -50,7 +50,7 @@ def dft(node: Node, x: Tensor, length: Tensor | None = None, axis: Tensor | None
 
 @operator("STFT", attributes=("onesided",), host=(1, 3))
 def stft(node: Node, x: Tensor, step: Tensor, window: Tensor | None = None, length: Tensor | None = None) -> Tensor:
-    """Spectra (N, frames, bins, 2) of frames of x (N, samples, 1 or 2), `step` apart and weighed by a window."""
+    """Spectra (N, frames, bins, 2) of windowed frames of x (N, samples, 1 or 2); frames start every `step` samples."""
     size = len(window) if window is not None else int(length) if length is not None else x.shape[1]
     frames = _complex(x if x.dim() == 3 else x.unsqueeze(-1)).unfold(1, size, int(step))
     spectra = torch.fft.fft(frames if window is None else frames * window.to(x.device))
@@ -60,7 +60,7 @@ def stft(node: Node, x: Tensor, step: Tensor, window: Tensor | None = None, leng
 
 @operator("MelWeightMatrix", attributes=("output_datatype",), host=(0, 1, 2, 3, 4))
 def mel_weights(node: Node, bands: Tensor, length: Tensor, rate: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Triangular filters (length / 2 + 1, bands) whose corners are equally far apart in mel."""
+    """Triangular filters (length / 2 + 1, bands) whose corners are equally spaced on the mel scale."""
     mels = [2595 * torch.log10(1 + edge.double() / 700) for edge in (low, high)]
     steps = torch.arange(int(bands) + 2, dtype=torch.float64)
     hertz = 700 * (10 ** ((mels[0] + steps * (mels[1] - mels[0]) / len(steps)) / 2595) - 1)

@@ -1,4 +1,4 @@
-"""Gradients where calculus leaves them open: at infinite slopes, and through rounding."""
+"""Straight-through gradients for rounding, and finite gradients for functions with an infinite derivative."""
 
 from typing import Any
 
@@ -27,9 +27,22 @@ class _Rounded(torch.autograd.Function):
 
 
 def finite(x: Tensor) -> Tensor:
-    """`x` itself, whose gradient is 0 where what follows gives an infinite one, or none (0 times infinity).
+    """Return x unchanged, but replace infinite and NaN gradients by 0 in the backward pass.
 
-    So the norm of a zero vector has a gradient of zero, and a branch that Where does not take adds nothing.
+    With `finite`, the norm of a zero vector has a zero gradient, and the branch that a Where does not select
+    contributes nothing to the gradient. Otherwise, that branch could contribute 0 times infinity, which is NaN.
+
+    Args:
+        x: tensor of any shape.
+
+    Returns:
+        The same values, with a finite gradient.
+
+    Example:
+        >>> x = torch.zeros(2, requires_grad=True)
+        >>> finite(x).sqrt().sum().backward()
+        >>> x.grad
+        tensor([0., 0.])
     """
     if not x.requires_grad:
         return x
@@ -38,7 +51,20 @@ def finite(x: Tensor) -> Tensor:
 
 
 def rounded(x: Tensor) -> Tensor:
-    """`x` rounded to even; the gradient passes straight through (Bengio et al. 2013, arXiv:1308.3432)."""
+    """Round x to the nearest integer, ties to even, with a straight-through gradient.
+
+    The gradient is that of the identity function (Bengio et al. 2013, arXiv:1308.3432).
+
+    Args:
+        x: tensor of any shape.
+
+    Returns:
+        The rounded values, in the dtype of x.
+
+    Example:
+        >>> rounded(torch.tensor([0.5, 1.5, 1.7]))
+        tensor([0., 2., 2.])
+    """
     if not x.requires_grad:
         return torch.round(x)
     result: Tensor = _Rounded.apply(x)  # type: ignore[no-untyped-call]

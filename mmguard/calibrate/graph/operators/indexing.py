@@ -1,4 +1,4 @@
-"""Parts of tensors, and tensors made of parts."""
+"""Operators that slice, gather, split, concatenate and pad tensors."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from mmguard.calibrate.graph.operators.tensors import aligned, integers
 
 @operator("Gather", attributes=("axis",))
 def gather(node: Node, x: Tensor, indices: Tensor) -> Tensor:
-    """Slices of x along `axis`; negative indices count from the end."""
+    """Slices of x along `axis` at the indices; negative indices count from the end."""
     axis = node.attribute("axis", 0) % x.dim()
     if indices.dim() == 0 and indices.is_cpu:
         return x.select(axis, int(indices))
@@ -31,7 +31,7 @@ def slices(
     axes: Tensor | None = None,
     steps: Tensor | None = None,
 ) -> Tensor:
-    """x[start:end:step] along each axis named: attributes below opset 10, inputs from it on."""
+    """`x[start:end:step]` along `axes`; limits and axes are attributes below opset 10, and inputs from opset 10 on."""
     begin = node.required("starts") if starts is None else integers(starts)
     stop = node.required("ends") if ends is None else integers(ends)
     along = node.attribute("axes", tuple(range(len(begin)))) if axes is None else integers(axes)
@@ -50,7 +50,7 @@ def _sliced(x: Tensor, axis: int, part: slice) -> Tensor:
 
 @operator("Split", attributes=("axis", "num_outputs", "split"), host=(1,))
 def split(node: Node, x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
-    """`x` in parts along `axis`: of the sizes given (an attribute below opset 13), else equal but for the last."""
+    """Parts of x along `axis`. The sizes (an attribute below opset 13, then an input) are equal by default."""
     axis = node.attribute("axis", 0)
     lengths: Sequence[int] = node.attribute("split", ()) if sizes is None else integers(sizes)
     if lengths:
@@ -60,14 +60,14 @@ def split(node: Node, x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, .
 
 
 def _even(size: int, count: int) -> list[int]:
-    """The lengths of `count` parts of `size` elements, equal but for the last ones."""
+    """Divide `size` elements into `count` parts of equal length (the last parts may be shorter); return the lengths."""
     length = -(-size // count)
     return [max(0, min(length, size - part * length)) for part in range(count)]
 
 
 @operator("Concat", attributes=("axis",))
 def concat(node: Node, *parts: Tensor) -> Tensor:
-    """The parts, one after the other along `axis`."""
+    """The inputs concatenated along `axis`."""
     return torch.cat(aligned(*parts), node.required("axis"))
 
 
@@ -75,7 +75,7 @@ def concat(node: Node, *parts: Tensor) -> Tensor:
 def pad(
     node: Node, x: Tensor, pads: Tensor | None = None, value: Tensor | None = None, axes: Tensor | None = None
 ) -> Tensor:
-    """`x` with more (or, negative, fewer) elements around it; attributes below opset 11, inputs from it on."""
+    """Pad x, or crop x where the pads are negative; pads are an attribute below opset 11, then an input."""
     widths = node.required("pads") if pads is None else integers(pads)
     along = range(x.dim()) if axes is None else [axis % x.dim() for axis in integers(axes)]
     begin, end = dict(zip(along, widths, strict=False)), dict(zip(along, widths[len(along) :], strict=True))
@@ -91,7 +91,7 @@ def pad(
 
 
 def _inside(node: Node, mode: str, positions: Tensor, size: int) -> Tensor:
-    """Which of `size` elements each position, inside or outside of them, repeats."""
+    """Map positions, which may lie outside an axis of `size` elements, to the indices of the elements to copy."""
     if mode == "edge":
         return positions.clamp(0, size - 1)
     if mode == "wrap":
@@ -99,4 +99,4 @@ def _inside(node: Node, mode: str, positions: Tensor, size: int) -> Tensor:
     if mode == "reflect":
         positions = positions % max(2 * size - 2, 1)
         return torch.minimum(positions, 2 * size - 2 - positions) if size > 1 else torch.zeros_like(positions)
-    raise node.unsupported(f"mode {mode!r}")
+    raise node.unsupported(f"mode {mode!r} is not supported")

@@ -9,7 +9,7 @@ from mmguard.calibrate.graph.operators.registry import Node, operator
 
 @operator("Gemm", attributes=("alpha", "beta", "transA", "transB"))
 def gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
-    """The matrix `alpha A B + beta C`, with A (M, J), B (J, K) after their transposition and C broadcast to (M, K)."""
+    """`alpha A B + beta C`, where A is (M, J) and B is (J, K) after any transposition, and C is broadcast to (M, K)."""
     alpha, beta = node.attribute("alpha", 1.0), node.attribute("beta", 1.0)
     a = a.T if node.attribute("transA", 0) else a
     if node.attribute("transB", 0) and alpha == beta == 1 and (c is None or c.dim() == 1):
@@ -21,11 +21,11 @@ def gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
 
 @operator("MatMul")
 def matmul(node: Node, a: Tensor, b: Tensor) -> Tensor:
-    """NumPy's matmul."""
+    """Matrix product, with the semantics of NumPy's matmul."""
     return torch.matmul(a, b)
 
 
 @operator("Einsum", attributes=("equation",))
 def einsum(node: Node, *operands: Tensor) -> Tensor:
-    """Einstein's sum by `equation`."""
+    """Einstein summation according to `equation`."""
     return torch.einsum(node.required("equation"), *operands)

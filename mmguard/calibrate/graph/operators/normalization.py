@@ -1,4 +1,4 @@
-"""Normalisations, as at inference."""
+"""Normalisation layers in inference mode."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,23 @@ from torch import Tensor
 from mmguard.calibrate.graph.operators.gradients import finite
 from mmguard.calibrate.graph.operators.registry import Node, operator
 
-TRAINING = "training_mode: its answers depend on the rest of the batch; export the model after model.eval()"
+TRAINING = (
+    "training_mode is set, so the answer to an input depends on the other inputs in its batch; call model.eval() "
+    "before exporting the model"
+)
 
 
 @operator("BatchNormalization", attributes=("epsilon", "momentum", "spatial", "training_mode"))
 def batch_normalization(
     node: Node, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor
 ) -> Tensor | tuple[Tensor, ...]:
-    """`x` (N, C, ...) by the running mean and variance (C,), or (C, ...) where `spatial` is 0 below opset 9.
+    """Normalise x (N, C, ...) by the running mean and variance (C,), or (C, ...) if `spatial` is 0 (below opset 9).
 
-    In training mode it is by the mean and variance of `x` itself, which must be a weight: networks that standardise
-    their weights write them so.
+    In training mode, x must be constant, and is normalised by its own mean and variance. Networks that standardise
+    their weights are exported in this form.
+
+    Returns:
+        The normalised x; in training mode also the new running mean and variance, if the node has these outputs.
     """
     epsilon = node.attribute("epsilon", 1e-5)
     if node.attribute("training_mode", 0) and node.constant:
@@ -29,7 +35,7 @@ def batch_normalization(
     if scale.dim() > 1 and not node.attribute("spatial", 1):
         return (x - mean) * (scale * torch.rsqrt(variance + epsilon)) + bias
     if 1 in (len(x), *x.shape[2:]):
-        # PyTorch 2.13 confuses layouts that differ only by an axis of length 1, and then its gradient is wrong.
+        # PyTorch 2.13 confuses memory layouts that differ only in an axis of length 1, and returns a wrong gradient.
         factor = scale * torch.rsqrt(variance + epsilon)
         factor, shift = (each.view(-1, *[1] * (x.dim() - 2)).to(x.dtype) for each in (factor, bias - mean * factor))
         return x * factor + shift
@@ -37,7 +43,7 @@ def batch_normalization(
 
 
 def _by_its_own_statistics(node: Node, x: Tensor, scale: Tensor, bias: Tensor, *running: Tensor) -> tuple[Tensor, ...]:
-    """The normalised x, and the running mean and variance (C,) after it."""
+    """Return x normalised by its own mean and variance, and the updated running mean and variance (C,)."""
     momentum = node.attribute("momentum", 0.9)
     own_variance, own_mean = torch.var_mean(x, (0, *range(2, x.dim())), correction=0)
     result = F.batch_norm(x, own_mean, own_variance, scale, bias, eps=node.attribute("epsilon", 1e-5))
@@ -47,13 +53,13 @@ def _by_its_own_statistics(node: Node, x: Tensor, scale: Tensor, bias: Tensor, *
 
 @operator("InstanceNormalization", attributes=("epsilon",))
 def instance_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """`x` (N, C, ...), each channel of each sample by its own mean and variance; scale and bias (C,)."""
+    """Normalise each channel of each sample of x (N, C, ...) by its own mean and variance; scale and bias are (C,)."""
     return torch.group_norm(x, x.shape[1], scale, bias, node.attribute("epsilon", 1e-5))
 
 
 @operator("GroupNormalization", attributes=("epsilon", "num_groups", "stash_type"))
 def group_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """`x` (N, C, ...) by groups of channels; scale and bias (C,), one a group below opset 21."""
+    """Normalise each group of channels of x (N, C, ...); scale and bias are (C,), or (groups,) below opset 21."""
     groups: int = node.required("num_groups")
     if node.version < 21:
         scale, bias = (factor.repeat_interleave(x.shape[1] // groups) for factor in (scale, bias))
@@ -62,7 +68,7 @@ def group_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> T
 
 @operator("LayerNormalization", attributes=("axis", "epsilon", "stash_type"))
 def layer_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor | None = None) -> tuple[Tensor, ...]:
-    """`x` by its mean and variance over the axes from `axis` on; then that mean and the inverse deviation."""
+    """Normalise x over `axis` and all later axes; the mean and the inverse standard deviation are optional outputs."""
     normalized: Sequence[int] = x.shape[node.attribute("axis", -1) :]
     epsilon = node.attribute("epsilon", 1e-5)
     if scale.shape == normalized and (bias is None or bias.shape == normalized):
@@ -81,9 +87,12 @@ def layer_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor | Non
 @operator("SimplifiedLayerNormalization", attributes=("axis", "epsilon", "stash_type"))
 @operator("SimplifiedLayerNormalization", attributes=("axis", "epsilon", "stash_type"), domain="com.microsoft")
 def rms_normalization(node: Node, x: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
-    """`x` over its root mean square over the axes from `axis` on (arXiv:1910.07467), times the scale.
+    """Divide x by its root mean square over `axis` and all later axes, then multiply by the scale (arXiv:1910.07467).
 
-    ONNX Runtime calls it SimplifiedLayerNormalization, and has the inverse of that root as a second output.
+    In ONNX Runtime, this operator is called SimplifiedLayerNormalization and also returns the inverse root mean square.
+
+    Returns:
+        The normalised x, and the inverse root mean square if the node has a second output.
     """
     wide = x.to(node.dtype(node.attribute("stash_type", 1)))
     axes = tuple(range(node.attribute("axis", -1) % x.dim(), x.dim()))
@@ -93,7 +102,7 @@ def rms_normalization(node: Node, x: Tensor, scale: Tensor) -> tuple[Tensor, ...
 
 @operator("LpNormalization", attributes=("axis", "p"))
 def lp_normalization(node: Node, x: Tensor) -> Tensor:
-    """`x` over its p-norm along `axis`; zeros where that is 0."""
+    """`x` divided by its p-norm along `axis`, or 0 where the norm is 0."""
     axis, order = node.attribute("axis", -1), node.attribute("p", 2)
     norm = x.abs().sum(axis, keepdim=True) if order == 1 else finite(x.square().sum(axis, keepdim=True)).sqrt()
     return x / torch.where(norm == 0, 1, norm)
@@ -101,7 +110,7 @@ def lp_normalization(node: Node, x: Tensor) -> Tensor:
 
 @operator("MeanVarianceNormalization", attributes=("axes",))
 def mean_variance_normalization(node: Node, x: Tensor) -> Tensor:
-    """`x` less its mean over `axes`, over its deviation plus 1e-9."""
+    """`x` minus the mean of x over `axes`, divided by the standard deviation of x plus 1e-9."""
     axes: Sequence[int] = node.attribute("axes", (0, 2, 3))
     variance, mean = torch.var_mean(x, tuple(axes), correction=0, keepdim=True)
     return (x - mean) / (finite(variance).sqrt() + 1e-9)
@@ -109,7 +118,7 @@ def mean_variance_normalization(node: Node, x: Tensor) -> Tensor:
 
 @operator("LRN", attributes=("alpha", "beta", "bias", "size"))
 def local_response(node: Node, x: Tensor) -> Tensor:
-    """`x` (N, C, ...) over a power of the mean square of its `size` neighbouring channels."""
+    """`x / (bias + alpha m)^beta`, where m is the mean square of `size` neighbouring channels of x (N, C, ...)."""
     size: int = node.required("size")
     squares = x.square().transpose(1, -1)
     window = F.pad(squares, ((size - 1) // 2, size // 2)).unfold(-1, size, 1).sum(-1).transpose(1, -1)

@@ -1,4 +1,4 @@
-"""Pools: the maximum, the mean or a norm of a sliding window, or of all spatial axes."""
+"""Pooling: the maximum, the mean or a norm over a sliding window, or over all spatial axes."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ def _pool_window(node: Node, x: Tensor) -> Window:
 
 @operator("MaxPool", attributes=(*ATTRIBUTES, "ceil_mode", "storage_order"))
 def max_pool(node: Node, x: Tensor) -> tuple[Tensor, ...]:
-    """`x` (N, C, spatial); then where in x, flattened, each maximum is."""
+    """Maximum of each window of x (N, C, spatial), and, if requested, the index of the maximum in the flattened x."""
     view, dtype = _pool_window(node, x), x.dtype
     pool = _MAX_POOLS[x.dim() - 2]
     x = x if x.is_floating_point() else x.float()
@@ -40,7 +40,7 @@ def max_pool(node: Node, x: Tensor) -> tuple[Tensor, ...]:
 
 
 def _positions(node: Node, x: Tensor, places: Tensor, padded: Sequence[int], begin: Sequence[int]) -> Tensor:
-    """Places in a padded plane as positions in all of x; `storage_order` 1 counts the first spatial axis fastest."""
+    """Convert indices in a padded plane to indices in x; `storage_order` 1 means column-major order."""
     coordinates = []
     for size, before in zip(reversed(padded), reversed(begin), strict=True):
         coordinates.append(places % size - before)
@@ -57,7 +57,7 @@ def _positions(node: Node, x: Tensor, places: Tensor, padded: Sequence[int], beg
 
 @operator("MaxUnpool", attributes=("kernel_shape", "pads", "strides"), host=(2,))
 def max_unpool(node: Node, x: Tensor, places: Tensor, shape: Tensor | None = None) -> Tensor:
-    """Zeros with the elements of x at their places, as MaxPool gives them; `shape` is that of the result."""
+    """Write the elements of x into a tensor of zeros of the given `shape`, at the indices returned by MaxPool."""
     kernel: Sequence[int] = node.required("kernel_shape")
     axes = len(kernel)
     strides, pads = node.attribute("strides", (1,) * axes), node.attribute("pads", (0,) * (2 * axes))
@@ -69,13 +69,13 @@ def max_unpool(node: Node, x: Tensor, places: Tensor, shape: Tensor | None = Non
     flat = x.new_zeros(torch.Size(sizes).numel()).scatter(0, places.flatten().to(x.device), x.flatten())
     if shape is None:
         return flat.reshape(sizes)
-    # The places are those of the smaller plane, and what the shape asks for beyond it is left empty.
+    # The indices refer to a plane of the default size. Elements that `shape` adds beyond this size stay zero.
     return pad(flat.reshape(sizes), (0,) * axes, [a - b for a, b in zip(integers(shape)[2:], spatial, strict=True)])
 
 
 @operator("AveragePool", attributes=(*ATTRIBUTES, "ceil_mode", "count_include_pad"))
 def average_pool(node: Node, x: Tensor) -> Tensor:
-    """`x` (N, C, spatial). Padding counts in the mean if `count_include_pad`; what `ceil_mode` adds never does."""
+    """Mean of each window of x (N, C, spatial). `count_include_pad` includes padding, but not overhang, in the mean."""
     view = _pool_window(node, x)
     count_pad = bool(node.attribute("count_include_pad", 0))
     if view.plain and all(d == 1 for d in view.dilations):
@@ -86,13 +86,13 @@ def average_pool(node: Node, x: Tensor) -> Tensor:
 
 
 def _window_sum(x: Tensor, view: Window) -> Tensor:
-    """Sums of windows over each plane of x (N, C, spatial), padded with zeros."""
+    """Sum each window of x (N, C, spatial), padded with zeros."""
     sums = _ones_sum(pad(x.flatten(0, 1).unsqueeze(1), view.begin, view.end), view)
     return sums.reshape(*x.shape[:2], *sums.shape[2:])
 
 
 def _ones_sum(planes: Tensor, view: Window) -> Tensor:
-    """Sums of windows over planes (M, 1, spatial) that are padded already."""
+    """Sum each window of planes (M, 1, spatial) that are already padded."""
     planes = pad(planes, (0,) * len(view.kernel), view.overhang)
     kernel = planes.new_ones(1, 1, *view.kernel)
     return CONVOLUTIONS[len(view.kernel)](planes, kernel, None, view.strides, 0, view.dilations)
@@ -100,25 +100,25 @@ def _ones_sum(planes: Tensor, view: Window) -> Tensor:
 
 @operator("LpPool", attributes=(*ATTRIBUTES, "ceil_mode", "p"))
 def lp_pool(node: Node, x: Tensor) -> Tensor:
-    """`x` (N, C, spatial): the p-norm of each window, padded with zeros."""
+    """The p-norm of each window of x (N, C, spatial), padded with zeros."""
     order = node.attribute("p", 2)
     return finite(_window_sum(x.abs().pow(order), _pool_window(node, x))).pow(1 / order)
 
 
 @operator("GlobalAveragePool")
 def global_average_pool(node: Node, x: Tensor) -> Tensor:
-    """The mean over every spatial axis, which stay with length 1."""
+    """Mean over all spatial axes, which are kept with length 1."""
     return x.mean(dim=tuple(range(2, x.dim())), keepdim=True)
 
 
 @operator("GlobalMaxPool")
 def global_max_pool(node: Node, x: Tensor) -> Tensor:
-    """The maximum over every spatial axis, which stay with length 1."""
+    """Maximum over all spatial axes, which are kept with length 1."""
     return x.amax(dim=tuple(range(2, x.dim())), keepdim=True)
 
 
 @operator("GlobalLpPool", attributes=("p",))
 def global_lp_pool(node: Node, x: Tensor) -> Tensor:
-    """The p-norm over every spatial axis, which stay with length 1."""
+    """The p-norm over all spatial axes, which are kept with length 1."""
     order = node.attribute("p", 2)
     return finite(x.abs().pow(order).sum(tuple(range(2, x.dim())), keepdim=True)).pow(1 / order)

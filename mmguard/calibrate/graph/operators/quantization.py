@@ -1,7 +1,8 @@
-"""Quantisation: integers of a scale, with gradients straight through the rounding (arXiv:1308.3432).
+"""Quantisation, with straight-through gradients (arXiv:1308.3432).
 
-A quantised value has its integer dtype, or, where the plan finds that it returns to floats, whole numbers in floats,
-which carry the gradient: 1 within the range, 0 where it saturates.
+A quantised value normally has an integer dtype. If the value is later converted back to floats according to the
+execution plan, the value is stored as whole numbers in a float dtype instead. The gradient of the rounding is then 1
+within the range of the integer dtype, and 0 outside this range.
 """
 
 import torch
@@ -18,7 +19,7 @@ _LIMITS = {dtype: torch.iinfo(dtype) for dtype in (torch.int8, torch.uint8, torc
 
 
 def _spread(node: Node, factor: Tensor, x: Tensor) -> Tensor:
-    """A scale or zero point against x: one number, one an index of `axis`, or one a block of `block_size` along it."""
+    """Broadcast to x a scale or zero point: one number, one number per index of `axis`, or one number per block."""
     axis, factor = node.attribute("axis", 1), factor.to(x.device)
     if factor.numel() == 1 and factor.dim() < 2:
         return factor.reshape(())
@@ -28,11 +29,11 @@ def _spread(node: Node, factor: Tensor, x: Tensor) -> Tensor:
 
 
 def _quantized(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None) -> tuple[Tensor, torch.dtype]:
-    """Whole numbers in the dtype of the scale, and the integer dtype that they are of."""
+    """Return the quantised x as whole numbers in a float dtype, and the integer dtype specified by ONNX."""
     code = node.attribute("output_dtype", 0)
     dtype = zero.dtype if zero is not None else node.dtype(code) if code else torch.uint8
     if dtype not in _LIMITS:
-        raise node.unsupported(f"quantisation to {dtype}")
+        raise node.unsupported(f"quantisation to {dtype} is not supported")
     code = node.attribute("precision", 0)
     x = x.to(node.dtype(code) if code else scale.dtype)
     whole = rounded(x / _spread(node, scale, x).to(x.dtype)).to(torch.promote_types(x.dtype, torch.float32))
@@ -43,21 +44,21 @@ def _quantized(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None) -> tup
 @operator("QuantizeLinear", attributes=_QUANTIZE)
 @operator("QuantizeLinear", attributes=_QUANTIZE, domain="com.microsoft")
 def quantize(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
-    """`x / scale` rounded to even, plus the zero point, within the range of the zero point's dtype."""
+    """Round `x / scale` (ties to even), add the zero point, and clip to the range of the zero point's dtype."""
     whole, dtype = _quantized(node, x, scale, zero)
     return whole.to(dtype)
 
 
 @operator("QuantizeLinear", attributes=_QUANTIZE, domain=STRAIGHT_THROUGH)
 def quantize_straight_through(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
-    """QuantizeLinear in floats."""
+    """QuantizeLinear, with the result stored in a float dtype."""
     return _quantized(node, x, scale, zero)[0]
 
 
 @operator("DequantizeLinear", attributes=("axis", "block_size", "output_dtype"))
 @operator("DequantizeLinear", attributes=("axis", "block_size", "output_dtype"), domain="com.microsoft")
 def dequantize(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
-    """(x - zero point) times the scale, in the dtype of the scale or `output_dtype`."""
+    """`(x - zero point) * scale`, in `output_dtype` if it is set, else in the dtype of the scale."""
     code = node.attribute("output_dtype", 0)
     dtype = node.dtype(code) if code else scale.dtype
     wide = torch.promote_types(scale.dtype, torch.float32)
@@ -67,14 +68,14 @@ def dequantize(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None)
 
 @operator("DynamicQuantizeLinear")
 def dynamic_quantize(node: Node, x: Tensor) -> tuple[Tensor, ...]:
-    """`x` in uint8, by a scale and a zero point from its own range, which is made to hold 0."""
+    """Quantise x to uint8. The range is that of x, extended to 0. Return the result, the scale and the zero point."""
     whole, scale, zero = dynamic_quantize_straight_through(node, x)
     return whole.to(torch.uint8), scale, zero
 
 
 @operator("DynamicQuantizeLinear", domain=STRAIGHT_THROUGH)
 def dynamic_quantize_straight_through(node: Node, x: Tensor) -> tuple[Tensor, ...]:
-    """DynamicQuantizeLinear in floats; scale and zero point are taken as constants."""
+    """DynamicQuantizeLinear, with the result stored in a float dtype; scale and zero point have no gradient."""
     low, high = x.detach().amin().clamp(max=0), x.detach().amax().clamp(min=0)
     scale = (high - low) / 255
     scale = torch.where(scale == 0, torch.ones_like(scale), scale)
@@ -83,7 +84,7 @@ def dynamic_quantize_straight_through(node: Node, x: Tensor) -> tuple[Tensor, ..
 
 
 def _centred(x: Tensor, zero: Tensor | None, axis: int) -> Tensor:
-    """Whole numbers less their zero point, one for each index of an axis or one for all."""
+    """Subtract the zero point, which is a single number or one number per index of an axis."""
     x = x if x.is_floating_point() else x.float()
     if zero is None:
         return x
@@ -95,7 +96,7 @@ def _centred(x: Tensor, zero: Tensor | None, axis: int) -> Tensor:
 def matmul_integer(
     node: Node, a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None
 ) -> Tensor:
-    """The product of two matrices of whole numbers, each less its zero point: int32."""
+    """Product of two integer matrices, each minus its zero point, in int32."""
     exact = torch.matmul(_centred(a, a_zero, -2).double(), _centred(b, b_zero, -1).double())
     return exact.to(torch.int32)
 
@@ -104,7 +105,7 @@ def matmul_integer(
 def matmul_straight_through(
     node: Node, a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None
 ) -> Tensor:
-    """MatMulInteger in floats."""
+    """MatMulInteger, with the result stored in a float dtype."""
     return torch.matmul(_centred(a, a_zero, -2), _centred(b, b_zero, -1))
 
 
@@ -112,7 +113,7 @@ def matmul_straight_through(
 def conv_integer(
     node: Node, x: Tensor, weight: Tensor, x_zero: Tensor | None = None, w_zero: Tensor | None = None
 ) -> Tensor:
-    """The convolution of whole numbers, each less its zero point: int32."""
+    """Convolution of two integer tensors, each minus its zero point, in int32."""
     return conv(node, _centred(x, x_zero, 0).double(), _centred(weight, w_zero, 0).double()).to(torch.int32)
 
 
@@ -120,5 +121,5 @@ def conv_integer(
 def conv_straight_through(
     node: Node, x: Tensor, weight: Tensor, x_zero: Tensor | None = None, w_zero: Tensor | None = None
 ) -> Tensor:
-    """ConvInteger in floats."""
+    """ConvInteger, with the result stored in a float dtype."""
     return conv(node, _centred(x, x_zero, 0), _centred(weight, w_zero, 0))

@@ -1,4 +1,4 @@
-"""Blocks, triangles and windows of tensors: elements moved, kept or set to zero."""
+"""Operators that move or select elements, or set some of them to zero."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from mmguard.calibrate.graph.operators.tensors import integers
 
 @operator("DepthToSpace", attributes=("blocksize", "mode"))
 def depth_to_space(node: Node, x: Tensor) -> Tensor:
-    """`x` (N, C, H, W) as (N, C / b², H b, W b): each pixel's channels become a block, channels last or first."""
+    """Rearrange x (N, C, H, W) to (N, C / b², H b, W b): b² channels of a pixel become a block of b × b pixels."""
     block: int = node.required("blocksize")
     n, channels, height, width = x.shape
     depth = channels // block**2
@@ -25,7 +25,7 @@ def depth_to_space(node: Node, x: Tensor) -> Tensor:
 
 @operator("SpaceToDepth", attributes=("blocksize", "mode"))
 def space_to_depth(node: Node, x: Tensor) -> Tensor:
-    """`x` (N, C, H b, W b) as (N, C b², H, W), the inverse of DepthToSpace."""
+    """Rearrange x (N, C, H b, W b) to (N, C b², H, W); the inverse of DepthToSpace."""
     block: int = node.required("blocksize")
     n, channels, height, width = x.shape
     parts = x.reshape(n, channels, height // block, block, width // block, block)
@@ -35,7 +35,7 @@ def space_to_depth(node: Node, x: Tensor) -> Tensor:
 
 @operator("CenterCropPad", attributes=("axes",), host=(1,))
 def center_crop_pad(node: Node, x: Tensor, shape: Tensor) -> Tensor:
-    """`x` cropped or padded with zeros about its middle to the lengths asked for along `axes`."""
+    """`x` cropped or zero-padded equally at both ends of each of the `axes`, to the given lengths."""
     axes: Sequence[int] = node.attribute("axes", tuple(range(x.dim())))
     for axis, length in zip(axes, integers(shape), strict=True):
         size = x.shape[axis]
@@ -50,14 +50,14 @@ def center_crop_pad(node: Node, x: Tensor, shape: Tensor) -> Tensor:
 @operator("Trilu", attributes=("upper",), host=(1,))
 @operator("Trilu", attributes=("upper",), host=(1,), domain="com.microsoft")
 def trilu(node: Node, x: Tensor, k: Tensor | None = None) -> Tensor:
-    """The upper (or lower) triangle of the last two axes of x, from or up to the diagonal k; zeros elsewhere."""
+    """Upper (or lower) triangle of the last two axes of x, including diagonal k, with zeros elsewhere."""
     diagonal = 0 if k is None else int(k)
     return torch.triu(x, diagonal) if node.attribute("upper", 1) else torch.tril(x, diagonal)
 
 
 @operator("EyeLike", attributes=("dtype", "k"))
 def eye_like(node: Node, x: Tensor) -> Tensor:
-    """Ones on diagonal k of a matrix of the shape of x, zeros elsewhere."""
+    """Matrix of the same shape as x, with ones on diagonal k and zeros elsewhere."""
     code = node.attribute("dtype", 0)
     ones = torch.ones(x.shape, device=x.device)
     diagonal = ones.triu(node.attribute("k", 0)) * ones.tril(node.attribute("k", 0))
@@ -66,7 +66,7 @@ def eye_like(node: Node, x: Tensor) -> Tensor:
 
 @operator("ReverseSequence", attributes=("batch_axis", "time_axis"))
 def reverse_sequence(node: Node, x: Tensor, lengths: Tensor) -> Tensor:
-    """`x` with the first `lengths` (N,) steps of each sample in reverse order along `time_axis`."""
+    """`x` with the first `lengths[i]` steps of each sample i reversed along `time_axis`."""
     batch, time = node.attribute("batch_axis", 1), node.attribute("time_axis", 0)
     steps = torch.arange(x.shape[time], device=x.device)
     limits = lengths.to(x.device)[:, None]
@@ -77,7 +77,7 @@ def reverse_sequence(node: Node, x: Tensor, lengths: Tensor) -> Tensor:
 
 @operator("Compress", attributes=("axis",), host=(1,))
 def compress(node: Node, x: Tensor, condition: Tensor) -> Tensor:
-    """The slices of x along `axis` (or the elements of x, flattened) where the condition (n,) holds."""
+    """Slices of x along `axis` for which the condition (n,) is true; by default, elements of the flattened x."""
     kept = condition.nonzero().flatten().to(x.device)
     axis = node.attribute("axis", None)
     return x.flatten().index_select(0, kept) if axis is None else x.index_select(axis, kept)

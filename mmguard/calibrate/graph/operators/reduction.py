@@ -1,4 +1,4 @@
-"""Reductions over axes."""
+"""Reductions over one or more axes."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ def _mean(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
 
 
 def _by_floats(reduction: Reduction) -> Reduction:
-    """The reduction, for integers by way of doubles."""
+    """Wrap a reduction so that it converts integers to float64, and converts the result back to the integer dtype."""
 
     def reduced(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
         return reduction(x if x.is_floating_point() else x.double(), axes, keep).to(x.dtype)
@@ -43,7 +43,7 @@ def _norm(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
 
 
 def _extreme(reduction: Reduction, largest: bool) -> Reduction:
-    """The reduction; of nothing it is the least (or the largest) that the dtype has."""
+    """Wrap a reduction so that the result for an empty tensor is the smallest (or largest) value of the dtype."""
 
     def reduced(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
         if x.numel():
@@ -78,9 +78,10 @@ _REDUCTIONS: dict[str, Reduction] = {
 def _reducer(reduction: Reduction) -> Kernel:
     def kernel(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
         if node.operator == "ReduceLogSumExp" and not x.is_floating_point():
-            raise node.unsupported("integers, whose exponentials ONNX Runtime rounds")
+            raise node.unsupported("integer inputs are not supported, because ONNX Runtime rounds their exponentials")
         chosen = tuple(integers(axes)) if axes is not None else node.attribute("axes", ())
-        if not chosen and node.attribute("noop_with_empty_axes", 0):  # what is not a sum, such as a square, is done
+        if not chosen and node.attribute("noop_with_empty_axes", 0):
+            # The elementwise part of the reduction, such as squaring, still applies.
             return reduction(x.unsqueeze(0), (0,), False)
         return reduction(x, chosen or tuple(range(x.dim())), bool(node.attribute("keepdims", 1)))
 
@@ -88,5 +89,5 @@ def _reducer(reduction: Reduction) -> Kernel:
 
 
 for _name, _reduction in _REDUCTIONS.items():
-    # The axes are an attribute below opset 18 (ReduceSum: 13) and an input from it on; a node has one or neither.
+    # The axes are an attribute below opset 18 (opset 13 for ReduceSum), and an input from that opset on.
     operator(_name, attributes=("axes", "keepdims", "noop_with_empty_axes"), host=(1,))(_reducer(_reduction))

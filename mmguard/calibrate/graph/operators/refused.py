@@ -1,14 +1,19 @@
-"""Why some operators are refused, for those that cannot be mended by adding a kernel."""
+"""Operators that mmguard refuses because they need more than a kernel, with the reason for each operator."""
 
-_RANDOM = "it draws at random, so that the same input has another answer each time"
-_CONTROL = "it holds graphs of its own: control flow is not followed; export a model without it"
-_RECURRENT = "recurrent networks are not guarded yet"
-_INTEGERS = "it calculates in integers, which carry no gradient; give the model in QDQ form, or before quantisation"
-_STRINGS = "strings carry no gradient; give the model from where its input is numbers"
-_TRAINING = "it belongs to training; export the model for inference"
-_TREES = "decision trees, vector machines and the like are no neural networks"
-_BOXES = "it picks boxes: a detector's work, not a classifier's"
-_LAYOUT = "it is of the layout that ONNX Runtime writes for one machine; give the model before it was optimised"
+_RANDOM = "the operator is random, so the model may give different answers to the same input"
+_CONTROL = "mmguard does not support control flow; export the model without control flow"
+_RECURRENT = "mmguard does not support recurrent networks yet"
+_INTEGERS = (
+    "the operator computes with integers, which have no gradient; provide the model in QDQ format or unquantised"
+)
+_STRINGS = "strings have no gradient; provide only the part of the model whose inputs are numbers"
+_TRAINING = "the operator is for training only; export the model for inference"
+_TREES = "decision trees, support vector machines and similar models are not neural networks"
+_BOXES = "the operator selects boxes for object detection, but mmguard guards only classifiers"
+_LAYOUT = (
+    "ONNX Runtime adds the operator when it optimises a model for a particular machine; provide the model without this "
+    "optimisation"
+)
 
 _REASONS = {
     _RANDOM: "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike",
@@ -33,6 +38,19 @@ _BY_PREFIX = {"com.microsoft.QLinear": _INTEGERS, "com.microsoft.nchwc.": _LAYOU
 
 
 def reason_to_refuse(operator: str) -> str:
-    """Why an operator, with its domain in front as in Node, has no kernel; empty where nothing forbids one."""
+    """Return why mmguard refuses an operator, even if a kernel is registered for it.
+
+    Args:
+        operator: name of the operator, preceded by the domain unless it is ONNX's own domain.
+
+    Returns:
+        The reason; an empty string if a registered kernel is enough for mmguard to run the operator.
+
+    Example:
+        >>> reason_to_refuse("LSTM")
+        'mmguard does not support recurrent networks yet'
+        >>> reason_to_refuse("Conv")
+        ''
+    """
     by_prefix = (reason for prefix, reason in _BY_PREFIX.items() if operator.startswith(prefix))
     return _BY_OPERATOR.get(operator) or next(by_prefix, "")

@@ -1,4 +1,4 @@
-"""The table of ONNX operators that the differentiable graph knows: one small PyTorch function each."""
+"""Registry of the ONNX operators that the differentiable graph can run, each with a kernel (a PyTorch function)."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,36 +13,36 @@ from mmguard.errors import UnsupportedOperatorError
 
 T = TypeVar("T")
 Value = Tensor | list[Tensor]
-"""A tensor, or a sequence of them."""
+"""A tensor, or an ONNX sequence of tensors."""
 
 Result = Value | tuple[Tensor | None, ...]
 Kernel = Callable[..., Result]
-"""`kernel(node, *inputs)`: inputs are values in ONNX's order, None where an optional one is omitted. A tuple of tensors
-is one for each output, a list is one output that is a sequence."""
+"""Signature `kernel(node, *inputs)`. The inputs are in ONNX's order, with None for an omitted optional input. A kernel
+returns a tuple if the node has several outputs, and a list if its only output is a sequence."""
 
 K = TypeVar("K", bound=Kernel)
 
 STRAIGHT_THROUGH = "mmguard.straight_through"
-"""Domain of the operators that stand in for those that quantise, and let gradients through."""
+"""Domain of the kernels that replace quantisation operators and let gradients pass through."""
 
 REMEDY = (
-    "Export the model again with a newer torch.onnx.export or another opset, or add the operator with "
+    "Export the model again with a newer version of PyTorch or a different opset, or register a kernel with "
     "mmguard.calibrate.graph.operators.operator."
 )
 
 
 @dataclass(frozen=True)
 class Node:
-    """What a kernel may know of its ONNX node.
+    """The information about an ONNX node that its kernel can use.
 
     Attributes:
-        operator: ONNX operator, such as `Conv`, with its domain in front where that is not ONNX's own.
-        name: the node's name, or `-> output` where it has none.
+        operator: name of the ONNX operator, such as `Conv`; preceded by the domain unless it is ONNX's own domain.
+        name: name of the node, or `-> output` if the node has no name.
         version: opset version of the operator's domain in this model.
-        outputs: how many outputs the model asks for.
-        attributes: the attributes that the model sets; lists are tuples, tensors are PyTorch's.
-        widen: whether floats of every width are float32 here.
-        constant: whether no input of the node depends on the graph's.
+        outputs: number of outputs that the node has in the model.
+        attributes: attributes that the model sets, with lists as tuples and tensors as PyTorch tensors.
+        widen: whether the graph converts floats of every width to float32.
+        constant: whether no input of the node depends on the inputs of the graph.
     """
 
     operator: str
@@ -54,40 +54,80 @@ class Node:
     constant: bool = False
 
     def attribute(self, name: str, default: T) -> T:
-        """The attribute, or ONNX's default for it."""
+        """Return an attribute, or ONNX's default if the model does not set it.
+
+        Args:
+            name: ONNX name of the attribute.
+            default: value that ONNX specifies for a missing attribute.
+
+        Returns:
+            The value, of the type of `default`.
+
+        Example:
+            >>> node = Node("Elu", "-> y", version=22, outputs=1, attributes={})
+            >>> node.attribute("alpha", 1.0)
+            1.0
+        """
         value: T = self.attributes.get(name, default)
         return value
 
     def required(self, name: str) -> Any:
-        """The attribute. Raises UnsupportedOperatorError where the model does not set it."""
+        """Return an attribute that has no default.
+
+        Args:
+            name: ONNX name of the attribute.
+
+        Returns:
+            The value that the model sets.
+
+        Raises:
+            UnsupportedOperatorError: the model does not set the attribute.
+        """
         if name not in self.attributes:
             raise self.unsupported(f"attribute {name!r} is missing")
         return self.attributes[name]
 
     def dtype(self, code: int) -> torch.dtype:
-        """The dtype of an ONNX element type. Raises UnsupportedOperatorError for those without gradients."""
+        """Convert an ONNX element type to a PyTorch dtype.
+
+        Args:
+            code: number of the ONNX element type, as in `onnx.TensorProto.DataType`.
+
+        Returns:
+            The dtype; float32 for every float type if `widen` is set.
+
+        Raises:
+            UnsupportedOperatorError: PyTorch does not have this element type, or cannot compute with it.
+        """
         element = ir.DataType(code)
         if element not in DTYPES:
-            raise self.unsupported(f"element type {element.name}")
+            raise self.unsupported(f"element type {element.name} is not supported")
         dtype = DTYPES[element]
         return torch.float32 if self.widen and dtype.is_floating_point else dtype
 
     def unsupported(self, what: str) -> UnsupportedOperatorError:
-        """The error for a case that the kernel does not handle; the kernel raises it."""
-        message = f"Operator {self.operator} (node {self.name!r}, opset {self.version}) is known, but not here: {what}."
+        """Return an error, for the caller to raise, about a case of the operator that the kernel does not handle.
+
+        Args:
+            what: the reason, as a clause without a full stop, such as "mode 'cubic' is not supported".
+
+        Returns:
+            An error whose message names the operator, the node and the opset, and suggests a remedy.
+        """
+        message = f"mmguard cannot run operator {self.operator} (node {self.name!r}, opset {self.version}): {what}."
         return UnsupportedOperatorError(f"{message} {REMEDY}")
 
 
 @dataclass(frozen=True)
 class Operator:
-    """A kernel and what it takes.
+    """A kernel, with the attributes, inputs and output that it supports.
 
     Attributes:
-        kernel: the function.
-        attributes: every attribute that the kernel honours; a node that sets another one is refused.
-        host: positions of inputs that the kernel reads as Python numbers (shapes, axes), so that constants there
-            stay on the CPU and cost no synchronisation.
-        sequence: whether its output is, or may be, a sequence of tensors.
+        kernel: function that runs the operator.
+        attributes: all attributes that the kernel supports. A node that sets any other attribute is refused.
+        host: positions of the inputs that the kernel reads as Python numbers, such as shapes and axes. Constants at
+            these positions stay on the CPU, so that reading them does not synchronise with the GPU.
+        sequence: whether the output is, or may be, a sequence of tensors.
     """
 
     kernel: Kernel
@@ -97,15 +137,25 @@ class Operator:
 
 
 OPERATORS: dict[tuple[str, str], Operator] = {}
-"""(domain, ONNX operator) to what runs it; ONNX's own domain is the empty string."""
+"""Registered operators by (domain, ONNX name). ONNX's own domain is the empty string."""
 
 
 def operator(
     *names: str, attributes: Iterable[str] = (), host: Iterable[int] = (), domain: str = "", sequence: bool = False
 ) -> Callable[[K], K]:
-    """Decorator that registers a kernel for the ONNX operators `names`; the arguments are those of `Operator`.
+    """Register the decorated function as the kernel of ONNX operators.
 
-    A later registration replaces an earlier one, so that users can add to the table and correct it.
+    A later registration replaces an earlier one, so users can add operators and correct existing ones.
+
+    Args:
+        *names: ONNX names of the operators that the kernel runs.
+        attributes: all attributes that the kernel supports.
+        host: positions of the inputs that the kernel reads as Python numbers.
+        domain: domain of the operators; empty for ONNX's own domain.
+        sequence: whether the output is, or may be, a sequence of tensors.
+
+    Returns:
+        A decorator that returns the function unchanged.
     """
 
     def register(kernel: K) -> K:

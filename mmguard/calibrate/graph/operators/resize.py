@@ -1,4 +1,4 @@
-"""Resizing by interpolation, one axis after the other."""
+"""Resizing by interpolation, one axis at a time."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ ATTRIBUTES = (
 
 @dataclass(frozen=True)
 class _Axis:
-    """One axis to resize: from `size` elements to `length`, by a scale; `start` and `stop` are those of its roi."""
+    """One axis to resize by `scale`, from `size` to `length` elements; the region of interest is [start, stop]."""
 
     index: int
     size: int
@@ -47,7 +47,7 @@ class _Axis:
 def resize(
     node: Node, x: Tensor, roi: Tensor | None = None, scales: Tensor | None = None, sizes: Tensor | None = None
 ) -> Tensor:
-    """`x` with each axis at another length, from scales or sizes; below opset 11 as Upsample, with scales for a roi."""
+    """Resize x by scales or to sizes. Below opset 11, Resize works like Upsample, and `roi` contains the scales."""
     if node.version < 11:
         return _resize(node, x, _scaled(x, range(x.dim()), [] if roi is None else roi.tolist()), "asymmetric", "simple")
     mode = node.attribute("coordinate_transformation_mode", "half_pixel")
@@ -55,7 +55,10 @@ def resize(
     axes = _axes(node, x, scales, sizes)
     if mode == "tf_crop_and_resize":
         if roi is None:
-            raise node.unsupported("tf_crop_and_resize without a roi")
+            raise node.unsupported(
+                "coordinate_transformation_mode 'tf_crop_and_resize' needs the input roi, but the node does not "
+                "have this input"
+            )
         limits = roi.tolist()
         corners = zip(axes, limits[: len(axes)], limits[len(axes) :], strict=True)
         axes = [_Axis(axis.index, axis.size, axis.length, axis.scale, *part) for axis, *part in corners]
@@ -64,7 +67,7 @@ def resize(
 
 @operator("Upsample", attributes=("mode", "scales"), host=(1,))
 def upsample(node: Node, x: Tensor, scales: Tensor | None = None) -> Tensor:
-    """`x` with each axis scaled: an attribute below opset 9, an input at it; replaced by Resize from 10 on."""
+    """Resize x by scales (an attribute below opset 9, an input in opset 9). Opset 10 replaced Upsample with Resize."""
     factors = node.required("scales") if scales is None else scales.tolist()
     return _resize(node, x, _scaled(x, range(x.dim()), factors), "asymmetric", "simple")
 
@@ -74,12 +77,12 @@ def _axes(node: Node, x: Tensor, scales: Tensor | None, sizes: Tensor | None) ->
     if sizes is not None and sizes.numel():
         return _sized(node, x, chosen, integers(sizes))
     if scales is None:
-        raise node.unsupported("neither scales nor sizes")
+        raise node.unsupported("the node has neither scales nor sizes")
     return _scaled(x, chosen, scales.tolist())
 
 
 def _scaled(x: Tensor, axes: Sequence[int], scales: Sequence[float]) -> list[_Axis]:
-    pairs = zip(axes, scales, strict=True)  # a product in single precision, since rounding decides on the length
+    pairs = zip(axes, scales, strict=True)  # computed in float32, because rounding affects the length
     return [
         _Axis(axis, x.shape[axis], int(np.float32(x.shape[axis]) * np.float32(scale)), scale) for axis, scale in pairs
     ]
@@ -100,8 +103,11 @@ def _resize(node: Node, x: Tensor, axes: Sequence[_Axis], mode: str, rounding: s
     x = x if x.is_floating_point() or node.attribute("mode", "nearest") == "nearest" else x.float()
     for axis in axes:
         if axis.scale == 1 and axis.size == axis.length:
-            if (axis.start, axis.stop) != (0, 1):  # ONNX Runtime does not crop here
-                raise node.unsupported(f"mode {mode!r} of an axis that is cropped and keeps its length")
+            if (axis.start, axis.stop) != (0, 1):  # ONNX Runtime does not crop in this case
+                raise node.unsupported(
+                    f"coordinate_transformation_mode {mode!r} is not supported for an axis that is cropped but keeps "
+                    "its length"
+                )
             continue
         at = _coordinates(node, mode, torch.arange(axis.length, dtype=torch.float32), axis)
         if mode == "tf_crop_and_resize":
@@ -119,20 +125,23 @@ def _interpolated(node: Node, x: Tensor, axis: _Axis, at: Tensor, rounding: str)
             rounding = "ceil" if axis.scale < 1 else "floor"
         return _take(x, axis.index, _NEAREST[rounding](at))
     if kind not in ("linear", "bilinear", "cubic"):
-        raise node.unsupported(f"mode {kind!r}")
+        raise node.unsupported(f"mode {kind!r} is not supported")
     if kind != "cubic" and not node.attribute("antialias", 0) and not node.attribute("exclude_outside", 0):
         return _linear(x, axis.index, at.clamp(0, axis.size - 1))
     return _weighted(node, x, axis, at, _cubic(node) if kind == "cubic" else _tent, 2 if kind == "cubic" else 1)
 
 
 def _coordinates(node: Node, mode: str, at: Tensor, axis: _Axis) -> Tensor:
-    """Where in the original axis the elements `at` of the resized one lie."""
+    """Convert the positions `at` on the resized axis to positions on the original axis."""
     size, length, scale = axis.size, axis.length, axis.scale
     if mode == "asymmetric":
         return at / scale
     if mode == "align_corners":
-        if scale * size != length:  # ONNX and ONNX Runtime disagree on the length that counts
-            raise node.unsupported(f"align_corners where scale {scale} makes {size} elements {scale * size}")
+        if scale * size != length:  # ONNX and ONNX Runtime disagree on which of the two lengths to use
+            raise node.unsupported(
+                f"align_corners needs a scale that results in a whole number of elements, but {size} * {scale} is "
+                f"{scale * size}"
+            )
         return at * (size - 1) / (length - 1) if length > 1 else at * 0
     if mode == "half_pixel" or (mode == "pytorch_half_pixel" and length > 1):
         return (at + 0.5) / scale - 0.5
@@ -144,7 +153,7 @@ def _coordinates(node: Node, mode: str, at: Tensor, axis: _Axis) -> Tensor:
         if length == 1:
             return at * 0 + 0.5 * (axis.start + axis.stop) * (size - 1)
         return axis.start * (size - 1) + at * (axis.stop - axis.start) * (size - 1) / (length - 1)
-    raise node.unsupported(f"coordinate_transformation_mode {mode!r}")
+    raise node.unsupported(f"coordinate_transformation_mode {mode!r} is not supported")
 
 
 def _take(x: Tensor, axis: int, at: Tensor) -> Tensor:
@@ -157,12 +166,12 @@ def _linear(x: Tensor, axis: int, at: Tensor) -> Tensor:
 
 
 def _tent(distance: Tensor) -> Tensor:
-    """Weights of linear interpolation."""
+    """Return the weights for linear interpolation of elements at the given distances."""
     return (1 - distance.abs()).clamp(min=0)
 
 
 def _cubic(node: Node) -> Callable[[Tensor], Tensor]:
-    """Weights of cubic convolution (Keys 1981), whose slope at distance 1 is `cubic_coeff_a`."""
+    """Return the weight function of cubic convolution (Keys 1981), with slope `cubic_coeff_a` at distance 1."""
     a = node.attribute("cubic_coeff_a", -0.75)
 
     def weights(distance: Tensor) -> Tensor:
@@ -174,7 +183,7 @@ def _cubic(node: Node) -> Callable[[Tensor], Tensor]:
 
 
 def _weighted(node: Node, x: Tensor, axis: _Axis, at: Tensor, kernel: Callable[[Tensor], Tensor], reach: int) -> Tensor:
-    """Each element as a weighted sum of those within reach, which `antialias` stretches where the axis shrinks."""
+    """Compute weighted sums of the elements within `reach`, which `antialias` extends if the axis shrinks."""
     antialias = bool(node.attribute("antialias", 0))
     stretch = max(1.0, 1 / axis.scale) if antialias else 1.0
     span = torch.arange(-floor(reach * stretch) - 1, floor(reach * stretch) + 2, dtype=at.dtype)

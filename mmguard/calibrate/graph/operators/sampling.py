@@ -1,4 +1,4 @@
-"""Sampling between pixels, at positions that tensors give."""
+"""Sampling of images at positions between pixels."""
 
 from itertools import product
 
@@ -14,20 +14,20 @@ _MODES = {"bilinear": "bilinear", "linear": "bilinear", "nearest": "nearest", "b
 
 @operator("AffineGrid", attributes=("align_corners",), host=(1,))
 def affine_grid(node: Node, theta: Tensor, size: Tensor) -> Tensor:
-    """Positions (N, spatial, D) that the maps theta (N, D, D + 1) send a regular grid of `size` (N, C, spatial) to."""
+    """Return a grid of `size` (N, C, spatial), transformed by affine maps theta (N, D, D + 1), as (N, spatial, D)."""
     sizes, corners = integers(size), bool(node.attribute("align_corners", 0))
-    if corners and 1 in sizes[2:]:  # ONNX does not say which corner, PyTorch and ONNX Runtime do not agree
-        raise node.unsupported("align_corners of an axis of one element")
+    if corners and 1 in sizes[2:]:  # ONNX does not specify this case; PyTorch and ONNX Runtime disagree
+        raise node.unsupported("align_corners is not supported with an axis of one element")
     return F.affine_grid(theta, sizes, corners)
 
 
 @operator("GridSample", attributes=("align_corners", "mode", "padding_mode"))
 def grid_sample(node: Node, x: Tensor, grid: Tensor) -> Tensor:
-    """`x` (N, C, spatial) at the positions grid (N, out, D), which are within [-1, 1] inside of it."""
+    """Sample x (N, C, spatial) at the positions in grid (N, out, D), where -1 and 1 are the ends of each axis."""
     x, grid = alike(x, grid)
     mode = _MODES[node.attribute("mode", "linear")]
     if mode == "bicubic" and x.dim() != 4:
-        raise node.unsupported(f"mode cubic over {x.dim() - 2} spatial axes")
+        raise node.unsupported(f"mode 'cubic' needs 2 spatial axes, but the input has {x.dim() - 2}")
     padding = node.attribute("padding_mode", "zeros")
     return F.grid_sample(x, grid, mode, padding, bool(node.attribute("align_corners", 0)))
 
@@ -36,12 +36,16 @@ def grid_sample(node: Node, x: Tensor, grid: Tensor) -> Tensor:
 def deform_conv(
     node: Node, x: Tensor, weight: Tensor, offset: Tensor, bias: Tensor | None = None, mask: Tensor | None = None
 ) -> Tensor:
-    """A convolution of x (N, C, H, W) with taps moved by an offset (N, 2 G K, out) and weighed by a mask (N, G K, out).
+    """Convolution of x (N, C, H, W) with kernel elements displaced by an offset and weighted by a mask.
 
-    K is the number of taps, G that of `offset_group` (Dai et al. 2017, arXiv:1703.06211).
+    The offset is (N, 2 G K, out), and the mask is (N, G K, out). K is the number of kernel elements, and G is
+    `offset_group` (Dai et al. 2017, arXiv:1703.06211).
+
+    Returns:
+        The result (N, M, out).
     """
     if x.dim() != 4:
-        raise node.unsupported(f"{x.dim() - 2} spatial axes, where 2 are known")
+        raise node.unsupported(f"the input has {x.dim() - 2} spatial axes, but only 2 are supported")
     kernel, out = weight.shape[2:], offset.shape[2:]
     groups, taps = node.attribute("offset_group", 1), kernel[0] * kernel[1]
     moved = offset.reshape(len(x), groups, taps, 2, *out)
@@ -64,7 +68,7 @@ def deform_conv(
 
 
 def _bilinear(planes: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    """Planes (M, C, H, W) at pixel positions (M, h, w), zero outside of them: (M, C, h, w)."""
+    """Sample planes (M, C, H, W) at pixel positions (M, h, w), with zeros outside; return (M, C, h, w)."""
     height, width = planes.shape[2:]
     scaled = torch.stack([(2 * z + 1) / width - 1, (2 * y + 1) / height - 1], -1)
     planes, scaled = alike(planes, scaled)

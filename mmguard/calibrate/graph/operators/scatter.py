@@ -1,4 +1,4 @@
-"""Elements and slices taken from, and written to, positions that a tensor holds."""
+"""Operators that read or write at positions given by a tensor, and cumulative sums and products."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,13 +13,13 @@ _REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
 
 def _counted(indices: Tensor, size: int) -> Tensor:
-    """Indices with the negative ones counted from the end."""
+    """Convert negative indices, which count from the end, to non-negative indices."""
     return torch.where(indices < 0, indices + size, indices).long()
 
 
 @operator("GatherElements", attributes=("axis",))
 def gather_elements(node: Node, x: Tensor, indices: Tensor) -> Tensor:
-    """The element of x that `indices` names along `axis`, at each position of the indices."""
+    """For each element of `indices`, the element of x at that index along `axis`."""
     axis = node.attribute("axis", 0)
     x, indices = aligned(x, indices)
     return x.gather(axis, _counted(indices, x.shape[axis]))
@@ -27,7 +27,7 @@ def gather_elements(node: Node, x: Tensor, indices: Tensor) -> Tensor:
 
 @operator("GatherND", attributes=("batch_dims",))
 def gather_nd(node: Node, x: Tensor, indices: Tensor) -> Tensor:
-    """Slices of x at coordinates (..., k), one set of them for each element of the first `batch_dims` axes."""
+    """Slices of x at coordinates (..., k). The first `batch_dims` axes of x and of the coordinates are batch axes."""
     x, indices = aligned(x, indices)
     batch = node.attribute("batch_dims", 0)
     own = [along(torch.arange(x.shape[axis], device=x.device), axis, indices.dim() - 1) for axis in range(batch)]
@@ -35,14 +35,14 @@ def gather_nd(node: Node, x: Tensor, indices: Tensor) -> Tensor:
 
 
 def _coordinates(indices: Tensor, shape: Sequence[int]) -> list[Tensor]:
-    """Indices (..., k) as k tensors, one an axis."""
+    """Split indices (..., k) into k tensors, one per axis."""
     return [_counted(part, size) for part, size in zip(indices.unbind(-1), shape, strict=False)]
 
 
 @operator("Scatter", attributes=("axis",))
 @operator("ScatterElements", attributes=("axis", "reduction"))
 def scatter_elements(node: Node, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
-    """`x` with the element that `indices` names along `axis` replaced by the update there, or reduced with it."""
+    """`x` with the elements at `indices` along `axis` replaced by the updates, or combined with them by `reduction`."""
     axis, reduction = node.attribute("axis", 0), node.attribute("reduction", "none")
     x, updates = alike(x, updates)
     x, indices = aligned(x, indices)
@@ -54,7 +54,7 @@ def scatter_elements(node: Node, x: Tensor, indices: Tensor, updates: Tensor) ->
 
 @operator("ScatterND", attributes=("reduction",))
 def scatter_nd(node: Node, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
-    """`x` with its slices at coordinates (..., k) replaced by those of the updates, or reduced with them."""
+    """`x` with the slices at coordinates (..., k) replaced by the updates, or combined with them by `reduction`."""
     x, updates = alike(x, updates)
     x, indices = aligned(x, indices)
     depth, reduction = indices.shape[-1], node.attribute("reduction", "none")
@@ -71,7 +71,7 @@ def scatter_nd(node: Node, x: Tensor, indices: Tensor, updates: Tensor) -> Tenso
 
 @operator("TensorScatter", attributes=("axis", "mode"))
 def tensor_scatter(node: Node, cache: Tensor, update: Tensor, begin: Tensor | None = None) -> Tensor:
-    """The cache (N, ...) with the update written along `axis` from position `begin` (N,) on, or from 0."""
+    """The cache (N, ...) with the update written along `axis`, from index `begin` (N,) or, by default, 0."""
     cache, update = alike(cache, update)
     axis = node.attribute("axis", -2) % cache.dim()
     at = along(torch.arange(update.shape[axis], device=cache.device), axis, cache.dim())
@@ -83,7 +83,7 @@ def tensor_scatter(node: Node, cache: Tensor, update: Tensor, begin: Tensor | No
 
 @operator("OneHot", attributes=("axis",), host=(1,))
 def one_hot(node: Node, indices: Tensor, depth: Tensor, values: Tensor) -> Tensor:
-    """A new axis of length `depth`: values[1] at the index, values[0] elsewhere, and everywhere if out of range."""
+    """Add an axis of length `depth` that contains values[1] at each index in range, and values[0] elsewhere."""
     (size,) = integers(depth)
     axis = node.attribute("axis", -1) % (indices.dim() + 1)
     at = along(torch.arange(size, device=indices.device), axis, indices.dim() + 1)
@@ -97,13 +97,13 @@ def _wrapped(indices: Tensor, size: int) -> Tensor:
 
 @operator("CumSum", attributes=("exclusive", "reverse"), host=(1,))
 def cumulative_sum(node: Node, x: Tensor, axis: Tensor) -> Tensor:
-    """Sums of x up to each element along an axis: without the element if `exclusive`, from the end if `reverse`."""
+    """Cumulative sums of x along an axis. `exclusive` leaves out the element itself; `reverse` sums from the end."""
     return _cumulative(node, x, int(axis), torch.cumsum, 0)
 
 
 @operator("CumProd", attributes=("exclusive", "reverse"), host=(1,))
 def cumulative_product(node: Node, x: Tensor, axis: Tensor) -> Tensor:
-    """Products of x up to each element along an axis, as CumSum."""
+    """Cumulative products of x along an axis, with the same attributes as CumSum."""
     return _cumulative(node, x, int(axis), torch.cumprod, 1)
 
 

@@ -1,4 +1,4 @@
-"""Where the largest, the smallest, or the non-zero elements are. Positions have no gradient, the elements do."""
+"""Operators that find the largest, smallest, non-zero or distinct elements. The positions have no gradient."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from mmguard.calibrate.graph.operators.tensors import integers
 @operator("ArgMax", attributes=("axis", "keepdims", "select_last_index"))
 @operator("ArgMin", attributes=("axis", "keepdims", "select_last_index"))
 def arg(node: Node, x: Tensor) -> Tensor:
-    """Position of the extreme element along `axis`: the first of equal ones, or the last."""
+    """Index of the largest or smallest element along `axis`: the first one, or the last with `select_last_index`."""
     axis = node.attribute("axis", 0) % x.dim()
     last = bool(node.attribute("select_last_index", 0))
     x = x.flip(axis) if last else x
@@ -21,7 +21,7 @@ def arg(node: Node, x: Tensor) -> Tensor:
 
 @operator("Hardmax", attributes=("axis",))
 def hardmax(node: Node, x: Tensor) -> Tensor:
-    """1 at the first maximum along `axis`, else 0; below opset 13 over all axes from `axis` on."""
+    """1 at the first maximum along `axis` (below opset 13, over `axis` and all later axes), 0 elsewhere."""
     if node.version < 13:
         return _first_maximum(x.flatten(node.attribute("axis", 1)), -1).reshape(x.shape)
     return _first_maximum(x, node.attribute("axis", -1))
@@ -34,7 +34,7 @@ def _first_maximum(x: Tensor, axis: int) -> Tensor:
 
 @operator("TopK", attributes=("axis", "k", "largest", "sorted"), host=(1,))
 def top_k(node: Node, x: Tensor, k: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The k largest (or smallest) elements along `axis` in order, then their positions; of equal ones the first."""
+    """The k largest (or smallest) elements along `axis`, sorted, and their positions; equal elements stay in order."""
     count = node.required("k") if k is None else integers(k)[0]
     axis = node.attribute("axis", -1)
     values, positions = torch.sort(x, dim=axis, descending=bool(node.attribute("largest", 1)), stable=True)
@@ -43,13 +43,13 @@ def top_k(node: Node, x: Tensor, k: Tensor | None = None) -> tuple[Tensor, Tenso
 
 @operator("NonZero")
 def non_zero(node: Node, x: Tensor) -> Tensor:
-    """Positions of the elements that are not zero: int64 (axes, count)."""
+    """Positions of the non-zero elements, int64 (axes, count)."""
     return x.nonzero().T if x.dim() else x.reshape(1).nonzero().T
 
 
 @operator("Unique", attributes=("axis", "sorted"))
 def unique(node: Node, x: Tensor) -> tuple[Tensor, ...]:
-    """The distinct elements (or slices along `axis`); where each is first, its index at each element, its count."""
+    """Distinct elements, or distinct slices along `axis`; also their first positions, inverse indices and counts."""
     axis = node.attribute("axis", None)
     data = x.flatten() if axis is None else x
     _, inverse, counts = torch.unique(data, return_inverse=True, return_counts=True, dim=axis or 0)

@@ -1,4 +1,4 @@
-"""The shape of tensors: reading it, and changing it without touching the values."""
+"""Operators that read or change the shape of a tensor, but not its values."""
 
 from collections.abc import Sequence
 from math import prod
@@ -12,26 +12,26 @@ from mmguard.calibrate.graph.operators.tensors import integers
 
 @operator("Shape", attributes=("start", "end"))
 def shape(node: Node, x: Tensor) -> Tensor:
-    """The shape of x from axis `start` to `end`: int64, always on the CPU."""
+    """Shape of x from axis `start` to `end`, as an int64 tensor that is always on the CPU."""
     end: int | None = node.attribute("end", None)
     return torch.tensor(x.shape[node.attribute("start", 0) : end], dtype=torch.int64)
 
 
 @operator("Size")
 def size(node: Node, x: Tensor) -> Tensor:
-    """The number of elements of x: int64 (), always on the CPU."""
+    """Number of elements of x, as an int64 scalar that is always on the CPU."""
     return torch.tensor(x.numel(), dtype=torch.int64)
 
 
 @operator("Identity")
 def identity(node: Node, x: Tensor) -> Tensor:
-    """`x` itself."""
+    """`x` unchanged."""
     return x
 
 
 @operator("Reshape", attributes=("allowzero",), host=(1,))
 def reshape(node: Node, x: Tensor, shape: Tensor) -> Tensor:
-    """`x` in another shape: -1 is inferred, 0 copies x's axis unless `allowzero` is set."""
+    """`x` in the given shape. A length of -1 is inferred; a length of 0 is copied from x unless `allowzero` is set."""
     sizes = integers(shape)
     if not node.attribute("allowzero", 0):
         sizes = [size if size else x.shape[axis] for axis, size in enumerate(sizes)]
@@ -40,19 +40,19 @@ def reshape(node: Node, x: Tensor, shape: Tensor) -> Tensor:
 
 @operator("Flatten", attributes=("axis",))
 def flatten(node: Node, x: Tensor) -> Tensor:
-    """`x` as a matrix: the axes before `axis`, and those from it on."""
+    """`x` as a matrix: the axes before `axis` become the rows, and the remaining axes become the columns."""
     axis = node.attribute("axis", 1)
     return x.reshape(prod(x.shape[:axis]), prod(x.shape[axis:]))
 
 
 @operator("Transpose", attributes=("perm",))
 def transpose(node: Node, x: Tensor) -> Tensor:
-    """`x` with its axes permuted, reversed by default."""
+    """`x` with its axes permuted; by default, their order is reversed."""
     return x.permute(node.attribute("perm", tuple(reversed(range(x.dim())))))
 
 
 def _axes(node: Node, axes: Tensor | None) -> Sequence[int] | None:
-    """The axes: an attribute below opset 13, an input from it on."""
+    """Return the axes, which are an attribute below opset 13, and an input from opset 13 on."""
     if axes is not None:
         return integers(axes)
     chosen: Sequence[int] | None = node.attribute("axes", None)
@@ -61,14 +61,14 @@ def _axes(node: Node, axes: Tensor | None) -> Sequence[int] | None:
 
 @operator("Squeeze", attributes=("axes",), host=(1,))
 def squeeze(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
-    """`x` without the axes named, all of length 1; without every axis of length 1 where none is named."""
+    """`x` without the given axes, which must have length 1; by default, all axes of length 1 are removed."""
     chosen = _axes(node, axes)
     return x.squeeze() if chosen is None else x.squeeze(tuple(chosen))
 
 
 @operator("Unsqueeze", attributes=("axes",), host=(1,))
 def unsqueeze(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
-    """`x` with axes of length 1 put in; the axes are counted in the result."""
+    """`x` with axes of length 1 inserted at the given positions of the result."""
     chosen = _axes(node, axes) or ()
     for axis in sorted(axis % (x.dim() + len(chosen)) for axis in chosen):
         x = x.unsqueeze(axis)
@@ -77,7 +77,7 @@ def unsqueeze(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
 
 @operator("Expand", host=(1,))
 def expand(node: Node, x: Tensor, shape: Tensor) -> Tensor:
-    """`x` broadcast against a shape, both ways."""
+    """Broadcast x to `shape`; a length of 1 in `shape` leaves that axis of x unchanged."""
     sizes = integers(shape)
     length = max(x.dim(), len(sizes))
     own, asked = ([1] * (length - len(part)) + list(part) for part in (x.shape, sizes))
@@ -86,5 +86,5 @@ def expand(node: Node, x: Tensor, shape: Tensor) -> Tensor:
 
 @operator("Tile", host=(1,))
 def tile(node: Node, x: Tensor, repeats: Tensor) -> Tensor:
-    """`x` repeated along each axis."""
+    """`x` repeated `repeats[i]` times along each axis i."""
     return x.repeat(integers(repeats))

@@ -1,4 +1,4 @@
-"""Between ONNX's values and PyTorch's: dtypes, constants, devices."""
+"""Convert ONNX tensors to PyTorch tensors, and move tensors to a common device and dtype."""
 
 from functools import reduce
 
@@ -24,18 +24,28 @@ DTYPES = {
     ir.DataType.UINT32: torch.uint32,
     ir.DataType.UINT64: torch.uint64,
 }
-"""The element types that PyTorch can calculate in, or at least store and convert."""
+"""PyTorch dtype for each ONNX element type that PyTorch can at least store and convert to other types."""
 
 STORED = frozenset({torch.uint16, torch.uint32, torch.uint64})
-"""Those that PyTorch only stores: it calculates in int64 instead."""
+"""Dtypes that PyTorch can store but not compute with; kernels compute in int64 instead."""
 
 
 def to_torch(tensor: ir.TensorProtocol) -> Tensor:
-    """A copy of an ONNX tensor on the CPU. Raises UnsupportedOperatorError for strings, 8-bit floats and the like."""
+    """Copy an ONNX tensor to a PyTorch tensor on the CPU.
+
+    Args:
+        tensor: weight or constant of an ONNX model.
+
+    Returns:
+        A tensor of the same shape and element type.
+
+    Raises:
+        UnsupportedOperatorError: PyTorch cannot compute with the element type, for example strings or 8-bit floats.
+    """
     if tensor.dtype not in DTYPES:
         raise UnsupportedOperatorError(
-            f"Tensor {tensor.name!r} has element type {tensor.dtype}, of which gradients know nothing. "
-            "Give the model in float32, before quantisation."
+            f"Tensor {tensor.name!r} has element type {tensor.dtype}, for which mmguard cannot compute gradients. "
+            "Provide the model in float32, without quantisation."
         )
     array = np.array(tensor.numpy())
     if tensor.dtype == ir.DataType.BFLOAT16:
@@ -44,7 +54,20 @@ def to_torch(tensor: ir.TensorProtocol) -> Tensor:
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """Floats of any width in float32: what is finite stays so, such as the lowest double of an attention mask."""
+    """Convert floats of any width to float32 without turning finite values into infinite ones.
+
+    For example, the lowest float64, which attention masks contain, becomes the lowest float32 and not -inf.
+
+    Args:
+        tensor: tensor of any dtype.
+
+    Returns:
+        A float32 tensor, or the tensor itself if it does not contain floats.
+
+    Example:
+        >>> widened(torch.tensor([1.5], dtype=torch.float64))
+        tensor([1.5000])
+    """
     if not tensor.is_floating_point():
         return tensor
     if tensor.dtype is not torch.float64:
@@ -54,9 +77,16 @@ def widened(tensor: Tensor) -> Tensor:
 
 
 def aligned(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors on one device: those made from shapes are on the CPU and join the data on its device.
+    """Move tensors to the same device.
 
-    Single numbers stay, because PyTorch takes them from the CPU in any operation.
+    CPU tensors, for example tensors computed from shapes, are moved to the device of the other tensors. CPU scalars are
+    not moved, because PyTorch accepts them in any operation.
+
+    Args:
+        *tensors: tensors that are each on the CPU or on one common other device.
+
+    Returns:
+        The tensors, in the same order.
     """
     for tensor in tensors:
         if not tensor.is_cpu:
@@ -65,16 +95,47 @@ def aligned(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def alike(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors on one device and in one dtype: in a context that reduces precision some floats are narrower."""
+    """Move tensors to the same device and promote them to the same dtype. Under autocast, float dtypes can differ.
+
+    Args:
+        *tensors: tensors that are each on the CPU or on one common other device.
+
+    Returns:
+        The tensors, in the same order.
+    """
     dtype = reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
     return tuple(tensor.to(dtype) for tensor in aligned(*tensors))
 
 
 def integers(tensor: Tensor) -> list[int]:
-    """The values of a shape-like tensor (n,) or () as a list."""
+    """Convert a tensor that contains a shape, axes or lengths to a list.
+
+    Args:
+        tensor: scalar () or vector (n,) of any dtype.
+
+    Returns:
+        The values as Python integers.
+
+    Example:
+        >>> integers(torch.tensor([2, -1])), integers(torch.tensor(3))
+        ([2, -1], [3])
+    """
     return [int(value) for value in tensor.reshape(-1).tolist()]
 
 
 def along(vector: Tensor, axis: int, dims: int) -> Tensor:
-    """A vector (n,) as a tensor of `dims` axes, of length 1 but for `axis`."""
+    """Reshape a vector so that it broadcasts along one axis of a tensor.
+
+    Args:
+        vector: tensor (n,).
+        axis: axis of the result that has length n; a negative number counts from the end.
+        dims: number of axes of the result.
+
+    Returns:
+        A tensor with `dims` axes, all of length 1 except `axis`.
+
+    Example:
+        >>> tuple(along(torch.zeros(3), axis=1, dims=4).shape)
+        (1, 3, 1, 1)
+    """
     return vector.reshape([-1 if i == axis % dims else 1 for i in range(dims)])

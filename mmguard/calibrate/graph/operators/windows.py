@@ -1,4 +1,4 @@
-"""What convolutions and pools share: the sliding window and its padding."""
+"""The sliding window of convolution and pooling operators, and the padding of their input."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +13,15 @@ ATTRIBUTES = ("auto_pad", "dilations", "kernel_shape", "pads", "strides")
 
 @dataclass(frozen=True)
 class Window:
-    """A sliding window over D spatial axes; every field has D integers.
+    """A sliding window over D spatial axes. Every field contains D numbers of elements, one per axis.
 
     Attributes:
-        kernel, strides, dilations: in elements.
-        begin, end: padding before and after each axis; the end is -1 where `auto_pad` leaves an element over.
-        overhang: elements by which the last window reaches beyond the padding, above 0 only with `ceil_mode`.
+        kernel: size of the window.
+        strides: distance between the starts of neighbouring windows.
+        dilations: distance between neighbouring elements of a window.
+        begin: padding at the beginning of each axis.
+        end: padding at the end of each axis; -1 if `auto_pad` leaves the last element unused.
+        overhang: how far the last window extends beyond the padding; above 0 only with `ceil_mode`.
     """
 
     kernel: tuple[int, ...]
@@ -30,15 +33,24 @@ class Window:
 
     @property
     def plain(self) -> bool:
-        """Whether PyTorch's pools take the padding: equal on both sides and at most half the kernel."""
+        """Whether PyTorch's pooling accepts the padding: equal at both ends, and at most half the kernel."""
         return self.begin == self.end and all(2 * p <= k for p, k in zip(self.begin, self.kernel, strict=True))
 
 
 def window(node: Node, spatial: Sequence[int], kernel: Sequence[int]) -> Window:
-    """The window of a node over an input of D spatial axes.
+    """Determine the sliding window of a node from the node's attributes.
+
+    Args:
+        node: node of a convolution or a pooling operator.
+        spatial: lengths of the D spatial axes of the input.
+        kernel: size of the window along each of these axes.
+
+    Returns:
+        The window, with `auto_pad` and `ceil_mode` resolved to numbers.
 
     Raises:
-        UnsupportedOperatorError: for an `auto_pad` that ONNX does not define.
+        UnsupportedOperatorError: ONNX does not define this value of `auto_pad`, or the kernels of ONNX Runtime differ
+            in how they pad.
     """
     strides: Sequence[int] = node.attribute("strides", (1,) * len(kernel))
     dilations: Sequence[int] = node.attribute("dilations", (1,) * len(kernel))
@@ -59,16 +71,18 @@ def _pads(node: Node, spatial: Sequence[int], extents: Sequence[int], strides: S
     if mode == "VALID":
         return [(0, 0)] * len(spatial)
     if mode not in ("SAME_UPPER", "SAME_LOWER"):
-        raise node.unsupported(f"auto_pad {mode!r}")
+        raise node.unsupported(f"auto_pad {mode!r} is not supported")
     totals = [(-(-n // s) - 1) * s + e - n for n, e, s in zip(spatial, extents, strides, strict=True)]
-    if min(totals) < -1:  # ONNX Runtime crops here, but not in the same way in each of its kernels
-        raise node.unsupported(f"auto_pad {mode} with strides {tuple(strides)} over a kernel of {tuple(extents)}")
+    if min(totals) < -1:  # ONNX Runtime crops in this case, but not all of its kernels crop in the same way
+        raise node.unsupported(
+            f"auto_pad {mode} is not supported with strides {tuple(strides)} and a kernel of size {tuple(extents)}"
+        )
     begins = [max(total + (mode == "SAME_LOWER"), 0) // 2 for total in totals]
     return [(begin, total - begin) for begin, total in zip(begins, totals, strict=True)]
 
 
 def _overhang(ceil_mode: bool, size: int, extent: int, stride: int, pads: tuple[int, int]) -> int:
-    """Windows that would start in the end padding are left out, as in PyTorch and ONNX."""
+    """Return the overhang along one axis. As ONNX specifies, no window starts in the end padding."""
     padded = size + sum(pads)
     if not ceil_mode:
         return 0
@@ -79,6 +93,20 @@ def _overhang(ceil_mode: bool, size: int, extent: int, stride: int, pads: tuple[
 
 
 def pad(x: Tensor, begin: Sequence[int], end: Sequence[int], value: float = 0.0) -> Tensor:
-    """Pads the last axes of x with a value; `begin` and `end` are in ONNX's order, first axis first."""
+    """Pad the last axes of a tensor, or crop them where the number of elements is negative.
+
+    Args:
+        x: tensor with at least as many axes as `begin` has entries.
+        begin: number of elements to add at the beginning of each of the last axes, in the order of the axes.
+        end: number of elements to add at the end of each of the last axes.
+        value: value of the added elements.
+
+    Returns:
+        The padded tensor.
+
+    Example:
+        >>> pad(Tensor([5, 6]), [1], [2])
+        tensor([0., 5., 6., 0., 0.])
+    """
     widths = [width for pair in zip(reversed(begin), reversed(end), strict=True) for width in pair]
     return F.pad(x, widths, value=value) if any(widths) else x

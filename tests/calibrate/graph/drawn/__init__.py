@@ -1,4 +1,4 @@
-"""Random ONNX graphs: for each operator a function that draws a node of it, and a chain of such nodes."""
+"""Random ONNX graphs: one function per operator that draws a node, and chains of such nodes."""
 
 from tests.calibrate.graph.drawn import arithmetic, fused, images, indices, products, quantised, shapes
 from tests.calibrate.graph.drawn.draw import DRAWN

@@ -1,10 +1,10 @@
-"""Nodes that work element by element, reduce, or normalise."""
+"""Draw nodes that are elementwise, reduce or normalise."""
 
 import math
 
 import numpy as np
 
-from tests.calibrate.graph.drawn.draw import Draw, Drawn, Value, as_input, draws, some
+from tests.calibrate.graph.drawn.draw import Draw, Drawn, Value, as_input, draws, subset
 
 WHOLE = (np.int32, np.int64)
 
@@ -19,33 +19,35 @@ def unary(draw: Draw, operator: str, x: Value) -> Drawn | None:
 
 @draws("Elu", "LeakyRelu", "Celu", "ThresholdedRelu", "Swish")
 def with_alpha(draw: Draw, operator: str, x: Value) -> Drawn | None:
-    return Drawn(operator, [x], some(draw, alpha=draw.number(0.2, 1.5))) if x.floats else None
+    return Drawn(operator, [x], subset(draw, alpha=draw.number(0.2, 1.5))) if x.floats else None
 
 
 @draws("Selu")
 def selu(draw: Draw, operator: str, x: Value) -> Drawn | None:
-    return Drawn(operator, [x], some(draw, alpha=draw.number(0.5, 2), gamma=draw.number(0.5, 2))) if x.floats else None
+    return (
+        Drawn(operator, [x], subset(draw, alpha=draw.number(0.5, 2), gamma=draw.number(0.5, 2))) if x.floats else None
+    )
 
 
 @draws("HardSigmoid")
 def hard_sigmoid(draw: Draw, operator: str, x: Value) -> Drawn | None:
-    return Drawn(operator, [x], some(draw, alpha=draw.number(0.1, 1), beta=draw.number(0, 1))) if x.floats else None
+    return Drawn(operator, [x], subset(draw, alpha=draw.number(0.1, 1), beta=draw.number(0, 1))) if x.floats else None
 
 
 @draws("Shrink")
 def shrink(draw: Draw, operator: str, x: Value) -> Drawn | None:
-    return Drawn(operator, [x], some(draw, bias=draw.number(0, 1), lambd=draw.number(0, 1))) if x.floats else None
+    return Drawn(operator, [x], subset(draw, bias=draw.number(0, 1), lambd=draw.number(0, 1))) if x.floats else None
 
 
 @draws("Gelu")
 def gelu(draw: Draw, operator: str, x: Value) -> Drawn | None:
-    return Drawn(operator, [x], some(draw, approximate=draw.one("tanh", "none"))) if x.floats else None
+    return Drawn(operator, [x], subset(draw, approximate=draw.one("tanh", "none"))) if x.floats else None
 
 
 @draws("IsInf")
 def is_inf(draw: Draw, operator: str, x: Value) -> list[Drawn] | None:
     infinite = Drawn("Div", [x, np.zeros((), np.float32)])
-    signs = some(draw, detect_negative=draw.whole(0, 1), detect_positive=draw.whole(0, 1))
+    signs = subset(draw, detect_negative=draw.whole(0, 1), detect_positive=draw.whole(0, 1))
     return [infinite, Drawn(operator, [infinite], signs)] if x.floats else None
 
 
@@ -81,7 +83,7 @@ def mod(draw: Draw, operator: str, x: Value) -> Drawn | None:
     if x.floats:
         return Drawn(operator, [x, np.where(np.abs(by) < 0.2, 1, by).astype(np.float32)], {"fmod": 1})
     signed = np.where(draw.bools(*by.shape), by, -by).astype(by.dtype) if x.array.dtype in WHOLE else None
-    return None if signed is None else Drawn(operator, [x, signed], some(draw, fmod=draw.whole(0, 1)))
+    return None if signed is None else Drawn(operator, [x, signed], subset(draw, fmod=draw.whole(0, 1)))
 
 
 @draws("Pow")
@@ -113,7 +115,7 @@ def clip(draw: Draw, operator: str, x: Value) -> Drawn | None:
     if not x.floats:
         return None
     if draw.opset < 11:
-        return Drawn(operator, [x], some(draw, min=low, max=high))
+        return Drawn(operator, [x], subset(draw, min=low, max=high))
     limits = [np.float32(limit) if draw.flag() else None for limit in (low, high)]
     return Drawn(operator, [x, *(None if limit is None else np.asarray(limit) for limit in limits)])
 
@@ -125,13 +127,13 @@ def prelu(draw: Draw, operator: str, x: Value) -> Drawn | None:
 
 @draws("Softmax", "LogSoftmax", "Hardmax")
 def softmax(draw: Draw, operator: str, x: Value) -> Drawn | None:
-    return Drawn(operator, [x], some(draw, axis=draw.axis(x.dims))) if x.floats and x.dims else None
+    return Drawn(operator, [x], subset(draw, axis=draw.axis(x.dims))) if x.floats and x.dims else None
 
 
 @draws("ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd")
 @draws("ReduceSum", "ReduceSumSquare")
 def reduce(draw: Draw, operator: str, x: Value) -> Drawn | None:
-    whole = x.array.dtype in WHOLE and operator != "ReduceProd"  # which overflows
+    whole = x.array.dtype in WHOLE and operator != "ReduceProd"  # a product would overflow
     if not (x.floats or whole) or not x.dims:
         return None
     return _reduced(draw, operator, x.dims, x)
@@ -141,21 +143,21 @@ def reduce(draw: Draw, operator: str, x: Value) -> Drawn | None:
 def reduce_log_sum(draw: Draw, operator: str, x: Value) -> list[Drawn]:
     if not x.floats or not x.dims:
         return []
-    positive = Drawn("Abs", [x])  # a sum that cancels is rounding, whose logarithm is anything
+    positive = Drawn("Abs", [x])  # a sum that cancels leaves rounding errors only, with an arbitrary logarithm
     return [positive, _reduced(draw, operator, x.dims, positive)]
 
 
 def _reduced(draw: Draw, operator: str, dims: int, x: Value | Drawn) -> Drawn:
-    axes, attributes = draw.axes(dims) if draw.flag() else None, some(draw, keepdims=draw.whole(0, 1))
+    axes, attributes = draw.axes(dims) if draw.flag() else None, subset(draw, keepdims=draw.whole(0, 1))
     if draw.opset < (13 if operator == "ReduceSum" else 18):
         return Drawn(operator, [x], attributes | ({} if axes is None else {"axes": axes}))
-    attributes |= some(draw, noop_with_empty_axes=draw.whole(0, 1))
+    attributes |= subset(draw, noop_with_empty_axes=draw.whole(0, 1))
     return Drawn(operator, [x, None if axes is None else as_input(axes)], attributes)
 
 
 @draws("CumSum", "CumProd")
 def cumulative(draw: Draw, operator: str, x: Value) -> Drawn | None:
-    attributes = some(draw, exclusive=draw.whole(0, 1), reverse=draw.whole(0, 1))
+    attributes = subset(draw, exclusive=draw.whole(0, 1), reverse=draw.whole(0, 1))
     return Drawn(operator, [x, np.array(draw.axis(x.dims))], attributes) if x.floats and x.dims else None
 
 
@@ -165,12 +167,12 @@ def batch_normalization(draw: Draw, operator: str, x: Value) -> Drawn | None:
         return None
     c = x.shape[1]
     statistics = [draw.floats(c), draw.floats(c), draw.floats(c), draw.floats(c, low=0.1)]
-    return Drawn(operator, [x, *statistics], some(draw, epsilon=draw.number(1e-5, 0.1)))
+    return Drawn(operator, [x, *statistics], subset(draw, epsilon=draw.number(1e-5, 0.1)))
 
 
 @draws("InstanceNormalization")
 def instance_normalization(draw: Draw, operator: str, x: Value) -> Drawn | None:
-    if not x.floats or x.dims < 3 or math.prod(x.shape[2:]) == 1:  # of one number, rounding is all that is left
+    if not x.floats or x.dims < 3 or math.prod(x.shape[2:]) == 1:  # one number minus its mean is rounding error
         return None
     return Drawn(operator, [x, draw.floats(x.shape[1]), draw.floats(x.shape[1])], {"epsilon": 0.01})
 
@@ -196,7 +198,7 @@ def layer_normalization(draw: Draw, operator: str, x: Value) -> Drawn | None:
 
 @draws("LpNormalization")
 def lp_normalization(draw: Draw, operator: str, x: Value) -> Drawn | None:
-    attributes = some(draw, p=draw.one(1, 2)) | (some(draw, axis=draw.axis(x.dims)) if x.dims else {})
+    attributes = subset(draw, p=draw.one(1, 2)) | (subset(draw, axis=draw.axis(x.dims)) if x.dims else {})
     return Drawn(operator, [x], attributes) if x.floats and x.dims else None
 
 
@@ -212,5 +214,5 @@ def mean_variance_normalization(draw: Draw, operator: str, x: Value) -> Drawn | 
 
 @draws("LRN")
 def local_response(draw: Draw, operator: str, x: Value) -> Drawn | None:
-    attributes = some(draw, alpha=draw.number(0.01, 1), beta=draw.number(0.3, 1), bias=draw.number(0.5, 2))
+    attributes = subset(draw, alpha=draw.number(0.01, 1), beta=draw.number(0.3, 1), bias=draw.number(0.5, 2))
     return Drawn(operator, [x], attributes | {"size": draw.one(1, 3, 5)}) if x.floats and x.dims == 4 else None

@@ -1,4 +1,4 @@
-"""What the functions that draw nodes have in common."""
+"""Helpers of the functions that draw nodes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ F32 = np.dtype(np.float32)
 
 @dataclass(eq=False)
 class Value:
-    """A value of the graph so far, and what ONNX Runtime computes for it."""
+    """A value of the graph so far, with the result of ONNX Runtime."""
 
     name: str
     array: Array
@@ -35,8 +35,8 @@ class Value:
 
 @dataclass(eq=False)
 class Drawn:
-    """A node. Inputs are values of the graph, constants, outputs of nodes drawn with it (the first, or the one
-    of a number), or None where omitted."""
+    """A node. Its inputs are values of the graph, constants, outputs of nodes drawn with it (the first, or the one with
+    a given index), or None if omitted."""
 
     operator: str
     inputs: Sequence["Value | Array | Drawn | tuple[Drawn, int] | None"]
@@ -49,7 +49,7 @@ class Draw:
     """Choices for one graph of one opset."""
 
     any_batch = True
-    """Whether what was drawn is valid for inputs of another batch, where ONNX Runtime runs them."""
+    """Whether the nodes so far are valid for other batch sizes that ONNX Runtime accepts."""
 
     def __init__(self, draw: Callable[[st.SearchStrategy[Any]], Any], opset: int) -> None:
         self._draw = draw
@@ -59,7 +59,7 @@ class Draw:
         self._random = np.random.default_rng(draw(st.integers(0, 2**16)))
 
     def fresh(self, kind: str) -> str:
-        """A name that no other value has."""
+        """Return a name that no other value has."""
         self._names += 1
         return f"{kind}{self._names}"
 
@@ -80,12 +80,12 @@ class Draw:
         return float(np.float32(self._random.uniform(low, high)))
 
     def floats(self, *shape: int, low: float = -2.0, high: float = 2.0) -> Array:
-        """On a coarse grid one time in three, so that there are equal ones and halves."""
+        """Draw floats, one time in three on a coarse grid, so that there are ties and halves."""
         values = self.uneven(*shape, low=low, high=high)
         return np.asarray(np.clip(np.round(values * 4) / 4, low, high) if self.whole(0, 2) == 0 else values, np.float32)
 
     def uneven(self, *shape: int, low: float = -2.0, high: float = 2.0) -> Array:
-        """Without equal ones and halves."""
+        """Draw floats without ties and halves."""
         return np.asarray(self._random.uniform(low, high, shape), np.float32)
 
     def ints(self, *shape: int, low: int = 0, high: int = 1, dtype: npt.DTypeLike = np.int64) -> Array:
@@ -98,29 +98,29 @@ class Draw:
         return [int(i) for i in self._random.permutation(count)]
 
     def axis(self, dims: int, negative_since: int = 11) -> int:
-        """An axis, negative one time in two from an opset on."""
+        """Draw an axis, negative half of the time from opset `negative_since` on."""
         axis = self.whole(0, dims - 1)
         return axis - dims if self.opset >= negative_since and self.flag() else axis
 
     def axes(self, dims: int, negative_since: int = 11) -> list[int]:
-        """Some of the axes, at least one, in any order."""
+        """Draw one or more of the axes, in any order."""
         chosen = self.permuted(dims)[: self.whole(1, dims)]
         return [axis - dims if self.opset >= negative_since and self.flag() else axis for axis in chosen]
 
     def broadcast(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """A shape that broadcasts to the one given."""
+        """Draw a shape that broadcasts to the given one."""
         kept = self.whole(0, len(shape))
         return tuple(n if self.flag() else 1 for n in shape[len(shape) - kept :])
 
     def partner(self, x: Value) -> "Value | Array":
-        """Something to combine with x: a value of the graph of its dtype that broadcasts to it, or a constant."""
+        """Draw an operand for x: a value of the graph with its dtype that broadcasts to it, or a constant."""
         fitting = [v for v in self.pool if v.array.dtype == x.array.dtype and _broadcasts(v.shape, x.shape)]
         if fitting and self.flag():
             return self.one(*fitting)
         return self.constant(x, self.broadcast(x.shape))
 
     def constant(self, x: Value, shape: Sequence[int]) -> Array:
-        """A constant of the dtype of x."""
+        """Draw a constant of the dtype of x."""
         if x.floats:
             return self.floats(*shape)
         if x.array.dtype == np.bool_:
@@ -137,14 +137,14 @@ def _broadcasts(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
 
 
 Drawer = Callable[[Draw, str, Value], "Drawn | list[Drawn] | None"]
-"""Draws a node of an operator that reads a value, or several nodes of which the last counts; None where it cannot."""
+"""Draws a node of an operator that reads a value, or several nodes, the last of which counts; None if it cannot."""
 
 DRAWN: dict[tuple[str, str], Drawer] = {}
-"""(domain, operator) to what draws it."""
+"""Functions that draw nodes, by (domain, operator)."""
 
 
 def draws(*operators: str, domain: str = "") -> Callable[[Drawer], Drawer]:
-    """Registers a function for the operators."""
+    """Register the decorated function for the operators."""
 
     def register(drawer: Drawer) -> Drawer:
         DRAWN.update({(domain, operator): drawer for operator in operators})
@@ -153,8 +153,8 @@ def draws(*operators: str, domain: str = "") -> Callable[[Drawer], Drawer]:
     return register
 
 
-def some(draw: Draw, **attributes: Any) -> dict[str, Any]:
-    """Some of the attributes: the others keep their defaults."""
+def subset(draw: Draw, **attributes: Any) -> dict[str, Any]:
+    """Draw a subset of the attributes; the others keep their defaults."""
     return {name: value for name, value in attributes.items() if draw.flag()}
 
 

@@ -1,10 +1,10 @@
-"""Nodes that ONNX Runtime's optimisers write."""
+"""Draw nodes that ONNX Runtime's optimisers write."""
 
 from typing import Any
 
 import numpy as np
 
-from tests.calibrate.graph.drawn.draw import Array, Draw, Drawn, Value, draws, some
+from tests.calibrate.graph.drawn.draw import Array, Draw, Drawn, Value, draws, subset
 from tests.calibrate.graph.drawn.images import kernel_of, window
 
 MS = "com.microsoft"
@@ -15,7 +15,7 @@ def gelu(draw: Draw, operator: str, x: Value) -> Drawn | None:
     if not x.floats or not x.dims:
         return None
     biased = operator == "BiasGelu" or (operator == "FastGelu" and draw.flag())
-    attributes = some(draw, alpha=draw.number(0.5, 2)) if operator == "QuickGelu" else {}
+    attributes = subset(draw, alpha=draw.number(0.5, 2)) if operator == "QuickGelu" else {}
     return Drawn(operator, [x, draw.floats(x.shape[-1])] if biased else [x], attributes, domain=MS)
 
 
@@ -47,7 +47,7 @@ def fused_matmul(draw: Draw, operator: str, x: Value) -> Drawn | None:
     trans_a, trans_b = draw.whole(0, 1), draw.whole(0, 1)
     inner, columns = x.shape[-2] if trans_a else x.shape[-1], draw.whole(1, 3)
     b = draw.floats(columns, inner) if trans_b else draw.floats(inner, columns)
-    attributes = {"transA": trans_a, "transB": trans_b} | some(draw, alpha=draw.number(0.5, 2))
+    attributes = {"transA": trans_a, "transB": trans_b} | subset(draw, alpha=draw.number(0.5, 2))
     return Drawn(operator, [x, b], attributes, domain=MS)
 
 
@@ -73,8 +73,8 @@ def attention(draw: Draw, operator: str, x: Value) -> Drawn | None:
     n, length, width = x.shape
     masks: list[Array | None] = [None, draw.ints(n, low=1, high=length, dtype=np.int32)]
     keys = draw.ints(n, length, low=0, high=1, dtype=np.int32)
-    keys[:, 0] = 1  # where all are hidden, each score has lost its digits in a sum with -10,000
+    keys[:, 0] = 1  # if all were hidden, adding -10,000 would leave the scores no digits
     masks.append(keys)
-    attributes = {"num_heads": 2} | some(draw, unidirectional=draw.whole(0, 1), scale=draw.number(0.1, 1))
+    attributes = {"num_heads": 2} | subset(draw, unidirectional=draw.whole(0, 1), scale=draw.number(0.1, 1))
     weights = [draw.floats(width, 3 * width), draw.floats(3 * width)]
     return Drawn(operator, [x, *weights, draw.one(*masks)], attributes, domain=MS)

@@ -1,4 +1,4 @@
-"""Chains of drawn nodes as ONNX models, and what ONNX Runtime computes for them."""
+"""Build ONNX models from chains of drawn nodes, and run them with ONNX Runtime."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
-from mmguard.calibrate.graph.compare import _ORT_ERRORS
+from mmguard.runtime.session import ORT_ERRORS
 from tests.calibrate.graph.drawn.draw import DRAWN, Array, Draw, Drawn, Value
 
 OPSETS = range(7, 27)
-"""From the oldest to the newest that ONNX Runtime loads."""
+"""Opsets, from the oldest to the newest that ONNX Runtime loads."""
 
 ML_VERSION, CONTRIBUTED = 3, "com.microsoft"
 
@@ -28,7 +28,7 @@ class Chain:
     constants: list[onnx.TensorProto] = field(default_factory=list)
 
     def model(self, inputs: Sequence[Value], outputs: Sequence[str], dynamic: bool = False) -> onnx.ModelProto:
-        """The nodes as a model; a dynamic one leaves the first axis of its inputs open."""
+        """Return the nodes as a model. In a dynamic model, the first axis of the inputs has no fixed length."""
         given = [_info(value, dynamic) for value in inputs]
         wanted = [onnx.ValueInfoProto(name=name) for name in outputs]
         graph = helper.make_graph(self.nodes, "drawn", given, wanted, self.constants)
@@ -45,7 +45,7 @@ def _info(value: Value, dynamic: bool) -> onnx.ValueInfoProto:
 
 
 def run(model: onnx.ModelProto, inputs: Sequence[Value], optimised: bool = False) -> list[Array] | None:
-    """The outputs by ONNX Runtime on the CPU; None where it refuses the model or the inputs."""
+    """Return the outputs of ONNX Runtime on the CPU, or None if it refuses the model or the inputs."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
@@ -54,20 +54,20 @@ def run(model: onnx.ModelProto, inputs: Sequence[Value], optimised: bool = False
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         outputs: list[Array] = session.run(None, {value.name: value.array for value in inputs})
-    except _ORT_ERRORS:
+    except ORT_ERRORS:
         return None
     return outputs
 
 
 @cache
 def operators(opset: int) -> tuple[tuple[str, str], ...]:
-    """Those that are drawn and that the opset has."""
+    """Return the operators that can be drawn and that the opset has."""
     return tuple(key for key in DRAWN if key[0] or _exists(key[1], opset))
 
 
 @cache
 def opsets(operator: tuple[str, str]) -> tuple[int, ...]:
-    """Those that have an operator."""
+    """Return the chains that contain an operator."""
     return tuple(opset for opset in OPSETS if operator in operators(opset))
 
 
@@ -79,7 +79,7 @@ def _exists(operator: str, opset: int) -> bool:
 
 
 def proposals(draw: Draw) -> Iterator[list[Drawn]]:
-    """Nodes that fit values of the pool."""
+    """Draw nodes that accept values of the pool."""
     while True:
         latest = draw.pool[-1] if draw.whole(0, 2) else draw.one(*draw.pool)
         if drawn := proposal(draw, draw.one(*operators(draw.opset)), latest):
@@ -87,7 +87,7 @@ def proposals(draw: Draw) -> Iterator[list[Drawn]]:
 
 
 def proposal(draw: Draw, operator: tuple[str, str], x: Value) -> list[Drawn]:
-    """Nodes of an operator that reads x; none where it cannot."""
+    """Draw nodes of an operator that reads x; none if it cannot."""
     drawn = DRAWN[operator](draw, operator[1], x)
     nodes = drawn if isinstance(drawn, list) else [drawn] if drawn else []
     for node in nodes[-1:]:
@@ -96,7 +96,7 @@ def proposal(draw: Draw, operator: tuple[str, str], x: Value) -> list[Drawn]:
 
 
 def append(chain: Chain, draw: Draw, drawn: Sequence[Drawn]) -> tuple[list[Value], list[str]]:
-    """Adds nodes to a chain; the values that they read, and the names of the outputs of the last one."""
+    """Add nodes to a chain. Return the values that they read and the output names of the last node."""
     read: dict[str, Value] = {}
     names: dict[tuple[Drawn, int], str] = {}
     for node in drawn:
@@ -121,7 +121,7 @@ def _name(chain: Chain, draw: Draw, given: Any, names: dict[tuple[Drawn, int], s
 
 
 def _stored(chain: Chain, draw: Draw, constant: Array) -> str:
-    """A constant as an initialiser, shared with an equal one; or by way of Identity; or of a Constant node."""
+    """Add a constant as an initialiser (shared with an equal one), through an Identity, or as a Constant node."""
     tensor = numpy_helper.from_array(np.asarray(constant), draw.fresh("c"))
     way = draw.whole(0, 5)
     if way == 0:

@@ -1,8 +1,8 @@
-"""Nodes that read or write elements at positions, or that find positions."""
+"""Draw nodes that read or write elements at positions, or that find positions."""
 
 import numpy as np
 
-from tests.calibrate.graph.drawn.draw import Array, Draw, Drawn, Value, draws, some
+from tests.calibrate.graph.drawn.draw import Array, Draw, Drawn, Value, draws, subset
 
 
 @draws("Gather")
@@ -30,7 +30,7 @@ def gather_nd(draw: Draw, operator: str, x: Value) -> Drawn | None:
     if not x.dims:
         return None
     batch = draw.whole(0, min(1, x.dims - 1)) if draw.opset >= 12 else 0
-    draw.any_batch &= not batch  # ONNX Runtime accepts indices of another batch than x, and ONNX does not
+    draw.any_batch &= not batch  # unlike ONNX, ONNX Runtime accepts indices with another batch size than x
     depth = draw.whole(1, x.dims - batch)
     columns = [draw.ints(*x.shape[:batch], 2, low=-n, high=n - 1) for n in x.shape[batch : batch + depth]]
     return Drawn(operator, [x, np.stack(columns, -1)], {"batch_dims": batch} if batch else {})
@@ -41,7 +41,7 @@ def scatter_elements(draw: Draw, operator: str, x: Value) -> Drawn | None:
     if not x.floats or not x.dims:
         return None
     axis = draw.axis(x.dims)
-    at = np.argsort(draw.floats(*x.shape), axis=axis).astype(np.int64)  # each position once: their order is not defined
+    at = np.argsort(draw.floats(*x.shape), axis=axis).astype(np.int64)  # each once, since their order is undefined
     at = at.take(range(draw.whole(1, x.shape[axis])), axis)
     since = {"add": 16, "mul": 16, "min": 18, "max": 18}
     kinds = [kind for kind, opset in since.items() if draw.opset >= opset]
@@ -69,7 +69,7 @@ def tensor_scatter(draw: Draw, operator: str, x: Value) -> Drawn | None:
     shape = [draw.whole(1, n) if i == axis else n for i, n in enumerate(x.shape)]
     at = draw.ints(x.shape[0], low=0, high=x.shape[axis] - shape[axis]) if draw.flag() else None
     return Drawn(
-        operator, [x, draw.floats(*shape), at], {"axis": axis} | some(draw, mode=draw.one("linear", "circular"))
+        operator, [x, draw.floats(*shape), at], {"axis": axis} | subset(draw, mode=draw.one("linear", "circular"))
     )
 
 
@@ -80,14 +80,14 @@ def one_hot(draw: Draw, operator: str, x: Value) -> list[Drawn] | None:
     best = Drawn("ArgMax", [x], {"axis": 0})
     values = draw.floats(2)
     depth = draw.one(np.array(3), np.array([4]), np.array(5, np.int32))
-    made = Drawn(operator, [best, depth, values], some(draw, axis=draw.axis(x.dims + 1, 9)))
+    made = Drawn(operator, [best, depth, values], subset(draw, axis=draw.axis(x.dims + 1, 9)))
     return [best, made] if x.floats else None
 
 
 @draws("ArgMax", "ArgMin")
 def arg(draw: Draw, operator: str, x: Value) -> Drawn | None:
-    attributes = some(draw, keepdims=draw.whole(0, 1)) | ({"axis": draw.axis(x.dims)} if x.dims else {})
-    attributes |= some(draw, select_last_index=draw.whole(0, 1)) if draw.opset >= 12 else {}
+    attributes = subset(draw, keepdims=draw.whole(0, 1)) | ({"axis": draw.axis(x.dims)} if x.dims else {})
+    attributes |= subset(draw, select_last_index=draw.whole(0, 1)) if draw.opset >= 12 else {}
     return Drawn(operator, [x], attributes) if x.floats and x.dims else None
 
 
@@ -99,7 +99,7 @@ def top_k(draw: Draw, operator: str, x: Value) -> Drawn | None:
     k, attributes = draw.whole(1, x.shape[axis]), {"axis": axis}
     if draw.opset < 10:
         return Drawn(operator, [x], attributes | {"k": k}, 2)
-    attributes |= some(draw, largest=draw.whole(0, 1)) if draw.opset >= 11 else {}
+    attributes |= subset(draw, largest=draw.whole(0, 1)) if draw.opset >= 11 else {}
     return Drawn(operator, [x, np.array([k])], attributes, 2)
 
 
@@ -110,7 +110,7 @@ def non_zero(draw: Draw, operator: str, x: Value) -> Drawn | None:
 
 @draws("Unique")
 def unique(draw: Draw, operator: str, x: Value) -> Drawn | None:
-    attributes = some(draw, sorted=draw.whole(0, 1)) | (some(draw, axis=draw.axis(x.dims)) if x.dims else {})
+    attributes = subset(draw, sorted=draw.whole(0, 1)) | (subset(draw, axis=draw.axis(x.dims)) if x.dims else {})
     return Drawn(operator, [x], attributes, 4) if x.floats else None
 
 
@@ -126,7 +126,7 @@ def compress(draw: Draw, operator: str, x: Value) -> Drawn | None:
 
 @draws("BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot")
 def bitwise(draw: Draw, operator: str, x: Value) -> list[Drawn] | None:
-    """On the bits of x in uint8."""
+    """Draw a bitwise node on x in uint8."""
     if not x.floats:
         return None
     whole = Drawn("Cast", [clipped := Drawn("Abs", [x])], {"to": 2})

@@ -1,10 +1,10 @@
-"""Nodes that multiply matrices, attend, or transform signals."""
+"""Draw nodes for matrix products, attention and signal transforms."""
 
 from typing import Any
 
 import numpy as np
 
-from tests.calibrate.graph.drawn.draw import Array, Draw, Drawn, Value, draws, some
+from tests.calibrate.graph.drawn.draw import Array, Draw, Drawn, Value, draws, subset
 
 
 @draws("MatMul")
@@ -25,7 +25,7 @@ def gemm(draw: Draw, operator: str, x: Value) -> Drawn | None:
     b = draw.floats(k, j) if trans_b else draw.floats(j, k)
     shapes: list[tuple[int, ...]] = [(k,), (1, k), (m, 1), (m, k), ()]
     c = [draw.floats(*draw.one(*shapes))] if draw.flag() or draw.opset < 11 else []
-    factors = some(draw, alpha=draw.number(0.5, 2), beta=draw.number(0.5, 2))
+    factors = subset(draw, alpha=draw.number(0.5, 2), beta=draw.number(0.5, 2))
     return Drawn(operator, [x, b, *c], {"transA": trans_a, "transB": trans_b} | factors)
 
 
@@ -56,7 +56,7 @@ def det(draw: Draw, operator: str, x: Value) -> list[Drawn] | None:
 
 
 def _heads(draw: Draw, x: Value) -> tuple[int, int] | None:
-    """Numbers of query heads and of key heads of x (N, length, heads size)."""
+    """Draw the numbers of query heads and key heads of x (N, length, heads * size)."""
     if not x.floats or x.dims != 3 or x.shape[2] % 2:
         return None
     return draw.one((2, 2), (2, 1))
@@ -70,7 +70,7 @@ def attention(draw: Draw, operator: str, x: Value) -> Drawn | None:
     keys = draw.one(length, 3)
     key, value = draw.floats(n, keys, width // 2 * shared), draw.floats(n, keys, shared * 2)
     attributes: dict[str, Any] = {"q_num_heads": 2, "kv_num_heads": shared}
-    attributes |= some(draw, is_causal=draw.whole(0, 1), scale=draw.number(0.1, 1), softcap=draw.number(0.5, 3))
+    attributes |= subset(draw, is_causal=draw.whole(0, 1), scale=draw.number(0.1, 1), softcap=draw.number(0.5, 3))
     masks: list[Array | None] = [None, draw.floats(length, keys), draw.floats(n, 1, length, keys)]
     mask = draw.one(*masks, draw.bools(length, keys) | (np.arange(keys) == 0))
     return Drawn(operator, [x, key, value, mask], attributes)
@@ -84,7 +84,7 @@ def rotary_embedding(draw: Draw, operator: str, x: Value) -> Drawn | None:
     attributes: dict[str, Any] = {"num_heads": 2} if packed else {}
     size = x.shape[-1] // 2 if packed else x.shape[-1]
     n, length = x.shape[0], x.shape[-2]
-    attributes |= some(draw, interleaved=draw.whole(0, 1))
+    attributes |= subset(draw, interleaved=draw.whole(0, 1))
     if draw.flag():
         tables = [draw.floats(n, length, size // 2), draw.floats(n, length, size // 2)]
         return Drawn(operator, [x, *tables], attributes)
@@ -97,8 +97,8 @@ def dft(draw: Draw, operator: str, x: Value) -> Drawn | None:
     if not x.floats or x.dims < 3 or x.shape[-1] not in (1, 2):
         return None
     axis = draw.whole(1, x.dims - 2)
-    attributes = some(draw, inverse=draw.whole(0, 1))
-    attributes |= some(draw, onesided=1) if x.shape[-1] == 1 and not attributes.get("inverse") else {}
+    attributes = subset(draw, inverse=draw.whole(0, 1))
+    attributes |= subset(draw, onesided=1) if x.shape[-1] == 1 and not attributes.get("inverse") else {}
     if draw.opset < 20:
         return Drawn(operator, [x, None], attributes | {"axis": axis})
     return Drawn(operator, [x, None, np.array(axis)], attributes)
@@ -116,7 +116,7 @@ def stft(draw: Draw, operator: str, x: Value) -> Drawn | None:
 def window(draw: Draw, operator: str, x: Value) -> list[Drawn] | None:
     if not x.floats or not x.dims or x.shape[-1] < 2:
         return None
-    made = Drawn(operator, [np.array(x.shape[-1])], some(draw, periodic=draw.whole(0, 1)))
+    made = Drawn(operator, [np.array(x.shape[-1])], subset(draw, periodic=draw.whole(0, 1)))
     return [made, Drawn("Mul", [x, made])]
 
 

@@ -1,16 +1,16 @@
-"""Nodes that quantise, and those of ai.onnx.ml."""
+"""Draw nodes that quantise, and nodes of ai.onnx.ml."""
 
 from typing import Any
 
 import numpy as np
 
-from tests.calibrate.graph.drawn.draw import Array, Draw, Drawn, Value, draws, some
+from tests.calibrate.graph.drawn.draw import Array, Draw, Drawn, Value, draws, subset
 
 ML = "ai.onnx.ml"
 
 
 def _parameters(draw: Draw, x: Value) -> tuple[list[Array], dict[str, Any]]:
-    """A scale and a zero point, for all of x or for each index of an axis, and the attributes that say which."""
+    """Draw a scale and a zero point, for all of x or per index of an axis, and the attributes for it."""
     dtypes: list[type] = [np.int8, np.uint8, *([np.int16, np.uint16] if draw.opset >= 21 else [])]
     dtype = draw.one(*dtypes)
     per_axis = bool(x.dims) and draw.opset >= 13 and draw.flag()
@@ -49,7 +49,7 @@ def dynamic(draw: Draw, operator: str, x: Value) -> Drawn | None:
 
 @draws("MatMulInteger")
 def matmul_integer(draw: Draw, operator: str, x: Value) -> list[Drawn] | None:
-    """A dynamically quantised linear layer."""
+    """Draw a dynamically quantised linear layer."""
     if not x.floats or x.dims < 2:
         return None
     quantised = Drawn("DynamicQuantizeLinear", [x], outputs=3)
@@ -67,7 +67,7 @@ def conv_integer(draw: Draw, operator: str, x: Value) -> list[Drawn] | None:
     quantised = Drawn("DynamicQuantizeLinear", [x], outputs=3)
     weight = draw.ints(2, x.shape[1], 2, 2, low=0, high=9, dtype=np.uint8)
     zeros: list[Any] = [(quantised, 2), *draw.one([], [np.array(3, np.uint8)])]
-    product = Drawn(operator, [quantised, weight, *zeros], some(draw, pads=[1, 0, 0, 1]))
+    product = Drawn(operator, [quantised, weight, *zeros], subset(draw, pads=[1, 0, 0, 1]))
     return [quantised, product, Drawn("Cast", [product], {"to": 1})]
 
 
@@ -103,7 +103,7 @@ def extractor(draw: Draw, operator: str, x: Value) -> Drawn | None:
 
 @draws("Binarizer", domain=ML)
 def binarizer(draw: Draw, operator: str, x: Value) -> Drawn | None:
-    return Drawn(operator, [x], some(draw, threshold=0.25), domain=ML) if x.floats and x.dims else None
+    return Drawn(operator, [x], subset(draw, threshold=0.25), domain=ML) if x.floats and x.dims else None
 
 
 @draws("FeatureVectorizer", domain=ML)
@@ -119,6 +119,6 @@ def regressor(draw: Draw, operator: str, x: Value) -> Drawn | None:
         return None
     targets = draw.whole(1, 3)
     attributes: dict[str, Any] = {"coefficients": draw.floats(targets * x.shape[1]).tolist(), "targets": targets}
-    attributes |= some(draw, intercepts=draw.floats(targets).tolist())
-    attributes |= some(draw, post_transform=draw.one("NONE", "SOFTMAX", "LOGISTIC")) if targets > 1 else {}
+    attributes |= subset(draw, intercepts=draw.floats(targets).tolist())
+    attributes |= subset(draw, post_transform=draw.one("NONE", "SOFTMAX", "LOGISTIC")) if targets > 1 else {}
     return Drawn(operator, [x], attributes, domain=ML)

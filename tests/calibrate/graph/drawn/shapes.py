@@ -1,16 +1,16 @@
-"""Nodes that change shapes, move elements, or make values from shapes."""
+"""Draw nodes that change shapes, move elements, or compute values from shapes."""
 
 from itertools import pairwise
 
 import numpy as np
 from onnx import TensorProto
 
-from tests.calibrate.graph.drawn.draw import Array, Draw, Drawn, Value, as_input, draws, some
+from tests.calibrate.graph.drawn.draw import Array, Draw, Drawn, Value, as_input, draws, subset
 
 
 @draws("Shape")
 def shape(draw: Draw, operator: str, x: Value) -> Drawn:
-    ends = some(draw, start=draw.whole(-2, 2), end=draw.whole(-2, 3)) if draw.opset >= 15 else {}
+    ends = subset(draw, start=draw.whole(-2, 2), end=draw.whole(-2, 3)) if draw.opset >= 15 else {}
     return Drawn(operator, [x], ends)
 
 
@@ -25,17 +25,17 @@ def reshape(draw: Draw, operator: str, x: Value) -> Drawn:
     target = [x.shape[0] if x.dims else 1, -1] if draw.flag() else [*(1,) * draw.whole(0, 1), *lengths[:-1], -1]
     if x.dims and draw.flag():
         target = [0, -1]
-    return Drawn(operator, [x, as_input(target)], some(draw, allowzero=0) if draw.opset >= 14 else {})
+    return Drawn(operator, [x, as_input(target)], subset(draw, allowzero=0) if draw.opset >= 14 else {})
 
 
 @draws("Flatten")
 def flatten(draw: Draw, operator: str, x: Value) -> Drawn:
-    return Drawn(operator, [x], some(draw, axis=draw.whole(-x.dims if draw.opset >= 11 else 0, x.dims)))
+    return Drawn(operator, [x], subset(draw, axis=draw.whole(-x.dims if draw.opset >= 11 else 0, x.dims)))
 
 
 @draws("Transpose")
 def transpose(draw: Draw, operator: str, x: Value) -> Drawn:
-    return Drawn(operator, [x], some(draw, perm=draw.permuted(x.dims)) if x.dims else {})
+    return Drawn(operator, [x], subset(draw, perm=draw.permuted(x.dims)) if x.dims else {})
 
 
 @draws("Squeeze")
@@ -123,7 +123,7 @@ def pad(draw: Draw, operator: str, x: Value) -> Drawn | None:
     least = -1 if mode == "constant" else 0
     widths = [draw.whole(least if n > 2 else 0, min(2, n - 1)) for n in x.shape * 2]
     if draw.opset < 11:
-        return Drawn(operator, [x], {"pads": widths} | some(draw, mode=mode, value=draw.number(-1, 1)))
+        return Drawn(operator, [x], {"pads": widths} | subset(draw, mode=mode, value=draw.number(-1, 1)))
     fill = np.array(draw.number(-1, 1), np.float32) if mode == "constant" and draw.flag() else None
     if draw.opset < 18 or draw.flag():
         return Drawn(operator, [x, as_input(widths), fill], {"mode": mode})
@@ -136,7 +136,9 @@ def pad(draw: Draw, operator: str, x: Value) -> Drawn | None:
 def depth_to_space(draw: Draw, operator: str, x: Value) -> Drawn | None:
     if not x.floats or x.dims != 4 or x.shape[1] % 4:
         return None
-    return Drawn(operator, [x], {"blocksize": 2} | (some(draw, mode=draw.one("DCR", "CRD")) if draw.opset > 10 else {}))
+    return Drawn(
+        operator, [x], {"blocksize": 2} | (subset(draw, mode=draw.one("DCR", "CRD")) if draw.opset > 10 else {})
+    )
 
 
 @draws("SpaceToDepth")
@@ -157,12 +159,12 @@ def center_crop_pad(draw: Draw, operator: str, x: Value) -> Drawn | None:
 @draws("Trilu", domain="com.microsoft")
 def trilu(draw: Draw, operator: str, x: Value) -> Drawn | None:
     k: Array | None = np.array(draw.whole(-2, 2)) if draw.flag() else None
-    return Drawn(operator, [x, k], some(draw, upper=draw.whole(0, 1))) if x.floats and x.dims >= 2 else None
+    return Drawn(operator, [x, k], subset(draw, upper=draw.whole(0, 1))) if x.floats and x.dims >= 2 else None
 
 
 @draws("EyeLike")
 def eye_like(draw: Draw, operator: str, x: Value) -> Drawn | None:
-    attributes = some(draw, k=draw.whole(-2, 2), dtype=draw.one(TensorProto.FLOAT, TensorProto.INT64))
+    attributes = subset(draw, k=draw.whole(-2, 2), dtype=draw.one(TensorProto.FLOAT, TensorProto.INT64))
     return Drawn(operator, [x], attributes) if x.dims == 2 else None
 
 
@@ -187,7 +189,7 @@ def cast_like(draw: Draw, operator: str, x: Value) -> Drawn:
 
 @draws("ConstantOfShape", "Range", "Constant")
 def made(draw: Draw, operator: str, x: Value) -> list[Drawn] | None:
-    """Values made from the shape of x, and joined with it."""
+    """Draw values that are computed from the shape of x and combined with x."""
     if not x.floats or not x.dims:
         return None
     if operator == "Constant":
@@ -208,7 +210,7 @@ def dropout(draw: Draw, operator: str, x: Value) -> Drawn | None:
 @draws("SequenceConstruct", "SequenceAt", "SequenceInsert", "SequenceErase", "SequenceLength", "ConcatFromSequence")
 @draws("SequenceEmpty", "SplitToSequence")
 def sequence(draw: Draw, operator: str, x: Value) -> list[Drawn] | None:
-    """A sequence that is made, changed and read."""
+    """Draw a sequence that is built, changed and read."""
     if not x.floats or not x.dims:
         return None
     axis = draw.axis(x.dims)
@@ -232,8 +234,8 @@ def sequence(draw: Draw, operator: str, x: Value) -> list[Drawn] | None:
 def _split(draw: Draw, x: Value, axis: int) -> Drawn:
     lengths: list[Array | None] = [None, np.array(1), np.array(2), as_input(_parts(draw, x.shape[axis]))]
     parts = draw.one(*lengths)
-    # ONNX ignores keepdims where the lengths are given; ONNX Runtime does not where they are one number.
-    attributes = {"axis": axis} | (some(draw, keepdims=draw.whole(0, 1)) if parts is None else {})
+    # With given lengths, ONNX ignores keepdims; ONNX Runtime does not if they are a single number.
+    attributes = {"axis": axis} | (subset(draw, keepdims=draw.whole(0, 1)) if parts is None else {})
     return Drawn("SplitToSequence", [x, parts], attributes)
 
 
