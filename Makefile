@@ -1,5 +1,5 @@
-# Needs Python 3.11 or newer and a package registry; everything else goes into .venv.
-# A stamp in .venv tells what was installed from which lock, so a second run is instant.
+# Needs Python 3.11 or newer and access to a package registry; everything else is installed into .venv.
+# Stamp files in .venv record what was installed from which lock file, so a second run installs nothing.
 
 PYTHON ?= python3
 
@@ -14,18 +14,18 @@ UV_COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test heavy lint bench tables survey lock clean
+.PHONY: help demo test heavy lint docs bench tables survey lock clean
 
-help: ## list these targets
+help: ## list all targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: $(VENV)/.demo ## train, backdoor, calibrate, guard and serve a small network, and show what is caught
+demo: $(VENV)/.demo ## train, backdoor, calibrate, guard and serve a small network, and show what the guard catches
 	$(BIN)/mmguard demo
 
 test: $(VENV)/.dev ## run the tests
 	$(BIN)/python -m pytest
 
-# pytest exits with 5 where no test is marked heavy.
+# pytest exits with 5 if no test is marked heavy.
 heavy: $(VENV)/.dev ## run the tests that take minutes each
 	$(BIN)/python -m pytest -m heavy || [ $$? -eq 5 ]
 
@@ -35,16 +35,19 @@ lint: $(VENV)/.dev ## check style, types and the import rule
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/.dev ## build the documentation into build/docs, treating warnings as errors
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --builder html docs build/docs
+
 bench: $(VENV)/.dev ## guard a backdoored CIFAR-10 network and measure detection and time
 	$(BIN)/python -m benchmarks.cifar_badnets
 
 tables: $(VENV)/.dev ## write benchmarks/RESULTS.md from the JSONs
 	$(BIN)/python -m benchmarks.tables
 
-survey: $(VENV)/.dev $(VENV)/.survey ## try a small network of every family of timm, and others; hours on two cores
+survey: $(VENV)/.dev $(VENV)/.survey ## try a small network of every timm family, and other networks; takes hours on two cores
 	$(BIN)/python -m benchmarks.survey
 
-lock: $(VENV)/.dev ## resolve the locks anew, to the newest versions that pyproject.toml admits
+lock: $(VENV)/.dev ## update the lock files to the newest versions that pyproject.toml allows
 	$(UV_COMPILE) --upgrade --extra demo --group dev --output-file requirements/dev.txt
 	$(UV_COMPILE) --upgrade --extra demo --group build --constraint requirements/dev.txt \
 		--output-file requirements/demo.txt
@@ -61,12 +64,12 @@ $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-# Apart and without a hash, because its builds differ by platform.
+# PyTorch is installed separately and without a hash, because its builds differ by platform.
 $(VENV)/.torch: $(VENV)/.made
 	$(PIP) install $(TORCH)
 	@touch $@
 
-# No dependencies beyond the lock, which is whole but for torchvision, which timm asks for.
+# --no-deps, because each lock file lists all dependencies except torchvision, which timm declares and is left out.
 $(VENV)/.demo $(VENV)/.dev $(VENV)/.survey: $(VENV)/.%: requirements/%.txt pyproject.toml $(VENV)/.torch
 	$(PIP) install --require-hashes --no-deps -r $<
 	$(PIP) install --no-deps --no-build-isolation -e .

@@ -1,4 +1,4 @@
-"""Write the figures of README.md and docs/ from the JSONs of `benchmarks/results/`: `python -m benchmarks.readme`."""
+"""Write the figures in README.md and docs/ from the JSONs of `benchmarks/results/`: `python -m benchmarks.readme`."""
 
 import json
 from collections.abc import Callable
@@ -15,22 +15,22 @@ CIFAR = "cifar10-resnet20-badnets-seed0-default-draw0"
 
 
 def pair(name: str, values: dict[str, float]) -> tuple[str, str, str]:
-    """A row without and with the guard."""
+    """Make a table row with two figures: without and with the guard."""
     return name, percent(values["without"]), percent(values["with"])
 
 
 def demo(record: Record) -> list[str]:
-    """The demo's closing table."""
+    """Write the table that the demo prints at the end."""
     flags = ", ".join(f"{count} {reason}" for reason, count in record["flags"].items())
     rows: list[tuple[str, ...]] = [
         pair("accuracy on plain images", record["accuracy"]),
         pair("attack success", record["attack_success"]),
-        pair("true label on triggered images", record["triggered_accuracy"]),
+        pair("triggered images given their true label", record["triggered_accuracy"]),
         ("plain images flagged", "", percent(record["flagged"]["plain"])),
         ("triggered images flagged", "", percent(record["flagged"]["triggered"])),
         ("flags by reason", "", flags),
         (
-            "milliseconds an input, one thread a network",
+            "milliseconds per input, one thread per network",
             *(f"{record['milliseconds'][who]:.2f}" for who in ("without", "with")),
         ),
     ]
@@ -40,12 +40,23 @@ def demo(record: Record) -> list[str]:
     return [
         *table(("", "without", "with mmguard"), rows),
         "",
-        f"{images}; {record['seconds']:.0f} s in all. {footnote(record)}",
+        f"{images}; {record['seconds']:.0f} s in total. {footnote(record)}",
     ]
 
 
+def demo_in_short(record: Record) -> list[str]:
+    """Write the four rows of the demo's table that show whether the guard works."""
+    rows: list[tuple[str, ...]] = [
+        pair("accuracy on plain images", record["accuracy"]),
+        pair("attack success", record["attack_success"]),
+        ("plain images flagged", "", percent(record["flagged"]["plain"])),
+        ("triggered images flagged", "", percent(record["flagged"]["triggered"])),
+    ]
+    return table(("", "without", "with mmguard"), rows)
+
+
 def cifar(record: Record) -> list[str]:
-    """Detection and mitigation on CIFAR-10."""
+    """Write the detection and mitigation figures for CIFAR-10."""
     found, null = record["detection"], record["null"]
     rates = found["false_positive_rate"]
     low, high = found["false_positive_interval_95"]
@@ -53,28 +64,28 @@ def cifar(record: Record) -> list[str]:
     rows: list[tuple[str, ...]] = [
         pair("clean accuracy", found["accuracy"]),
         pair("attack success", found["attack_success"]),
-        pair("true label on triggered images", found["triggered_accuracy"]),
+        pair("triggered images given their true label", found["triggered_accuracy"]),
         ("triggered images flagged", "", percent(found["true_positive_rate"]["any"])),
         ("clean images flagged, any reason", "", f"{percent(rates['any'])} (95 %: {percent(low)} to {percent(high)})"),
         ("– confidence alone", "", percent(rates["confidence"])),
         ("– disagreement alone", "", percent(rates["disagreement"])),
         ("– both", "", percent(rates["both"])),
-        (f"milliseconds an image, batch {found['milliseconds']['batch']}, one thread a network", *milliseconds),
+        (f"milliseconds per image, batch {found['milliseconds']['batch']}, one thread per network", *milliseconds),
         ("AUROC of the p-value", "", f"{found['auroc']['mmdf']:.4f}"),
-        ("AUROC of the original's margin alone", f"{found['auroc']['original_margin']:.4f}", ""),
+        ("AUROC of the original network's margin alone", f"{found['auroc']['original_margin']:.4f}", ""),
     ]
     plain = percent(found["false_positive_rate_of_a_plain_gaussian"])
     note = (
         f"θ = {null['theta']}, {null['n']} clean images, {record['calibration']['rounds']} rounds, "
         f"{record['calibration_seconds']:.0f} s of calibration. The paper's null, a Gaussian without power transform, "
-        f"would flag {plain} of the clean images, and its rule that every disagreement flags "
-        f"{percent(found['clean_disagreement'])}. {footnote(record)}"
+        f"would flag {plain} of the clean images; its rule of flagging every disagreement would "
+        f"flag {percent(found['clean_disagreement'])}. {footnote(record)}"
     )
     return [*table(("", "without", "with mmguard"), rows), "", note]
 
 
 def trained_against(record: Record) -> list[str]:
-    """What is left of an attack that was trained with the guard in its loss."""
+    """Write how well the guard detects an attack whose training loss penalised what the guard looks for."""
     rates = record["true_positive_rate_at"]["0.005"]
     rows: list[tuple[str, ...]] = [
         ("AUROC", f"{record['auroc']:.4f}"),
@@ -82,12 +93,15 @@ def trained_against(record: Record) -> list[str]:
         ("– at 0.5 % false positives", percent(rates)),
         ("clean images flagged", percent(record["false_positive_rate"])),
     ]
-    images = f"{record['clean_images']} clean and {record['winning_images']} winning triggered images"
+    images = (
+        f"{record['clean_images']} clean images and {record['winning_images']} triggered images "
+        "that get the attacker's label"
+    )
     return [*table(("", "guard_aware"), rows), "", f"{images}. {footnote(record)}"]
 
 
 def searched(record: Record) -> list[str]:
-    """What is left of attacks on the guard itself."""
+    """Write how often attacks on the guard itself succeed."""
     rows = [
         (
             name,
@@ -102,10 +116,11 @@ def searched(record: Record) -> list[str]:
 
 
 Render = Callable[[Any], list[str]]
-"""Of one JSON, or of all those of a folder."""
+"""Formats one JSON file, or all JSON files of a folder, as lines of Markdown."""
 
 FIGURES: dict[str, dict[str, tuple[str, Render]]] = {
-    "README.md": {"demo": ("demo", demo), "cifar": (CIFAR, cifar)},
+    "README.md": {"demo": ("demo", demo_in_short)},
+    "docs/results.md": {"demo": ("demo", demo), "cifar": (CIFAR, cifar)},
     "docs/threat-model.md": {
         "trained": ("detection/cifar10-resnet20-guard_aware-seed0-MMDF-50-draw0", trained_against),
         "searched": ("adaptive/cifar10-resnet20-none-seed0", searched),
@@ -115,17 +130,22 @@ FIGURES: dict[str, dict[str, tuple[str, Render]]] = {
 }
 
 
+def filled(document: str) -> str:
+    """Return a document's text with its marked blocks regenerated."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for name, (file, render) in FIGURES[document].items():
+        folder = RESULTS / file
+        found = read(folder) if folder.is_dir() else json.loads((RESULTS / f"{file}.json").read_text())
+        lines = "\n".join(render(found))
+        start, rest = text.split(f"<!-- figures: {name} -->\n")
+        text = f"{start}<!-- figures: {name} -->\n{lines}\n<!-- end -->{rest.split('<!-- end -->', 1)[1]}"
+    return text
+
+
 def main() -> None:
-    """Entry point: rewrites the marked blocks of each document."""
-    for document, blocks in FIGURES.items():
-        text = (ROOT / document).read_text(encoding="utf-8")
-        for name, (file, render) in blocks.items():
-            folder = RESULTS / file
-            found = read(folder) if folder.is_dir() else json.loads((RESULTS / f"{file}.json").read_text())
-            lines = "\n".join(render(found))
-            start, rest = text.split(f"<!-- figures: {name} -->\n")
-            text = f"{start}<!-- figures: {name} -->\n{lines}\n<!-- end -->{rest.split('<!-- end -->', 1)[1]}"
-        (ROOT / document).write_text(text, encoding="utf-8")
+    """Rewrite the marked blocks of each document."""
+    for document in FIGURES:
+        (ROOT / document).write_text(filled(document), encoding="utf-8")
 
 
 if __name__ == "__main__":
