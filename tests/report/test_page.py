@@ -176,3 +176,11 @@ def test_every_plot_and_every_table_says_what_it_is(manifest: Manifest) -> None:
     assert page.count("h1") == 1
     assert page.count("h2") == len(SECTIONS) + 2
     assert all("scope" in attributes for tag, attributes in page.elements if tag == "th")
+
+
+def test_the_page_says_what_the_labels_were_used_for(manifest: Manifest) -> None:
+    labelled = replace(manifest, calibration=replace(manifest.calibration, labelled=True))
+    assert "the labels were used only to measure accuracy" in read(labelled).text
+    filtered = read(replace(labelled, settings=Settings(only_correct=True))).text
+    assert "inputs that the model misclassifies were left out" in filtered
+    assert "used only to measure accuracy" not in filtered

@@ -79,6 +79,8 @@ def _labels(labelled: bool, settings: Settings) -> str:
         return "unlabelled"
     if settings.objective == "mmom":
         return "labelled; the bounds were learned from the labels"
+    if settings.only_correct:
+        return "labelled; inputs that the model misclassifies were left out, and the labels measured accuracy"
     return "labelled; the labels were used only to measure accuracy"
 
 
