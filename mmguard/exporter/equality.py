@@ -40,13 +40,18 @@ def check_export(
 
     Raises:
         NotOnnxError: the checker rejects the file.
-        GraphMismatchError: the difference exceeds the tolerance.
+        GraphMismatchError: the difference exceeds the tolerance, or a logit is NaN or infinite.
     """
     try:
         if checked:
             onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise NotOnnxError(f"{path.name}: ONNX's checker rejects the exported network: {error}") from error
+    if not np.isfinite(logits).all():
+        raise GraphMismatchError(
+            f"expected {path.name} to return finite logits, but some are NaN or infinite; no bundle is written; please "
+            "report this as a bug"
+        )
     difference = relative_difference(run(path, x, name), logits)
     if not difference <= tolerance:
         raise GraphMismatchError(

@@ -45,11 +45,24 @@ def test_one_wrong_logit_is_refused(path: Path, logits: Array, row: int) -> None
         check_export(path, X, wrong, "logits")
 
 
-def test_a_logit_that_is_no_number_is_refused(path: Path, logits: Array) -> None:
-    wrong = logits.copy()
-    wrong[3, 0] = np.nan
-    with pytest.raises(GraphMismatchError, match="no bundle is written"):
-        check_export(path, X, wrong, "logits")
+def test_a_wrong_nan_or_infinite_logit_is_refused(path: Path, logits: Array) -> None:
+    for value in (np.nan, np.inf, -np.inf):
+        wrong = logits.copy()
+        wrong[3, 0] = value
+        with pytest.raises(GraphMismatchError, match="no bundle is written"):
+            check_export(path, X, wrong, "logits")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_equal_logits_that_are_not_finite_are_refused(path: Path, value: float) -> None:
+    model = onnx.load(path)
+    model.graph.node[-1].output[0] = "finite"
+    addend = onnx.helper.make_tensor("addend", onnx.TensorProto.FLOAT, [1], [value])
+    model.graph.initializer.append(addend)
+    model.graph.node.append(onnx.helper.make_node("Add", ["finite", "addend"], ["logits"]))
+    onnx.save(model, path)
+    with pytest.raises(GraphMismatchError, match="finite logits, but some are NaN or infinite; no bundle is written"):
+        check_export(path, X, run(path, X, "logits"), "logits")
 
 
 def test_the_full_checker_reads_the_file_first(path: Path, logits: Array) -> None:

@@ -250,9 +250,8 @@ def test_a_callable_that_fails_on_the_probes_is_refused_with_its_reason(tiny_bun
     def fails(x: Array) -> Array:
         raise TypeError("expected a tensor")
 
-    with pytest.raises(
-        PredictorMismatchError, match=r"probes \(dtype float32, shape \(4, 3, 8, 8\)\): TypeError: expected a"
-    ):
+    reason = r"probes \(dtype float32, shape \(4, 3, 8, 8\)\): TypeError: expected a tensor"
+    with pytest.raises(PredictorMismatchError, match=reason):
         wrap(fails, tiny_bundle, **OPTIONS)
 
 
