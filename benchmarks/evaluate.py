@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime
 import torch
 from numpy.typing import NDArray
@@ -38,13 +39,17 @@ def export(network: nn.Module, path: Path) -> None:
     )
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
-    fold_constants(program.model)
+    fold_constants(program.model, should_fold=lambda node: False if _transposes_weights(node) else None)
     remove_unused_nodes(program.model)
     # The exporter adds stack traces with local paths to every node.
     ClearMetadataAndDocStringPass()(program.model)
     partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.onnx")
     program.save(partial, external_data=False)
     partial.replace(path)
+
+
+def _transposes_weights(node: ir.Node) -> bool:
+    return node.op_type == "Transpose" and node.inputs[0] is not None and node.inputs[0].is_initializer()
 
 
 class Exported:
