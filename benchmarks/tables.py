@@ -189,7 +189,7 @@ def page() -> list[str]:
         "",
     ]
     lines += zoo_table(zoo)
-    for architecture in sorted({record["recipe"]["network"] for record in zoo.values()}):
+    for architecture in sorted({record["architecture"] for grid in (mitigated, detected) for record in grid.records}):
         lines += mitigation_section(mitigated, architecture, beyond, paper)
         lines += detection_section(detected, architecture, (*TABLE_1, *beyond))
     audited, objectives, attacked = (read(folder) for folder in (audit.FOLDER, objective.FOLDER, adaptive.FOLDER))
