@@ -18,8 +18,10 @@ from benchmarks.cifar import Images, Labels, normalise
 BATCH = 500
 
 
-def export(network: nn.Module, path: Path) -> None:
+def export(network: nn.Module, path: Path, example: torch.Tensor | None = None, name: str = "image") -> None:
     """Write a self-contained float32 ONNX file: input `image` (batch, 3, 32, 32), output `logits` (batch, K).
+
+    For a network of other inputs, pass two of them as the example, and a name for the input.
 
     Batch norms are not fused, and every weight keeps its PyTorch name, so that the network can be trained further from
     the file (`benchmarks.suspect`). ONNX Runtime fuses them when it loads the file.
@@ -29,8 +31,8 @@ def export(network: nn.Module, path: Path) -> None:
     """
     program = torch.onnx.export(
         network.eval(),
-        (torch.zeros(2, 3, 32, 32),),
-        input_names=["image"],
+        (torch.zeros(2, 3, 32, 32) if example is None else example,),
+        input_names=[name],
         output_names=["logits"],
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         dynamo=True,
