@@ -16,7 +16,7 @@ from benchmarks.training.recipe import Recipe
 from tests.benchmarks.synthetic import Tiny, synthetic_cifar
 
 LIMIT = 20_000_000
-LEAST = {"badnets_all_to_all": 0.85, "wanet": 0.94, "input_aware": 0.93, "adaptive_blend": 0.5, "sig": 0.64}
+LEAST = {"badnets_all_to_all": 0.85, "wanet": 0.89, "input_aware": 0.93, "adaptive_blend": 0.5, "sig": 0.64}
 """Attack success where it is below 0.95. From all to all it is bounded by the accuracy; the others want more epochs."""
 LEAST_ACCURACY = {"vit64_4": 0.65, "mobilenetv2_035": 0.75}
 """Accuracy where it is below 0.85: these networks have far fewer weights and are trained as briefly."""
