@@ -50,7 +50,7 @@ class Ted:
         components: components of the PCA.
         theta: share of D that may be flagged, in (0, 1).
         per_class: clean images per class.
-        forwards: forward passes per input: only the classification. The distances take three times as long.
+        forwards: forward passes per input: only the classification. The distances to D take longer than that.
     """
 
     tube: float | None = None

@@ -36,7 +36,7 @@ class TedLast:
         components: components of each PCA.
         theta: share of D that may be flagged, in (0, 1).
         per_class: clean images per class; we do not know theirs.
-        forwards: forward passes per input: only the classification. The distances take three times as long.
+        forwards: forward passes per input: only the classification. The distances to D take longer than that.
     """
 
     components: int = 2
