@@ -27,6 +27,9 @@ MAX_CLASSES = 80_000
 """Largest number of classes. The margins of more classes would not fit into the largest manifest that mmguard reads."""
 SPREADS = frozenset({"stds", "std", "gap_std"})
 """Parameters of statistics by which values are divided."""
+LEAST_SPREAD = 1e-30
+WIDTH = {"NCHW": 3, "NHWC": 2}
+"""Axis of the width of images, by layout."""
 MAX_NAMES = 4 * 2**20
 """Largest total size of the class names as JSON, in bytes."""
 
@@ -50,8 +53,7 @@ def check(manifest: "Manifest") -> None:
     _check_sites(manifest)
     _check_figures(manifest.calibration, classes)
     _check_evidence(manifest)
-    if manifest.mirror_axis is not None and manifest.mirror_axis >= len(manifest.input.shape):
-        raise ValueError(f"mirror_axis: the input has no axis {manifest.mirror_axis}")
+    _check_mirror_axis(manifest)
     if manifest.null is not None:
         _check_null(manifest.null, classes, len(manifest.evidence))
 
@@ -191,6 +193,14 @@ def _check_figures(figures: "CalibrationFigures", classes: int) -> None:
             _require_one_per_class(f"margins of {scale!r}", numbers, classes)
 
 
+def _check_mirror_axis(manifest: "Manifest") -> None:
+    """Check that only images are mirrored, and only along their width."""
+    preprocessing, axis = manifest.input.preprocessing, manifest.mirror_axis
+    width = None if preprocessing is None else WIDTH.get(preprocessing.layout)
+    if axis is not None and axis != width:
+        raise ValueError(f"mirror_axis: expected null or the axis of the width of images ({width}), got {axis}")
+
+
 def _check_evidence(manifest: "Manifest") -> None:
     _require_unique("evidence", (f"{site.value} ({site.feature})" for site in manifest.evidence))
     for site in manifest.evidence:
@@ -232,8 +242,8 @@ def _check_parameters(criterion: "CriterionSpec", classes: int, sites: int) -> N
     for name, value in given.items():
         if isinstance(value, tuple):
             _require_number_of(f"{name} of {criterion.statistic!r}", value, classes if name == "intercepts" else sites)
-        if name in SPREADS and not np.all(np.asarray(value) > 0):
-            raise ValueError(f"{name} of {criterion.statistic!r}: expected positive numbers")
+        if name in SPREADS and not np.all(np.asarray(value) >= LEAST_SPREAD):
+            raise ValueError(f"{name} of {criterion.statistic!r}: expected numbers of at least {LEAST_SPREAD}")
     if criterion.statistic in NEED_DISTANCES and not sites:
         raise ValueError(f"statistic {criterion.statistic!r}: expected at least one site in evidence")
 

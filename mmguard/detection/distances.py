@@ -28,6 +28,10 @@ LEAST_SCALE = 1e-3
 """Minimum standard deviation of a channel, as a share of the root mean square over all channels. A channel that is
 constant over D would otherwise have an infinite distance."""
 
+LEAST_VARIATION = 1e-4
+"""Minimum standard deviation of a channel, as a share of its mean. The runtime graph computes in float32, whose
+rounding errors are a share of the mean."""
+
 
 @dataclass(frozen=True)
 class SiteGaussian:
@@ -67,7 +71,7 @@ class SiteGaussian:
         groups[own] = np.arange(1, len(own) + 1)
         means = np.stack([exact.mean(axis=0), *(exact[decisions == label].mean(axis=0) for label in own)])
         rest = exact - means[groups[decisions]]
-        scales = _scales(rest)
+        scales = _scales(rest, means[0])
         return cls(
             scales * np.sqrt(SHRINKAGE), groups, means / (scales * np.sqrt(SHRINKAGE)), _directions(rest / scales)
         )
@@ -147,10 +151,11 @@ def held_out_distances(
     return distances
 
 
-def _scales(rest: FloatArray) -> FloatArray:
-    """Return the standard deviation of each channel of centred features (n, C), with a lower limit."""
+def _scales(rest: FloatArray, means: FloatArray) -> FloatArray:
+    """Return the standard deviation of each channel of centred features (n, C) with means (C,), with lower limits."""
     squares = (rest**2).mean(axis=0)
-    scales: FloatArray = np.sqrt(np.maximum(squares, LEAST_SCALE**2 * squares.mean()))
+    scales: FloatArray = np.maximum(np.sqrt(squares), LEAST_SCALE * np.sqrt(squares.mean()))
+    scales = np.maximum(scales, LEAST_VARIATION * np.abs(means))
     scales[scales == 0] = 1
     return scales
 

@@ -47,7 +47,7 @@ def decide(
         doubted = flagged & (verdicts.lost_confidence | (reasons == Reason.ACTIVATIONS))
         labels[doubted] = exclude_class(answers[doubted], read.decisions[doubted]).argmax(axis=1)
         proposed = labels != read.decisions
-        excluded = np.where(verdicts.lost_confidence, read.decisions, ABSTAIN)
+        excluded = np.where(verdicts.lost_confidence & (answers.shape[1] > 2), read.decisions, ABSTAIN)
         confidences[proposed] = _confidences(answers[proposed], labels[proposed], excluded[proposed])
         labels[proposed & (confidences < policy.min_confidence)] = ABSTAIN
     elif policy.abstains:
@@ -69,7 +69,8 @@ def _confidences(answers: Logits, labels: IntArray, excluded: IntArray) -> Float
     """Return the probability (n,) of each label by logits (n, K).
 
     Where clipping itself speaks against the original network's decision, that class is in `excluded` (n,), and the
-    probability is that among the other classes. Elsewhere (-1), belief in that decision counts against the label.
+    probability is that among the other classes. Elsewhere (-1), belief in that decision counts against the label; this
+    includes models with two classes, of which excluding one would leave nothing to be unsure of.
     """
     logits = answers.astype(np.float64)
     rows = np.flatnonzero(excluded != ABSTAIN)

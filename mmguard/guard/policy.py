@@ -55,7 +55,7 @@ class Policy:
                 raise OptionError(f"{field.name} must be one of {', '.join(get_args(choices))}, got {value!r}")
         if self.timeout is not None and not self.timeout > 0:
             raise OptionError(f"timeout must be a positive number of seconds or None, got {self.timeout!r}")
-        if not 0 <= self.min_confidence <= 1:
+        if not isinstance(self.min_confidence, int | float) or not 0 <= self.min_confidence <= 1:
             raise OptionError(f"min_confidence must be a number from 0 to 1, got {self.min_confidence!r}")
 
     @property

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 from mmguard.detection.distances import ActivationEvidence, held_out_distances
 from mmguard.detection.statistics import NEED_DISTANCES
+from mmguard.exporter.add_logits import file_with_logits
+from mmguard.exporter.equality import run
 from mmguard.exporter.evidence.choose import choose_sites
 from mmguard.exporter.evidence.pool import pooled_features
+from mmguard.exporter.tolerance import QUANTISERS
 from mmguard.pipeline.prepare import PreparedCalibration
 from mmguard.types import FloatArray, IntArray
 
@@ -37,18 +40,25 @@ def observe_activations(prepared: PreparedCalibration, parts: Sequence[IntArray]
         parts: row numbers of each held-out part of D, as in `mmguard.detection.distances.held_out_distances`.
 
     Returns:
-        The evidence; None if no statistic of the test reads it, or if no site has one row of activations per input.
+        The evidence; None if no statistic of the test reads it, if the model is quantised, or if no site has one row of
+        activations per input.
     """
     if not NEED_DISTANCES & set(prepared.request.settings.statistics):
         return None
-    sites, features = pooled_features(prepared.classifier, choose_sites(prepared.activations), prepared.x)
+    classifier, x = prepared.classifier, prepared.x
+    if any(node.op_type in QUANTISERS for node in classifier.model.graph):
+        logger.info("the test does not read activations, because reading them would slow down a quantised model")
+        return None
+    sites, features = pooled_features(classifier, choose_sites(prepared.activations), x)
     if not sites:
         logger.warning(
             "warning: no clip site has one row of activations for each input and a known number of channels, so the "
             "test does not read activations"
         )
         return None
-    decisions, classes = prepared.original_logits.argmax(axis=1), prepared.original_logits.shape[1]
+    with file_with_logits(classifier) as path:  # PyTorch may decide near-ties differently than the runtime graph
+        logits = run(path, x, classifier.output.logits)
+    decisions, classes = logits.argmax(axis=1), logits.shape[1]
     evidence = ActivationEvidence.fit(sites, features, decisions, classes)
     return SeenActivations(
         evidence, evidence(features, decisions), held_out_distances(features, decisions, classes, parts)

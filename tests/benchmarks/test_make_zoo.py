@@ -24,7 +24,7 @@ OPTIONS = {"attacks": ["wanet", "none"], "network": None, "epochs": None, "seed"
 
 
 def test_every_attack_has_a_network_but_those_that_say_little_more() -> None:
-    assert set(ATTACKS) - {recipe.attack for recipe in RECIPES} == {"blended_image"}
+    assert set(ATTACKS) - {recipe.attack for recipe in RECIPES} == {"blended_image", "distance_aware"}
 
 
 def test_recipes_on_another_architecture_from_another_seed() -> None:

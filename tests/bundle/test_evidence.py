@@ -106,15 +106,15 @@ def test_a_criterion_survives_the_manifest(made: Path, name: str) -> None:
         ),
         (
             lambda raw: parameters(raw, "activation_distance")["stds"].__setitem__(1, 0.0),
-            "stds of 'activation_distance': expected positive numbers",
+            "stds of 'activation_distance': expected numbers of at least 1e-30",
         ),
         (
             lambda raw: parameters(raw, "supported_margin_gap").update(gap_std=0),
-            "gap_std of 'supported_margin_gap': expected positive numbers",
+            "gap_std of 'supported_margin_gap': expected numbers of at least 1e-30",
         ),
         (
             lambda raw: parameters(raw, "supported_margin_gap").update(std=-1.0),
-            "std of 'supported_margin_gap': expected positive numbers",
+            "std of 'supported_margin_gap': expected numbers of at least 1e-30",
         ),
         (lambda raw: parameters(raw, "supported_margin_gap").update(mean="0"), "malformed|expected"),
         (lambda raw: parameters(raw, "supported_margin_gap").update(mean=None), "malformed|expected"),

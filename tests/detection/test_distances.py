@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mmguard.detection.distances import (
+    LEAST_VARIATION,
     MAX_DIRECTIONS,
     MIN_OF_CLASS,
     SHRINKAGE,
@@ -96,8 +97,11 @@ def test_a_channel_that_is_constant_over_clean_inputs_does_not_make_distances_in
 def test_features_that_are_all_constant_have_no_distance() -> None:
     decisions = np.arange(60) % CLASSES
     fitted = SiteGaussian.fit(np.full((60, 4), 2.5), decisions, CLASSES)
-    np.testing.assert_array_equal(fitted(np.full((5, 4), 2.5), decisions[:5]), np.zeros(5))
-    np.testing.assert_allclose(fitted(np.full((1, 4), 3.5), decisions[:1]), [4 / SHRINKAGE])
+    np.testing.assert_allclose(fitted(np.full((5, 4), 2.5), decisions[:5]), np.zeros(5), atol=1e-12)  # rounding
+    step = 2.5 * LEAST_VARIATION  # one standard deviation, by the lower limit
+    np.testing.assert_allclose(fitted(np.full((1, 4), 2.5 + step), decisions[:1]), [4 / SHRINKAGE])
+    silent = SiteGaussian.fit(np.zeros((60, 4)), decisions, CLASSES)
+    np.testing.assert_allclose(silent(np.ones((1, 4)), decisions[:1]), [4 / SHRINKAGE])
 
 
 def test_the_scale_and_the_level_of_a_channel_do_not_change_distances() -> None:

@@ -67,3 +67,10 @@ def test_nothing_is_withheld_by_default_and_nothing_without_a_proposed_label() -
 def test_a_least_confidence_out_of_range_is_refused(least: float) -> None:
     with pytest.raises(OptionError, match="min_confidence must be a number from 0 to 1"):
         Policy(min_confidence=least)
+
+
+def test_two_classes_leave_a_label_as_sure_as_the_softmax_over_both() -> None:
+    test = MmdfTest((Criterion(MarginGap((0.0,) * 2, 0.0), NULL),), 0.005, 0.005)
+    read = Readings(np.array([[9, 0]], np.float32), np.array([[1, 0]], np.float32))
+    np.testing.assert_allclose(decide(read, test, Policy()).confidences, [1 / (1 + np.exp(1))])
+    assert decide(read, test, Policy(min_confidence=0.5)).labels.tolist() == [-1]

@@ -35,7 +35,7 @@ def add_distances(model: ir.Model, evidence: ActivationEvidence, logits: str) ->
     joined = features[0] if len(features) == 1 else nodes.node("Concat", features, axis=1)
     own = _means(nodes, logits_value, evidence.gaussians)
     scales = np.concatenate([each.scales for each in evidence.gaussians])
-    apart = nodes.node("Sub", [nodes.node("Mul", [joined, nodes.constant(_float(1 / scales))]), own])
+    apart = nodes.node("Mul", [nodes.node("Sub", [joined, own]), nodes.constant(_float(1 / scales))])
     parts = _split(model, nodes, apart, [len(each.scales) for each in evidence.gaussians])
     along = [
         nodes.node("MatMul", [part, nodes.constant(_float(each.directions))])
@@ -55,7 +55,7 @@ def _means(nodes: Nodes, logits: ir.Value, gaussians: Sequence[SiteGaussian]) ->
     """Add the means (N, total channels) of each input's own class."""
     decisions = nodes.node("ArgMax", [logits], axis=1, keepdims=0)
     groups = nodes.node("Gather", [nodes.constant(gaussians[0].groups), decisions])
-    means = _float(np.concatenate([each.means for each in gaussians], axis=1))
+    means = _float(np.concatenate([each.means * each.scales for each in gaussians], axis=1))
     return nodes.node("Gather", [nodes.constant(means), groups])
 
 

@@ -1,5 +1,6 @@
 """Pool activations: the mean of every channel over all positions, as nodes of the graph and as numbers."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,18 +11,18 @@ import onnx_ir as ir
 
 from mmguard.exporter.add_logits import find_value
 from mmguard.exporter.classifier import EVIDENCE, Classifier
-from mmguard.exporter.equality import run
+from mmguard.exporter.equality import BATCH
 from mmguard.exporter.load import canonical
 from mmguard.exporter.onnx_files import write_alone
-from mmguard.exporter.shape_inference import infer_values
+from mmguard.exporter.shape_inference import ValueType, infer_values
 from mmguard.runtime.batches import run_session
-from mmguard.runtime.session import new_session
+from mmguard.runtime.session import ORT_ERRORS, new_session
 from mmguard.types import EvidenceSite
+
+logger = logging.getLogger(__name__)
 
 AXES_AS_INPUT = 18
 """First opset in which ReduceMean takes its axes as an input instead of an attribute."""
-TRIED = 3
-"""Number of inputs on which a site is tried."""
 
 Array = npt.NDArray[np.float32]
 
@@ -121,18 +122,18 @@ def pooled(model: ir.Model, nodes: Nodes, sites: Sequence[EvidenceSite]) -> list
     features = []
     for site in sites:
         if site.value not in means:
-            shape = types[site.value].shape
-            means[site.value] = _mean(model, nodes, site, len(shape or ()))
+            means[site.value] = _mean(model, nodes, site, types[site.value])
         features.append(_root(nodes, means[site.value]) if site.feature == "root" else means[site.value])
     return features
 
 
-def _mean(model: ir.Model, nodes: Nodes, site: EvidenceSite, rank: int) -> ir.Value:
-    value = find_value(model.graph, site.value)
+def _mean(model: ir.Model, nodes: Nodes, site: EvidenceSite, kind: ValueType) -> ir.Value:
+    value, rank = find_value(model.graph, site.value), len(kind.shape or ())
     producer = value.producer()
     mean = value
     over = [axis for axis in range(1, rank) if axis != site.axis % rank]
-    if over and site.axis == 1:  # keeps ONNX Runtime's blocked layout, unlike ReduceMean
+    # GlobalAveragePool keeps ONNX Runtime's blocked layout, unlike ReduceMean, but has no kernel for float64.
+    if over and site.axis == 1 and kind.dtype is not ir.DataType.DOUBLE:
         mean = nodes.node("GlobalAveragePool", [value], producer)
         mean = nodes.node("Flatten", [mean], mean.producer(), axis=1)
     elif over and model.opset_imports[""] >= AXES_AS_INPUT:
@@ -171,8 +172,21 @@ def pooled_features(
     with TemporaryDirectory(prefix="mmguard-") as folder:
         path = Path(folder) / "pooled.onnx"
         write_alone(model, path, classifier.path)
-        tried = run_session(new_session(path), [str(each.name) for each in features], x[:TRIED])
-        usable = [place for place, each in enumerate(tried) if each.ndim == 2 and len(each) == len(x[:TRIED])]
-        found = [run(path, x, str(features[place].name)) for place in usable]
-    finite = [place for place, each in enumerate(found) if len(each) == len(x) and np.isfinite(each).all()]
-    return [sites[usable[place]] for place in finite], [found[place] for place in finite]
+        found = _run_in_batches(path, [str(each.name) for each in features], x)
+    usable = [
+        (site, each)
+        for site, each in zip(sites, found, strict=True)
+        if each.ndim == 2 and len(each) == len(x) and np.isfinite(each).all()
+    ]
+    return [site for site, _ in usable], [each for _, each in usable]
+
+
+def _run_in_batches(path: Path, names: Sequence[str], x: Array) -> list[Array]:
+    """Return outputs for inputs (n, ...); an empty array for each output if ONNX Runtime cannot pool this model."""
+    try:
+        session = new_session(path)
+        batches = [run_session(session, names, x[start : start + BATCH]) for start in range(0, len(x), BATCH)]
+    except ORT_ERRORS as error:
+        logger.warning("warning: ONNX Runtime cannot pool this model's activations: %s", error)
+        return [np.empty(0, np.float32) for _ in names]
+    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
