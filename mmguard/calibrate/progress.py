@@ -121,6 +121,11 @@ class Schedule:
             self._last = now
             self.tell()
 
+    def rate(self, kind: str) -> float:
+        """Return the seconds per unit of work, averaged over all work of this kind so far; 0 without tasks."""
+        step = self._steps.get(kind)
+        return 0.0 if step is None else step.seconds / max(step.inputs, 1e-12)
+
     def tell(self) -> None:
         """Call `on_progress` with the current progress."""
         if self.tasks:

@@ -91,7 +91,7 @@ def test_the_time_that_is_said_to_remain_is_the_time_it_takes_over_all_phases(
 
 def test_the_estimate_grows_with_the_classes() -> None:
     x = np.zeros((50, 3, 8, 8), np.float32)
-    ten, hundred, thousand = (audit_search.search_inputs(x, classes) for classes in (10, 100, 1000))
+    ten, hundred, thousand = (audit_search.search_inputs(x, classes, classes) for classes in (10, 100, 1000))
     assert hundred > 2 * ten
     assert thousand == pytest.approx(2 * hundred, rel=0.5), "at least two inputs a class"
 

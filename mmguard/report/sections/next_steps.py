@@ -76,7 +76,7 @@ def _about_the_model(manifest: Manifest, verdict: Verdict) -> Iterator[Step]:
             "Treat the model as unproven, not as clean",
             f"None of the {count(len(manifest.classes), 'class')} stands out at {scales} ({p_value(verdict.p_value)}; "
             f"a backdoor is reported at p ≤ α = {alpha}). The model may still be backdoored: the audit can miss a "
-            "backdoor that has many targets, works on a single source class only, or barely raises the "
+            "backdoor that works on a single source class only, has a faint trigger, or barely raises the "
             f"margins.{behind}",
         )
         return
