@@ -69,7 +69,7 @@ def _about_the_model(manifest: Manifest, verdict: Verdict) -> Iterator[Step]:
         )
         return
     if not verdict.backdoored:
-        scales = "the only scale that was searched"
+        scales = "the only scale that was judged"
         if len(verdict.p_values) > 1:
             scales = f"any of the {len(verdict.p_values)} scales"
         yield Step(
