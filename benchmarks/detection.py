@@ -58,7 +58,8 @@ def measure(cell: Cell, data_folder: Path | None = None) -> Record:
         return record | {"histogram": histogram(clean.scores, clean.scores[:0])}
     triggered = bed.suspect.attack.trigger(x[victims])
     wins = bed.suspect.exported.labels(triggered) == goal[victims]
-    return record | against(clean, judge.verdicts(triggered), wins)
+    changed = wins & (bed.suspect.exported.labels(x[victims]) != goal[victims])
+    return record | against(clean, judge.verdicts(triggered), wins, changed)
 
 
 def sample(count: int, detector: Detector, draw: int) -> NDArray[np.int64]:
@@ -67,8 +68,17 @@ def sample(count: int, detector: Detector, draw: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng([draw, 3]).permutation(count)[:limit])
 
 
-def against(clean: Verdicts, triggered: Verdicts, wins: NDArray[np.bool_]) -> Record:
-    """Compare clean with triggered inputs; `wins` (M,) says which of the latter get the attacker's label."""
+def against(
+    clean: Verdicts, triggered: Verdicts, wins: NDArray[np.bool_], changed: NDArray[np.bool_] | None = None
+) -> Record:
+    """Compare clean with triggered inputs.
+
+    Args:
+        clean: verdicts on clean inputs.
+        triggered: verdicts on M triggered inputs.
+        wins: (M,) which triggered inputs get the attacker's label.
+        changed: (M,) which triggered inputs only get the attacker's label with the trigger; None if not known.
+    """
     scores = triggered.scores[wins]
     record: Record = {
         "triggered_images": len(wins),
@@ -81,6 +91,12 @@ def against(clean: Verdicts, triggered: Verdicts, wins: NDArray[np.bool_]) -> Re
         "auroc": auroc(clean.scores, scores),
         "true_positive_rate_at": {
             str(rate): true_positive_rate_at(clean.scores, scores, rate) for rate in FALSE_POSITIVE_RATES
+        },
+        "true_positive_rate_at_where_the_trigger_decides": None
+        if changed is None or not changed.any()
+        else {
+            str(rate): true_positive_rate_at(clean.scores, triggered.scores[changed], rate)
+            for rate in FALSE_POSITIVE_RATES
         },
         "true_positive_rate": float(triggered.flagged[wins].mean()),
         "curve": {

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime
 import torch
 from numpy.typing import NDArray
@@ -17,8 +18,10 @@ from benchmarks.cifar import Images, Labels, normalise
 BATCH = 500
 
 
-def export(network: nn.Module, path: Path) -> None:
+def export(network: nn.Module, path: Path, example: torch.Tensor | None = None, name: str = "image") -> None:
     """Write a self-contained float32 ONNX file: input `image` (batch, 3, 32, 32), output `logits` (batch, K).
+
+    For a network of other inputs, pass two of them as the example, and a name for the input.
 
     Batch norms are not fused, and every weight keeps its PyTorch name, so that the network can be trained further from
     the file (`benchmarks.suspect`). ONNX Runtime fuses them when it loads the file.
@@ -28,8 +31,8 @@ def export(network: nn.Module, path: Path) -> None:
     """
     program = torch.onnx.export(
         network.eval(),
-        (torch.zeros(2, 3, 32, 32),),
-        input_names=["image"],
+        (torch.zeros(2, 3, 32, 32) if example is None else example,),
+        input_names=[name],
         output_names=["logits"],
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         dynamo=True,
@@ -38,13 +41,17 @@ def export(network: nn.Module, path: Path) -> None:
     )
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
-    fold_constants(program.model)
+    fold_constants(program.model, should_fold=lambda node: False if _transposes_weights(node) else None)
     remove_unused_nodes(program.model)
     # The exporter adds stack traces with local paths to every node.
     ClearMetadataAndDocStringPass()(program.model)
     partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.onnx")
     program.save(partial, external_data=False)
     partial.replace(path)
+
+
+def _transposes_weights(node: ir.Node) -> bool:
+    return node.op_type == "Transpose" and node.inputs[0] is not None and node.inputs[0].is_initializer()
 
 
 class Exported:

@@ -48,17 +48,16 @@ CHECKED_ON = ("resnet20", "badnets")
 """Architecture and attack of the network on which the peers are compared with their papers."""
 
 
-def zoo_table(zoo: Mapping[str, Record]) -> list[str]:
-    """List each network of the zoo with its recipe, accuracy and attack success."""
+def zoo_table(folders: Mapping[str, Sequence[Record]]) -> list[str]:
+    """List each network of the zoo, given by folder, with its recipe, accuracy and attack success."""
     rows = []
-    for name, record in zoo.items():
-        recipe, success = record["recipe"], record["attack_success"]
-        poisoned = percent(recipe["rate"]) if recipe["rate"] else ""
+    for folder, record in ((folder, record) for folder, records in folders.items() for record in records):
+        recipe, success, rate = record["recipe"], record["attack_success"], record["attack"]["rate"]
         rows.append(
             (
-                f"[{name}](zoo/{name}.json)",
-                f"{recipe['epochs']} epochs, {recipe['precision']}",
-                poisoned,
+                f"[{record['name']}]({folder}/{record['name']}.json)",
+                f"{recipe['epochs']} epochs, {recipe.get('precision', 'float32')}",
+                percent(rate) if rate else "",
                 percent(record["clean_accuracy"]),
                 "" if success is None else percent(success),
             )
@@ -174,9 +173,9 @@ def published_table(mitigated: Grid, detected: Grid) -> list[str]:
 def page() -> list[str]:
     """Return the lines of RESULTS.md, and write the plots."""
     paper = json.loads((HERE / "paper.json").read_text())
-    zoo = {record["name"]: record for record in read(ZOO)}
+    zoo, arrays = read(ZOO), read(ZOO / "arrays")
     mitigated, detected = (Grid(read(folder)) for folder in (mitigation.FOLDER, detection.FOLDER))
-    beyond = sorted({record["recipe"]["attack"] for record in zoo.values()} - set(TABLE_1))
+    beyond = sorted({record["recipe"]["attack"] for record in zoo} - set(TABLE_1))
     lines = [
         "# Results",
         "",
@@ -188,8 +187,8 @@ def page() -> list[str]:
         "## The zoo",
         "",
     ]
-    lines += zoo_table(zoo)
-    for architecture in sorted({record["recipe"]["network"] for record in zoo.values()}):
+    lines += zoo_table({"zoo": zoo, "zoo/arrays": arrays})
+    for architecture in sorted({record["architecture"] for grid in (mitigated, detected) for record in grid.records}):
         lines += mitigation_section(mitigated, architecture, beyond, paper)
         lines += detection_section(detected, architecture, (*TABLE_1, *beyond))
     audited, objectives, attacked = (read(folder) for folder in (audit.FOLDER, objective.FOLDER, adaptive.FOLDER))
@@ -203,7 +202,7 @@ def page() -> list[str]:
     lines += ["", "## The peers compared with their papers", "", *published_table(mitigated, detected)]
     overfitted = read(overfitting.FOLDER)
     lines += overfitting_report.section(overfitted, paper, PLOTS)
-    measured = (*zoo.values(), *mitigated.records, *detected.records, *audited, *objectives, *attacked, *overfitted)
+    measured = (*zoo, *arrays, *mitigated.records, *detected.records, *audited, *objectives, *attacked, *overfitted)
     measured += (small,) if small else ()
     machines = sorted({footnote(record) for record in measured})
     return [*lines, "", "## Measured on", "", *(f"- {machine}" for machine in machines)]

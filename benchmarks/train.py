@@ -23,7 +23,7 @@ from benchmarks.record import write_json
 from benchmarks.training.imbalance import PROFILES
 from benchmarks.training.networks import NETWORKS
 from benchmarks.training.objectives import OBJECTIVES
-from benchmarks.training.recipe import Recipe
+from benchmarks.training.recipe import OPTIMISERS, Recipe
 from benchmarks.training.trainer import OutOfTimeError, Trainer
 
 __all__ = ["OutOfTimeError", "Recipe", "Trainer", "measure", "run"]
@@ -102,6 +102,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--rate", type=float, default=Recipe.rate, help="share of training images to poison; 0: the attack's own"
     )
+    parser.add_argument("--optimiser", choices=sorted(OPTIMISERS), default=Recipe.optimiser)
+    parser.add_argument("--peak-learning-rate", type=float, default=Recipe.peak_learning_rate)
+    parser.add_argument("--weight-decay", type=float, default=Recipe.weight_decay)
     parser.add_argument("--precision", choices=["bfloat16", "float32"], default=Recipe.precision)
     parser.add_argument("--train-images", type=int, help="train only on the first N images, for a quick test")
     parser.add_argument("--profile", choices=sorted(PROFILES), default=Recipe.profile, help="class imbalance")

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,17 @@ ABSTAIN = -1
 class Reason(StrEnum):
     """Why an input was flagged, or a note that the input was not flagged or not tested.
 
-    The metric that counts flagged inputs uses the same values in its label `reason`.
+    The metric that counts flagged inputs uses the same values in its label `reason`. If several kinds of evidence are
+    improbable for a clean input, the reason is the most improbable one.
+
+    Attributes:
+        NONE: the input was not flagged.
+        UNTESTED: the input was not tested.
+        DISAGREEMENT: the networks decide differently, at a level above θ.
+        CONFIDENCE: clipping changed the logits too much.
+        BOTH: clipping changed the logits too much, and the networks decide differently.
+        ACTIVATIONS: the original network's activations are too far from those of clean inputs with the same decision.
+        MARGIN: the original network's own margin is too large.
     """
 
     NONE = "none"
@@ -27,6 +37,8 @@ class Reason(StrEnum):
     DISAGREEMENT = "disagreement"
     CONFIDENCE = "confidence"
     BOTH = "both"
+    ACTIVATIONS = "activations"
+    MARGIN = "margin"
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,21 @@ class ClipSite:
     operator: str
     axis: int
     channels: int
+
+
+@dataclass(frozen=True)
+class EvidenceSite:
+    """A site at which the original network's activations are compared with those of clean inputs.
+
+    Attributes:
+        value: ONNX name of the activation's output.
+        axis: axis of the channels: -1 for the last axis, otherwise counted from 0.
+        feature: what is computed of each channel: `mean` over all positions, or the signed `root` of that mean.
+    """
+
+    value: str
+    axis: int
+    feature: Literal["mean", "root"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +106,8 @@ class Decision:
         reasons: (N,) str, values of `Reason`.
         p_values: (N,) float64 in [0, 1]; smaller is more suspicious. NaN for an untested input.
         margin_gaps: (N,) float64, in logits; larger is more suspicious. NaN for an untested input.
+        confidences: (N,) float64 in [0, 1], how sure the clipped network is of a flagged input's corrected label; NaN
+            if no label was proposed.
     """
 
     labels: IntArray
@@ -89,6 +118,7 @@ class Decision:
     reasons: npt.NDArray[np.str_]
     p_values: FloatArray
     margin_gaps: FloatArray
+    confidences: FloatArray
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -19,6 +19,7 @@ from mmguard.bundle.file_names import BOUNDS, MANIFEST, PROBES, PROVENANCE
 from mmguard.bundle.manifest import CalibrationFigures, CriterionSpec, Manifest, NullSpec, OutputSpec
 from mmguard.bundle.tensors import write_tensors
 from mmguard.bundle.write import staged, write
+from mmguard.detection.margins import Readings
 from mmguard.detection.mmdf import Criterion
 from mmguard.inputs.spec import InputSpec
 from mmguard.settings import Settings
@@ -190,9 +191,8 @@ def write_tiny_bundle(
         runtime_graphs = _write_plans(folder, network, bounds)
         write_tensors(folder / BOUNDS, bounds)
         write_tensors(folder / PROBES, {"x": probes, **probed})
-        criterion = CriterionSpec.of(
-            "margin_gap", Criterion.fit("margin_gap", logits["original"], logits["clipped"], None)[0]
-        )
+        read = Readings(logits["original"], logits["clipped"])
+        criterion = CriterionSpec.of("margin_gap", Criterion.fit("margin_gap", read, None)[0])
         null = NullSpec("gaussian", len(x), theta, disagreement_theta, (criterion,), ())
         write(
             folder, _manifest(name, seed, head, runtime_graphs, null, logits), {"started": "2000-01-01T00:00:00+00:00"}
@@ -261,6 +261,8 @@ def _manifest(
         classes=CLASSES,
         runtime_graphs=runtime_graphs,
         sites=SITES,
+        evidence=(),
+        mirror_axis=None,
         null=null,
         calibration=CalibrationFigures(
             n=len(original),

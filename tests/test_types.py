@@ -15,6 +15,7 @@ def test_a_decision_is_written_as_json_and_reads_the_same() -> None:
         reasons=np.array([Reason.NONE, Reason.BOTH, Reason.UNTESTED], dtype=np.str_),
         p_values=np.array([0.5, 1e-9, np.nan]),
         margin_gaps=np.array([-0.25, 30.0, np.nan]),
+        confidences=np.array([np.nan, 0.75, np.nan]),
     )
     assert repr(decision) == "Decision(3 inputs, 1 flagged, 1 untested)"
     assert json.loads(json.dumps(decision.to_dict(), allow_nan=False)) == {
@@ -26,11 +27,12 @@ def test_a_decision_is_written_as_json_and_reads_the_same() -> None:
         "reasons": ["none", "both", "untested"],
         "p_values": [0.5, 1e-9, None],
         "margin_gaps": [-0.25, 30.0, None],
+        "confidences": [None, 0.75, None],
     }
 
 
 def test_a_decision_on_no_inputs_is_empty_lists() -> None:
     nothing, numbers = np.zeros(0, np.int64), np.zeros(0)
     marks = np.zeros(0, np.bool_)
-    decision = Decision(nothing, nothing, nothing, marks, marks, np.zeros(0, np.str_), numbers, numbers)
+    decision = Decision(nothing, nothing, nothing, marks, marks, np.zeros(0, np.str_), *[numbers] * 3)
     assert set(map(tuple, decision.to_dict().values())) == {()}

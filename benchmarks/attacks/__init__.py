@@ -8,6 +8,7 @@ from benchmarks.attacks.badnets import BadNets, BadNetsAllToAll
 from benchmarks.attacks.blend import Blend, BlendedImage
 from benchmarks.attacks.chessboard import Chessboard
 from benchmarks.attacks.clean_label import CleanLabel
+from benchmarks.attacks.distance_aware import DistanceAware
 from benchmarks.attacks.guard_aware import GuardAware
 from benchmarks.attacks.hook import Hooked, Learnt, TrainingHook, hook_of, learnt_path
 from benchmarks.attacks.input_aware import InputAware
@@ -34,6 +35,7 @@ ATTACKS: dict[str, AttackConstructor] = {
     "blended_image": BlendedImage,
     "chessboard": Chessboard,
     "clean_label": CleanLabel,
+    "distance_aware": DistanceAware,
     "guard_aware": GuardAware,
     "input_aware": InputAware,
     "none": NoAttack,

@@ -20,7 +20,7 @@ def footnote(record: Record) -> str:
     hardware, versions = record["hardware"], record["versions"]
     runtime = next(f"{key} {value}" for key, value in versions.items() if key.startswith("onnxruntime"))
     threads = hardware.get("threads", hardware["cores"])
-    machine = f"{hardware['cpu']}, {hardware['cores']} cores"
+    machine = f"{hardware['cpu']}, {hardware['cores']} core{'s' * (hardware['cores'] > 1)}"
     machine += "" if threads == hardware["cores"] else f", {threads} thread{'s' * (threads > 1)}"
     machine += f", {hardware['gpu']}" if "gpu" in hardware else ""
     return f"{machine}; Python {versions['python']}, torch {versions['torch']}, {runtime}."

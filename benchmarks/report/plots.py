@@ -47,9 +47,9 @@ def roc(curves: Mapping[str, Mapping[str, Record]], path: Path) -> None:
     def draw(axes: Axes, title: str) -> None:
         for place, name in enumerate(order):
             curve = curves[title].get(name, {"false_positive_rate": [], "true_positive_rate": []})
-            axes.plot(
-                curve["false_positive_rate"], curve["true_positive_rate"], color=f"C{place}", label=name, linewidth=1.2
-            )
+            points = curve["false_positive_rate"], curve["true_positive_rate"]
+            # There are ten colours.
+            axes.plot(*points, "-" if place < 10 else "--", color=f"C{place}", label=name, linewidth=1.2)
         axes.set(xscale="log", xlim=(1e-3, 1), ylim=(-0.02, 1.02), xlabel="false positives", ylabel="true positives")
         axes.axvline(0.005, color="0.7", linewidth=0.8, linestyle=":")
 

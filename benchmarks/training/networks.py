@@ -1,7 +1,7 @@
 """The networks under attack, by name. All take (N, 3, 32, 32) float32 and return logits (N, K) float32.
 
 Each has a `stem`, `blocks` (an `nn.Sequential` of residual blocks) and a `head` (an `nn.Linear`), and registers its
-batch norms in the order in which they run.
+batch norms in the order in which they run. Blocks map images to images, except those of `vit64_4`, which map tokens.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +10,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from benchmarks.training.mobilenet import mobilenet
+from benchmarks.training.transformer import vision_transformer
 
 
 def _convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
@@ -153,4 +156,6 @@ Constructor = Callable[[int], nn.Module]
 NETWORKS: dict[str, Constructor] = {f"resnet{depth}": partial(resnet, depth) for depth in (20, 32, 44, 56)} | {
     "resnet18": resnet18,
     "wrn16_1": partial(wide_resnet, 16, 1),
+    "mobilenetv2_035": partial(mobilenet, 0.35),
+    "vit64_4": partial(vision_transformer, 64, 4),
 }

@@ -132,19 +132,26 @@ def _check_bounds(path: Path, found: Shapes, manifest: "Manifest") -> None:
 def _check_probes(path: Path, found: Shapes, manifest: "Manifest") -> None:
     """Check that the probes are inputs of the model, and that both networks have one row of logits for each probe."""
     spec, classes = manifest.input, len(manifest.classes)
-    if set(found) != {"x", "original", "clipped"}:
-        raise TamperedBundleError(f"{path}: expected the tensors x, original and clipped; do not use this bundle")
+    rows = {"original": "logits", "clipped": "logits"} | ({"distances": "distances"} if manifest.evidence else {})
+    if set(found) != {"x", *rows}:
+        raise TamperedBundleError(f"{path}: expected the tensors {', '.join(['x', *rows])}; do not use this bundle")
     x = found["x"]
     if not shape_fits(x, (None, *spec.shape[1:])) or 0 in x:
         raise TamperedBundleError(
             f"{path}: expected the tensor x to contain inputs of shape {spec.shape[1:]}, got shape {x}; do not use "
             "this bundle"
         )
-    for form in ("original", "clipped"):
+    for form, what in rows.items():
         if len(found[form]) != 2 or found[form][0] != x[0]:
             raise TamperedBundleError(
-                f"{path}: expected the tensor {form} to contain {x[0]} rows of logits, got shape {found[form]}; do not "
+                f"{path}: expected the tensor {form} to contain {x[0]} rows of {what}, got shape {found[form]}; do not "
                 "use this bundle"
             )
-        if (logits := found[form][1]) != classes:
+        if what == "distances":
+            if found[form][1] != len(manifest.evidence):
+                raise TamperedBundleError(
+                    f"{path}: expected distances at {len(manifest.evidence)} sites, got {found[form][1]}; do not use "
+                    "this bundle"
+                )
+        elif (logits := found[form][1]) != classes:
             raise SchemaError(f"{path.parent / MANIFEST} lists {classes} classes, but the model has {logits} logits")

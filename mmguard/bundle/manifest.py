@@ -3,7 +3,7 @@
 import json
 import re
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from msgspec import Meta
@@ -16,9 +16,11 @@ from mmguard.detection.statistics import STATISTICS
 from mmguard.errors import SchemaError
 from mmguard.inputs.spec import InputSpec
 from mmguard.settings import Settings
-from mmguard.types import ClipSite, FloatArray
+from mmguard.types import ClipSite, EvidenceSite, FloatArray
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
+DISTANCES = "mmguard_distances"
+"""Name of the output of the original network's runtime graph that contains the distances of activations."""
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """Pattern of bundle names, which are used as metric labels and in URLs."""
 LONGEST = 1000
@@ -93,9 +95,8 @@ class CriterionSpec:
 
     Attributes:
         statistic: a key of `mmguard.detection.statistics.STATISTICS`.
-        intercepts: intercepts (K,) of the lines that predict the statistic of a clean input, one line per class, in
-            logits.
-        slope: slope that all these lines share.
+        parameters: the statistic's parameters by name, which are the fields of its class: numbers, or tuples of
+            numbers.
         power: exponent of the transform that the null applies to the statistic. See
             `mmguard.detection.null.GaussianNull` for this field and the next four.
         scale: number by which the statistic is divided before the transform, in logits.
@@ -105,8 +106,7 @@ class CriterionSpec:
     """
 
     statistic: str
-    intercepts: tuple[Number, ...]
-    slope: Number
+    parameters: dict[str, Number | tuple[Number, ...]]
     power: Annotated[float, Meta(ge=0, le=2)]
     scale: Positive
     mean: Number
@@ -124,13 +124,14 @@ class CriterionSpec:
         Returns:
             The criterion as it is stored in the manifest.
         """
-        lines, null = criterion.statistic, criterion.null
-        return cls(statistic, lines.intercepts, lines.slope, null.power, null.scale, null.mean, null.std, null.n)
+        null = criterion.null
+        return cls(statistic, asdict(criterion.statistic), null.power, null.scale, null.mean, null.std, null.n)
 
     def criterion(self) -> Criterion:
         """Return the criterion that these fields describe."""
         null = GaussianNull(self.mean, self.std, self.n, self.power, self.scale)
-        return Criterion(STATISTICS[self.statistic](self.intercepts, self.slope), null)
+        parameters: dict[str, Any] = self.parameters  # the statistic's own types are checked in `manifest_checks`
+        return Criterion(STATISTICS[self.statistic](**parameters), null)
 
 
 @dataclass(frozen=True)
@@ -218,6 +219,10 @@ class Manifest:
         runtime_graphs: relative paths of the ONNX files that the guard runs, under the keys `original`, `clipped` and,
             if there are derived outputs, `head`.
         sites: the clip sites.
+        evidence: the sites whose distances the original network's runtime graph returns, in the order of its output
+            `mmguard_distances`; empty if the test reads no distances.
+        mirror_axis: axis of the input along which the guard mirrors flagged inputs to look at them again; None if
+            mirror images do not keep their labels.
         null: null distribution and levels of the test. None if there is no test; the clipped network is then a
             corrected model whose answers are returned (MMOM).
         calibration: figures measured on the calibration set.
@@ -235,6 +240,8 @@ class Manifest:
     classes: tuple[Text, ...]
     runtime_graphs: dict[str, str]
     sites: tuple[ClipSite, ...]
+    evidence: tuple[EvidenceSite, ...]
+    mirror_axis: Annotated[int, Meta(ge=1, le=15)] | None
     null: NullSpec | None
     calibration: CalibrationFigures
     files: dict[str, FileEntry]

@@ -5,17 +5,18 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mmguard.bundle.file_names import BOUNDS, PROBES, UNLISTED
-from mmguard.detection.statistics import STATISTICS
+from mmguard.detection.statistics import NEED_DISTANCES, STATISTICS
 from mmguard.inputs.spec import InputSpec, Preprocessing
 from mmguard.runtime.dtypes import INPUT_DTYPES
 
 if TYPE_CHECKING:
-    from mmguard.bundle.manifest import CalibrationFigures, Manifest, NullSpec, OutputSpec
+    from mmguard.bundle.manifest import CalibrationFigures, CriterionSpec, Manifest, NullSpec, OutputSpec
 
 MAX_NUMBERS = 2**32
 """Largest number of values in the model's input, and largest number of channels of a clip site."""
@@ -24,6 +25,8 @@ MAX_PATH, MAX_DEPTH = 500, 16
 IMAGE_AXES = 4
 MAX_CLASSES = 80_000
 """Largest number of classes. The margins of more classes would not fit into the largest manifest that mmguard reads."""
+SPREADS = frozenset({"stds", "std", "gap_std"})
+"""Parameters of statistics by which values are divided."""
 MAX_NAMES = 4 * 2**20
 """Largest total size of the class names as JSON, in bytes."""
 
@@ -46,8 +49,11 @@ def check(manifest: "Manifest") -> None:
     _check_files(manifest)
     _check_sites(manifest)
     _check_figures(manifest.calibration, classes)
+    _check_evidence(manifest)
+    if manifest.mirror_axis is not None and manifest.mirror_axis >= len(manifest.input.shape):
+        raise ValueError(f"mirror_axis: the input has no axis {manifest.mirror_axis}")
     if manifest.null is not None:
-        _check_null(manifest.null, classes)
+        _check_null(manifest.null, classes, len(manifest.evidence))
 
 
 def require_short(names: Sequence[str]) -> None:
@@ -185,13 +191,23 @@ def _check_figures(figures: "CalibrationFigures", classes: int) -> None:
             _require_one_per_class(f"margins of {scale!r}", numbers, classes)
 
 
-def _check_null(null: "NullSpec", classes: int) -> None:
+def _check_evidence(manifest: "Manifest") -> None:
+    _require_unique("evidence", (f"{site.value} ({site.feature})" for site in manifest.evidence))
+    for site in manifest.evidence:
+        if not site.value or not -1 <= site.axis <= MAX_AXIS:
+            raise ValueError(
+                f"evidence: expected a name and an axis from -1 to {MAX_AXIS}, got name {site.value!r} and axis "
+                f"{site.axis}"
+            )
+
+
+def _check_null(null: "NullSpec", classes: int, sites: int) -> None:
     if not null.criteria:
         raise ValueError("null.criteria: expected at least one criterion")
     for criterion in null.criteria:
         if criterion.statistic not in STATISTICS:
             raise ValueError(f"statistic: expected one of {', '.join(STATISTICS)}, got {criterion.statistic!r}")
-        _require_one_per_class("intercepts", criterion.intercepts, classes)
+        _check_parameters(criterion, classes, sites)
     if len(null.clean_scores) != (0 if null.kind == "gaussian" else null.n):
         raise ValueError(
             f"null.clean_scores: expected {null.n} numbers (null.n), or no numbers if null.kind is gaussian, got "
@@ -202,6 +218,29 @@ def _check_null(null: "NullSpec", classes: int) -> None:
     if null.kind == "bounded" and null.clean_scores[-1] <= 0:
         raise ValueError("null.clean_scores: expected the largest number to be positive, because null.kind is bounded")
     null.test()  # raises an error if theta is too small for this number of clean inputs
+
+
+def _check_parameters(criterion: "CriterionSpec", classes: int, sites: int) -> None:
+    """Check that a criterion has the parameters of its statistic, each with the right number of values."""
+    kind, given = STATISTICS[criterion.statistic], criterion.parameters
+    expected = {field.name: str(field.type).startswith("tuple") for field in fields(kind)}
+    if {name: isinstance(value, tuple) for name, value in given.items()} != expected:
+        raise ValueError(
+            f"parameters of {criterion.statistic!r}: expected {', '.join(expected) or 'none'}, got "
+            f"{', '.join(given) or 'none'}"
+        )
+    for name, value in given.items():
+        if isinstance(value, tuple):
+            _require_number_of(f"{name} of {criterion.statistic!r}", value, classes if name == "intercepts" else sites)
+        if name in SPREADS and not np.all(np.asarray(value) > 0):
+            raise ValueError(f"{name} of {criterion.statistic!r}: expected positive numbers")
+    if criterion.statistic in NEED_DISTANCES and not sites:
+        raise ValueError(f"statistic {criterion.statistic!r}: expected at least one site in evidence")
+
+
+def _require_number_of(what: str, numbers: tuple[float, ...], count: int) -> None:
+    if len(numbers) != count:
+        raise ValueError(f"{what}: expected {count} numbers, got {len(numbers)}")
 
 
 def _require_one_per_class(what: str, numbers: tuple[float, ...], classes: int) -> None:

@@ -22,6 +22,7 @@ def scan(
     *,
     out: Path | None = None,
     on_flag: OnFlag = "correct",
+    min_confidence: float = 0.0,
     device: Device = "cpu",
     skip_bad: bool = False,
     fail_on_flag: bool = False,
@@ -46,6 +47,8 @@ def scan(
         File to write the lines to. By default, standard output.
     on_flag
         What to do with the label of a flagged input.
+    min_confidence
+        Smallest confidence, from 0 to 1, with which a corrected label is returned; below it, the guard abstains.
     device
         Device that the networks run on.
     skip_bad
@@ -55,7 +58,7 @@ def scan(
     """
     if out is not None:
         check_rows_file(out, bundle, inputs)
-    policy = Policy(on_flag=on_flag, on_error="closed")
+    policy = Policy(on_flag=on_flag, on_error="closed", min_confidence=min_confidence)
     with Guard(bundle, providers=PROVIDERS[device], policy=policy, registry=None) as guard:
         rows = []
         with rows_file(out) as file:

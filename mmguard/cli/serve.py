@@ -19,6 +19,7 @@ def serve(
     metrics_port: int = 9464,
     mode: Mode = "enforce",
     on_flag: OnFlag = "correct",
+    min_confidence: float = 0.0,
     on_error: OnError = "raise",
     timeout: float | None = None,
     device: Device = "cpu",
@@ -42,6 +43,8 @@ def serve(
         enforce: apply the policy. shadow: return the original network's answers and only count flags.
     on_flag
         What to do with the label of a flagged input.
+    min_confidence
+        Smallest confidence, from 0 to 1, with which a corrected label is returned; below it, the guard abstains.
     on_error
         What to do if the clipped network fails or times out: raise an error (raise), return the original
         network's answer (open) or abstain (closed).
@@ -58,7 +61,7 @@ def serve(
     """
     if not bundles:
         raise OptionError("mmguard serve needs at least one bundle; pass the path of a bundle's folder")
-    policy = Policy(mode=mode, on_flag=on_flag, on_error=on_error, timeout=timeout)
+    policy = Policy(mode, on_flag, on_error, timeout, min_confidence)
     limits = RequestLimits(max_request_mib * 2**20, max_json_mib * 2**20)
     options = ServerOptions(host, port, metrics_port, limits)
     run_server(bundles, options, policy=policy, providers=PROVIDERS[device], threads=threads)

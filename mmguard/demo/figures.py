@@ -14,6 +14,7 @@ from mmguard.demo.console import console, print_line
 from mmguard.guard.sessions import PROVIDERS, open_session
 from mmguard.inputs.image_files import read_image
 from mmguard.text.format import percent
+from mmguard.types import Reason
 
 TIMED_BATCHES = 200
 
@@ -40,7 +41,7 @@ def measure(
     }
     flagged = np.array([row["flagged"] for row in rows])
     reasons = [row["reason"] for row in rows if row["flagged"]]
-    flags = {reason: reasons.count(reason) for reason in ("disagreement", "confidence", "both")}
+    flags = {reason: reasons.count(reason) for reason in Reason if reason not in (Reason.NONE, Reason.UNTESTED)}
     return {
         "plain_images": int((~triggered).sum()),
         "triggered_images": int(triggered.sum()),

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from mmguard.types import FloatArray, IntArray
+from mmguard.types import BoolArray, FloatArray, IntArray
 
 Logits = npt.NDArray[np.floating]
 
@@ -30,18 +30,21 @@ def margin(logits: Logits, labels: IntArray) -> FloatArray:
     return gaps
 
 
-class LogitPair:
-    """Both networks' logits for the same N inputs, and the decisions and margins that the test needs.
+class Readings:
+    """What the test reads from both networks for the same N inputs, and the decisions and margins that follow.
 
     All arrays are computed once and then shared, so do not modify them.
 
     Args:
         original: (N, K) logits of the original network, all finite, K >= 2.
         clipped: (N, K) logits of the clipped network, all finite.
+        distances: (N, S) squared distances of the original network's activations
+            (`mmguard.detection.distances.SiteGaussian`), all finite; None if they were not computed.
 
     Attributes:
         original: the original network's logits, as passed.
         clipped: the clipped network's logits, as passed.
+        distances: the squared distances, as passed; (N, 0) if they were not computed.
         decisions: (N,) int64, the original network's decisions.
         clipped_decisions: (N,) int64, the clipped network's decisions.
         original_margins: (N,) float64 in logits, margins of `decisions` under the original network.
@@ -49,8 +52,8 @@ class LogitPair:
         margin_gaps: (N,) float64 in logits, `original_margins` minus `clipped_margins`; larger is more suspicious.
 
     Example:
-        >>> pair = LogitPair(np.array([[5.0, 2.0]]), np.array([[3.0, 4.0]]))
-        >>> pair.decisions.tolist(), pair.clipped_decisions.tolist(), pair.margin_gaps.tolist()
+        >>> read = Readings(np.array([[5.0, 2.0]]), np.array([[3.0, 4.0]]))
+        >>> read.decisions.tolist(), read.clipped_decisions.tolist(), read.margin_gaps.tolist()
         ([0], [1], [4.0])
     """
 
@@ -59,18 +62,28 @@ class LogitPair:
         "clipped_decisions",
         "clipped_margins",
         "decisions",
+        "distances",
         "margin_gaps",
         "original",
         "original_margins",
     )
 
-    def __init__(self, original: Logits, clipped: Logits) -> None:
+    def __init__(self, original: Logits, clipped: Logits, distances: Logits | None = None) -> None:
         self.original, self.clipped = original, clipped
+        self.distances: Logits = np.empty((len(original), 0)) if distances is None else distances
         self.decisions: IntArray = original.argmax(axis=1)
         self.clipped_decisions: IntArray = clipped.argmax(axis=1)
         self.original_margins = margin(original, self.decisions)
         self.clipped_margins = margin(clipped, self.decisions)
         self.margin_gaps: FloatArray = self.original_margins - self.clipped_margins
+
+    def rows(self, rows: npt.NDArray[np.intp] | BoolArray) -> "Readings":
+        """Return the readings of some rows.
+
+        Args:
+            rows: indices of the rows, or a mask (N,).
+        """
+        return Readings(self.original[rows], self.clipped[rows], self.distances[rows])
 
 
 def margin_gap(original: Logits, clipped: Logits) -> FloatArray:
@@ -87,7 +100,7 @@ def margin_gap(original: Logits, clipped: Logits) -> FloatArray:
         >>> margin_gap(np.array([[5.0, 2.0]]), np.array([[3.0, 4.0]])).tolist()
         [4.0]
     """
-    return LogitPair(original, clipped).margin_gaps
+    return Readings(original, clipped).margin_gaps
 
 
 def exclude_class(logits: Logits, labels: IntArray) -> Logits:

@@ -1,4 +1,4 @@
-"""The MMDF test: checks whether clipping changes an input's logits more than it changes the logits of clean inputs."""
+"""The MMDF test: checks whether anything that both networks show of an input is improbable for a clean input."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from typing import Literal, Self
 import numpy as np
 from scipy.special import log_ndtr
 
-from mmguard.detection.margins import LogitPair, Logits
+from mmguard.detection.margins import Logits, Readings
 from mmguard.detection.null import GaussianNull, check_level, empirical_p_values, ranked_tail
-from mmguard.detection.statistics import STATISTICS, MarginGap, Statistic
+from mmguard.detection.statistics import STATISTICS, ActivationDistance, MarginGap, Statistic, SupportedMarginGap
 from mmguard.errors import InferenceError
 from mmguard.types import BoolArray, FloatArray, IntArray
 
@@ -21,7 +21,7 @@ class Criterion:
     """A statistic and its null distribution.
 
     Attributes:
-        statistic: the statistic, computed from both networks' logits.
+        statistic: the statistic.
         null: distribution of the statistic over clean inputs.
     """
 
@@ -32,8 +32,7 @@ class Criterion:
     def fit(
         cls,
         name: str,
-        original: Logits,
-        clipped: Logits,
+        read: Readings,
         power: float | None,
         parts: Sequence[IntArray] = (),
     ) -> tuple[Self, FloatArray]:
@@ -44,8 +43,7 @@ class Criterion:
 
         Args:
             name: a key of `mmguard.detection.statistics.STATISTICS`.
-            original: (n, K) finite logits of the original network.
-            clipped: (n, K) finite logits of the clipped network on the same inputs.
+            read: readings of n clean inputs.
             power: exponent of the null's power transform; None uses the maximum-likelihood exponent.
             parts: row numbers of each part; together, the parts contain every row once. If empty, the null is fitted to
                 the same inputs as the statistic.
@@ -57,27 +55,25 @@ class Criterion:
         Raises:
             CleanSetError: there are too few inputs, or the statistic has the same value for all of them.
         """
-        kind, pair = STATISTICS[name], LogitPair(original, clipped)
-        statistic = kind.fit(pair)
-        values = statistic(pair)
+        kind, rows = STATISTICS[name], np.arange(len(read.decisions))
+        statistic = kind.fit(read)
+        values = statistic(read).copy()
         for part in parts:
-            others = np.delete(np.arange(len(original)), part)
-            fitted = kind.fit(LogitPair(original[others], clipped[others]))
-            values[part] = fitted(LogitPair(original[part], clipped[part]))
+            values[part] = kind.fit(read.rows(np.delete(rows, part)))(read.rows(part))
         criterion = cls(statistic, GaussianNull.fit(values, power))
         return criterion, criterion.null.standardise(values)
 
-    def scores(self, pair: LogitPair) -> FloatArray:
+    def scores(self, read: Readings) -> FloatArray:
         """Return the statistic, standardised by its null distribution.
 
         Args:
-            pair: both networks' logits (N, K).
+            read: readings of N inputs.
 
         Returns:
             The scores (N,) float64; larger is more suspicious. A score is the transformed statistic, in standard
             deviations above the null's mean; the transform is the null's power transform.
         """
-        return self.null.standardise(self.statistic(pair))
+        return self.null.standardise(self.statistic(read))
 
 
 @dataclass(frozen=True)
@@ -87,21 +83,23 @@ class Verdicts:
     Attributes:
         p_values: (N,) float64 in [0, 1]; smaller is more suspicious.
         disagreement: (N,) bool, True for inputs that are flagged because the networks disagree.
-        confidence: (N,) bool, True for inputs that are flagged because the p-value is at most the level.
+        improbable: (N,) bool, True for inputs that are flagged because the p-value is at most the level.
+        evidence: (N,) index of the criterion with the largest score.
         lost_confidence: (N,) bool, True if the original network's decision lost more margin than expected for a clean
-            input. If False, the test found no reason to doubt the decision, even if the input is improbable for
+            input. If False, the logits give no reason to doubt the decision, even if the input is improbable for
             another reason.
     """
 
     p_values: FloatArray
     disagreement: BoolArray
-    confidence: BoolArray
+    improbable: BoolArray
+    evidence: IntArray
     lost_confidence: BoolArray
 
     @property
     def flagged(self) -> BoolArray:
         """(N,) bool, True for inputs that are flagged for either reason."""
-        return self.disagreement | self.confidence
+        return self.disagreement | self.improbable
 
 
 @dataclass(frozen=True)
@@ -117,9 +115,9 @@ class MmdfTest:
     - `bounded`: the larger of two p-values: the p-value of the kind `gaussian`, and the p-value computed by
       `mmguard.detection.null.ranked_tail`.
 
-    An input is flagged for confidence if its p-value is at most `theta`. An input on which the networks disagree is
-    flagged for disagreement if its p-value is at most `disagreement_theta`. If `disagreement_theta` is 1, every
-    disagreement is flagged, as in the paper.
+    An input is flagged if its p-value is at most `theta`; the criterion with the largest score explains why. An input
+    on which the networks disagree is flagged for disagreement if its p-value is at most `disagreement_theta`. If
+    `disagreement_theta` is 1, every disagreement is flagged, as in the paper.
 
     Attributes:
         criteria: the criteria, at least one.
@@ -142,12 +140,13 @@ class MmdfTest:
         if self.kind == "empirical":
             check_level(self.theta, len(self.clean_scores))
 
-    def __call__(self, original: Logits, clipped: Logits) -> Verdicts:
-        """Test a batch, after checking that its logits are finite.
+    def __call__(self, original: Logits, clipped: Logits, distances: Logits | None = None) -> Verdicts:
+        """Test a batch, after checking that its readings are finite.
 
         Args:
             original: (N, K) logits of the original network.
             clipped: (N, K) logits of the clipped network on the same inputs.
+            distances: (N, S) distances of the original network's activations; None if no criterion reads them.
 
         Returns:
             The result for each input.
@@ -155,30 +154,46 @@ class MmdfTest:
         Raises:
             InferenceError: a logit is NaN or infinite, so its input has no p-value.
         """
-        if not (np.isfinite(original).all() and np.isfinite(clipped).all()):
+        if (
+            not (np.isfinite(original).all() and np.isfinite(clipped).all())
+            or not np.isfinite(distances if distances is not None else 0.0).all()
+        ):
             raise InferenceError("the test needs finite logits, got NaN or infinity; leave out the affected inputs")
-        return self.verdicts(LogitPair(original, clipped))
+        return self.verdicts(Readings(original, clipped, distances))
 
-    def verdicts(self, pair: LogitPair) -> Verdicts:
-        """Test a batch whose logits are known to be finite. Inputs with NaN or infinite logits would not be flagged.
+    def verdicts(self, read: Readings) -> Verdicts:
+        """Test a batch whose readings are known to be finite. Inputs with NaN or infinity would not be flagged.
 
         Args:
-            pair: both networks' logits (N, K). The caller must check that all of them are finite.
+            read: readings of N inputs. The caller must check that all of them are finite.
 
         Returns:
             The result for each input.
         """
-        scores = [criterion.scores(pair) for criterion in self.criteria]
-        p_values = self.p_values(np.max(scores, axis=0))
-        gap_lost = [
-            own > 0 for own, each in zip(scores, self.criteria, strict=True) if isinstance(each.statistic, MarginGap)
-        ]
+        scores = np.array([criterion.scores(read) for criterion in self.criteria])
+        p_values = self.p_values(scores.max(axis=0))
         return Verdicts(
             p_values,
-            disagreement=(pair.decisions != pair.clipped_decisions) & (p_values <= self.disagreement_theta),
-            confidence=p_values <= self.theta,
-            lost_confidence=np.all(gap_lost, axis=0) if gap_lost else np.ones(len(p_values), np.bool_),
+            disagreement=(read.decisions != read.clipped_decisions) & (p_values <= self.disagreement_theta),
+            improbable=p_values <= self.theta,
+            evidence=scores.argmax(axis=0),
+            lost_confidence=self._lost_confidence(read, scores),
         )
+
+    @property
+    def reads_distances(self) -> bool:
+        """Whether a criterion reads the distances of activations."""
+        return any(isinstance(each.statistic, ActivationDistance | SupportedMarginGap) for each in self.criteria)
+
+    def _lost_confidence(self, read: Readings, scores: FloatArray) -> BoolArray:
+        """Return whether each margin gap is larger than expected; True if no criterion measures a margin gap."""
+        lost = np.ones(len(read.decisions), np.bool_)
+        for own, criterion in zip(scores, self.criteria, strict=True):
+            if isinstance(criterion.statistic, MarginGap):
+                lost &= own > 0
+            elif isinstance(criterion.statistic, SupportedMarginGap):
+                lost &= criterion.statistic.gap(read) > 0
+        return lost
 
     def p_values(self, scores: FloatArray) -> FloatArray:
         """Return the p-value of each input's largest score.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from mmguard.bundle.manifest import OutputSpec
+from mmguard.bundle.manifest import DISTANCES, OutputSpec
 from mmguard.errors import NotClassifierError
 from mmguard.exporter.find_logits import LogitsSource, find_logits
 from mmguard.exporter.load import check_runtime, external_tensors, load
@@ -16,8 +16,9 @@ from mmguard.runtime.dtypes import INPUT_DTYPES
 
 LOGITS = "mmguard_logits"
 """Name of the logits, float32 (N, K), in the runtime graphs of a model that does not output its logits."""
-OWN_NAMES = frozenset({LOGITS, "mmguard_cast_out", "mmguard_columns", "mmguard_matmul_out"})
-"""Names of the values that mmguard adds to runtime graphs."""
+OWN_NAMES = frozenset({LOGITS, DISTANCES, "mmguard_cast_out", "mmguard_columns", "mmguard_matmul_out"})
+EVIDENCE = "mmguard_evidence_"
+"""Names, and the beginning of names, of the values that mmguard adds to runtime graphs."""
 INPUTS = {ir.DataType.from_numpy(np.dtype(name)): name for name in INPUT_DTYPES}
 """The supported input dtypes: a map from the ONNX dtype to NumPy's name for the same dtype."""
 
@@ -92,7 +93,8 @@ def read_classifier(path: Path, logits: str | None = None) -> Classifier:
     direct = source.value in names and source.dtype is ir.DataType.FLOAT and not source.one_column
     name = source.value if direct else LOGITS
     every = {*model.graph.initializers, *(str(each.name) for node in model.graph for each in node.outputs)}
-    if taken := sorted(every & OWN_NAMES - ({name} if direct else set())):
+    own = (every & OWN_NAMES - ({name} if direct else set())) | {each for each in every if each.startswith(EVIDENCE)}
+    if taken := sorted(own):
         raise NotClassifierError(
             f"{path}: a value of the model is named {taken[0]!r}, but mmguard reserves this name; rename the value"
         )

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from mmguard.bundle.manifest import OutputSpec
+from mmguard.bundle.manifest import DISTANCES, OutputSpec
 from mmguard.errors import GraphMismatchError, NotOnnxError
 from mmguard.exporter.tolerance import FLOAT
 from mmguard.runtime.batches import run_session
@@ -60,6 +60,30 @@ def check_export(
             "written; please report this as a bug"
         )
     return difference
+
+
+def check_distances(
+    path: Path, x: npt.NDArray[np.float32], expected: npt.NDArray[np.float64], tolerance: float
+) -> None:
+    """Check that a runtime graph returns the expected distances of activations.
+
+    Args:
+        path: ONNX file of the original network's runtime graph.
+        x: (N, ...) float32 inputs.
+        expected: (N, S) squared distances.
+        tolerance: largest difference allowed, relative to the largest distance of each site.
+
+    Raises:
+        GraphMismatchError: a distance differs.
+    """
+    found = run(path, x, DISTANCES)
+    difference = float((np.abs(found - expected) / np.maximum(expected.max(axis=0), 1)).max())
+    if not difference <= tolerance:
+        raise GraphMismatchError(
+            f"expected {path.name} to return the distances of activations that calibration computed, within "
+            f"{tolerance} times the largest distance, but the largest difference is {difference:.2g}; no bundle is "
+            "written; please report this as a bug"
+        )
 
 
 def check_head(

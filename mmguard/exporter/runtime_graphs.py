@@ -11,23 +11,30 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from mmguard.detection.distances import ActivationEvidence
 from mmguard.exporter.add_logits import add_logits, add_weight, batch_axis, find_value, name_nodes
 from mmguard.exporter.classifier import Classifier
+from mmguard.exporter.evidence.add_distances import add_distances
 from mmguard.exporter.load import canonical
 from mmguard.exporter.onnx_files import write_alone
 
 FORMS = ("original", "clipped")
+INITIALISERS_ALONE = 4
+"""First IR version in which initialisers need not be inputs of the graph."""
 TO_COLUMN = np.array([[-1], [1]], np.float32)
 """Matrix by which the logits of two classes are multiplied to get a single column. This is either the column from which
 the logits were computed, or a column that leads to the same decision."""
 
 
-def write_runtime_graphs(folder: Path, classifier: Classifier) -> dict[str, str]:
-    """Write the runtime graphs. If a network outputs only the logits, its own file is its runtime graph.
+def write_runtime_graphs(
+    folder: Path, classifier: Classifier, evidence: ActivationEvidence | None = None
+) -> dict[str, str]:
+    """Write the runtime graphs. If a network returns all that the guard reads, its own file is its runtime graph.
 
     Args:
         folder: bundle folder with `original.onnx` and `clipped.onnx`.
         classifier: the user's model.
+        evidence: what the original network's runtime graph computes of its activations; None for nothing.
 
     Returns:
         The path of each runtime graph within the bundle, by name: `original`, `clipped` and, if outputs are derived
@@ -36,15 +43,22 @@ def write_runtime_graphs(folder: Path, classifier: Classifier) -> dict[str, str]
     runtime_graphs = {form: f"{form}.onnx" for form in FORMS}
     output = classifier.output
     direct = output.logits in output.names
-    if direct and not output.derived:
+    if direct and not output.derived and evidence is None:
         return runtime_graphs
     (folder / "runtime").mkdir()
-    if not direct:
-        for form in FORMS:
-            source = folder / runtime_graphs[form]
-            model = add_logits(canonical(source, classifier.complaint is not None), classifier.logits_source)
-            runtime_graphs[form] = f"runtime/{form}.onnx"
-            write_alone(model, folder / runtime_graphs[form], source)
+    for form in FORMS:
+        added = evidence if form == "original" else None
+        if direct and added is None:
+            continue
+        source = folder / runtime_graphs[form]
+        model = canonical(source, classifier.complaint is not None)
+        if not direct:
+            model = add_logits(model, classifier.logits_source)
+        if added is not None:
+            model = add_distances(model, added, output.logits)
+        model.ir_version = max(model.ir_version, INITIALISERS_ALONE)
+        runtime_graphs[form] = f"runtime/{form}.onnx"
+        write_alone(model, folder / runtime_graphs[form], source)
     if output.derived:
         runtime_graphs["head"] = "runtime/head.onnx"
         write_alone(_head(classifier), folder / runtime_graphs["head"], classifier.path)
@@ -58,7 +72,7 @@ def _head(classifier: Classifier) -> ir.Model:
     given = _replace_logits(graph, classifier)
     graph.inputs[:] = [given]
     graph.outputs[:] = [value for value in graph.outputs if value.name in output.derived]
-    model.ir_version = max(model.ir_version, 4)  # since IR version 4, initialisers need not be inputs
+    model.ir_version = max(model.ir_version, INITIALISERS_ALONE)
     return RemoveUnusedNodesPass()(model).model
 
 

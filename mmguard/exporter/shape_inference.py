@@ -107,7 +107,8 @@ def infer_values(model: ir.Model) -> Mapping[str, ValueType]:
     for value in copy.graph.initializers.values():
         tensor = value.const_value
         if isinstance(tensor, ir.ExternalTensor) and tensor.size <= SMALL:
-            value.const_value = ir.tensor(tensor.numpy(), name=tensor.name)
+            own = tensor.numpy().copy()  # a view would keep the file mapped, which then cannot be closed
+            value.const_value = ir.tensor(own, name=tensor.name)
     for node in copy.graph:
         _stand_in(node)
     _infer(copy)

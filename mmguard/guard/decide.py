@@ -6,48 +6,88 @@ from dataclasses import fields, replace
 import numpy as np
 import numpy.typing as npt
 
-from mmguard.detection.margins import LogitPair, exclude_class
-from mmguard.detection.mmdf import MmdfTest
+from mmguard.detection.margins import Readings, exclude_class
+from mmguard.detection.mmdf import MmdfTest, Verdicts
 from mmguard.guard.policy import Policy
 from mmguard.inputs.batch_checks import rows_not_finite
-from mmguard.types import ABSTAIN, BoolArray, Decision, IntArray, Reason
+from mmguard.types import ABSTAIN, BoolArray, Decision, FloatArray, IntArray, Reason
 
 Logits = npt.NDArray[np.float32]
-REASONS = np.array([Reason.NONE, Reason.DISAGREEMENT, Reason.CONFIDENCE, Reason.BOTH], dtype=np.str_)
+REASONS = {
+    "confidence": (Reason.CONFIDENCE, Reason.BOTH),
+    "activations": (Reason.ACTIVATIONS, Reason.ACTIVATIONS),
+    "margin": (Reason.MARGIN, Reason.MARGIN),
+}
+"""Reasons by kind of evidence: if the networks agree, and if they disagree."""
+REASON_TYPE = np.array(list(Reason), np.str_).dtype
 
 
-def decide(original: Logits, clipped: Logits, test: MmdfTest, policy: Policy) -> Decision:
+def decide(
+    read: Readings, test: MmdfTest, policy: Policy, look_again: Callable[[IntArray], Logits] | None = None
+) -> Decision:
     """Test a batch and choose its labels.
 
     Args:
-        original: (N, K) finite logits of the original network. The caller must check that they are finite.
-        clipped: (N, K) finite logits of the clipped network on the same inputs. The caller must check that they are
-            finite.
+        read: readings of N inputs. The caller must check that they are finite.
         test: the bundle's test.
         policy: what to do with flagged inputs.
+        look_again: takes the row numbers of the flagged inputs, and returns the logits (N, K) from which these inputs
+            are labelled; None to label them from the clipped network's logits.
 
     Returns:
         The decision.
     """
-    pair = LogitPair(original, clipped)
-    verdicts = test.verdicts(pair)
-    flagged, labels = verdicts.flagged, pair.decisions.copy()
+    verdicts = test.verdicts(read)
+    flagged, labels = verdicts.flagged, read.decisions.copy()
+    reasons = _reasons(verdicts, test)
+    confidences = np.full(len(labels), np.nan)
     if policy.corrects:
-        labels[flagged] = pair.clipped_decisions[flagged]
-        doubted = flagged & verdicts.lost_confidence
-        labels[doubted] = exclude_class(clipped[doubted], pair.decisions[doubted]).argmax(axis=1)
+        answers = read.clipped if look_again is None else look_again(np.flatnonzero(flagged))
+        labels[flagged] = answers[flagged].argmax(axis=1)
+        doubted = flagged & (verdicts.lost_confidence | (reasons == Reason.ACTIVATIONS))
+        labels[doubted] = exclude_class(answers[doubted], read.decisions[doubted]).argmax(axis=1)
+        proposed = labels != read.decisions
+        excluded = np.where(verdicts.lost_confidence, read.decisions, ABSTAIN)
+        confidences[proposed] = _confidences(answers[proposed], labels[proposed], excluded[proposed])
+        labels[proposed & (confidences < policy.min_confidence)] = ABSTAIN
     elif policy.abstains:
         labels[flagged] = ABSTAIN
     return Decision(
         labels=labels,
-        original_labels=pair.decisions,
-        clipped_labels=pair.clipped_decisions,
+        original_labels=read.decisions,
+        clipped_labels=read.clipped_decisions,
         flagged=flagged,
-        corrected=(labels != pair.decisions) & policy.corrects,
-        reasons=REASONS[verdicts.disagreement + 2 * verdicts.confidence],
+        corrected=(labels != read.decisions) & (labels != ABSTAIN) & policy.corrects,
+        reasons=reasons,
         p_values=verdicts.p_values,
-        margin_gaps=pair.margin_gaps,
+        margin_gaps=read.margin_gaps,
+        confidences=confidences,
     )
+
+
+def _confidences(answers: Logits, labels: IntArray, excluded: IntArray) -> FloatArray:
+    """Return the probability (n,) of each label by logits (n, K).
+
+    Where clipping itself speaks against the original network's decision, that class is in `excluded` (n,), and the
+    probability is that among the other classes. Elsewhere (-1), belief in that decision counts against the label.
+    """
+    logits = answers.astype(np.float64)
+    rows = np.flatnonzero(excluded != ABSTAIN)
+    logits[rows, excluded[rows]] = -np.inf
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: FloatArray = powers[np.arange(len(labels)), labels] / powers.sum(axis=1)
+    return probabilities
+
+
+def _reasons(verdicts: Verdicts, test: MmdfTest) -> npt.NDArray[np.str_]:
+    """Return the reason (N,) for each flag, and `none` for inputs that are not flagged."""
+    reasons = np.where(verdicts.disagreement, Reason.DISAGREEMENT, Reason.NONE).astype(REASON_TYPE)
+    for number, criterion in enumerate(test.criteria):
+        own = verdicts.improbable & (verdicts.evidence == number)
+        agreeing, disagreeing = REASONS[criterion.statistic.evidence]
+        reasons[own] = agreeing
+        reasons[own & verdicts.disagreement] = disagreeing
+    return reasons
 
 
 def corrected_model(original: Logits, clipped: Logits, policy: Policy) -> Decision:
@@ -68,22 +108,19 @@ def corrected_model(original: Logits, clipped: Logits, policy: Policy) -> Decisi
     return _without_test(labels.copy(), original_labels, clipped_labels, Reason.NONE)
 
 
-def decide_rows(
-    original: Logits, clipped: Logits, rows: BoolArray, decide: Callable[[Logits, Logits], Decision], policy: Policy
-) -> Decision:
+def decide_rows(read: Readings, rows: BoolArray, decide: Callable[[Readings], Decision], policy: Policy) -> Decision:
     """Return the decision for a batch in which only some rows can be tested. Mark the other rows as untested.
 
     Args:
-        original: (N, K) logits of the original network.
-        clipped: (N, K) logits of the clipped network on the same inputs.
-        rows: (N,) bool, True for rows that can be tested; both networks' logits must be finite in these rows.
+        read: readings of N inputs.
+        rows: (N,) bool, True for rows that can be tested; their readings must be finite.
         decide: function that returns the decision for a batch; it receives only the rows that can be tested.
         policy: what to do with untested inputs.
 
     Returns:
         The decision for all N rows.
     """
-    decision, tested = untested(original, policy), decide(original[rows], clipped[rows])
+    decision, tested = untested(read.original, policy), decide(read.rows(rows))
     for field in fields(Decision):
         getattr(decision, field.name)[rows] = getattr(tested, field.name)
     return decision
@@ -148,7 +185,8 @@ def _without_test(labels: IntArray, original_labels: IntArray, clipped_labels: I
         clipped_labels=clipped_labels,
         flagged=np.zeros(n, np.bool_),
         corrected=np.zeros(n, np.bool_),
-        reasons=np.full(n, reason, dtype=REASONS.dtype),
+        reasons=np.full(n, reason, dtype=REASON_TYPE),
         p_values=np.full(n, np.nan),
         margin_gaps=np.full(n, np.nan),
+        confidences=np.full(n, np.nan),
     )

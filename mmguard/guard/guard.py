@@ -1,7 +1,7 @@
 """The guard: runs both networks on every batch, tests the inputs, applies the policy and counts the results."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -15,14 +15,14 @@ from mmguard.bundle.bundle import Bundle
 from mmguard.errors import CopyError, InferenceError, InputError, LateError, OptionError, OverloadError
 from mmguard.guard.answer import own_copy
 from mmguard.guard.forks import COUNTING
-from mmguard.guard.judge import Judge, inference_error
+from mmguard.guard.judge import KINDS, Judge, inference_error
 from mmguard.guard.lanes import Run
 from mmguard.guard.metrics import Metrics
 from mmguard.guard.networks import open_networks
 from mmguard.guard.policy import Policy
-from mmguard.guard.sessions import PROVIDERS, NetworkOutput, check_logits
+from mmguard.guard.sessions import PROVIDERS, Logits, NetworkOutput, check_rows
 from mmguard.inputs.batch_checks import check_batch, check_dtype_and_shape, rows_not_finite
-from mmguard.types import BoolArray, Decision
+from mmguard.types import BoolArray, Decision, IntArray
 
 Batch = npt.NDArray[Any]
 
@@ -129,7 +129,7 @@ class Guard:
         """
         self._reopen_if_forked()
         not_finite = self._check(x)
-        run = self._start_clipped(_for_clipped(x, not_finite, shared=original is None))
+        run = self._start_clipped(_for_clipped(x, not_finite, shared=original is None), original is not None)
         start = perf_counter()
         try:
             answer = self._run_original(x, original)
@@ -140,7 +140,12 @@ class Guard:
             raise
         seconds = perf_counter() - start
         self._metrics.took("original", seconds)
-        return GuardedBatch(*self._judge(answer, self._wait_for_clipped(run, seconds), not_finite))
+        clipped = self._wait_for_clipped(run, seconds)
+        if isinstance(clipped, NetworkOutput) and answer.distances is None:
+            answer = replace(answer, distances=clipped.distances)
+        axis = self.bundle.manifest.mirror_axis
+        mirrored = None if axis is None else partial(self._run_mirrored, x, axis)
+        return GuardedBatch(*self._judge(answer, clipped, not_finite, mirrored))
 
     def scan(self, inputs: str | Path, *, skip_bad: bool = False) -> Iterator[dict[str, Any]]:
         """Judge a folder of images or a file of arrays, like `mmguard scan`. Inputs are read only while you iterate.
@@ -214,9 +219,9 @@ class Guard:
             raise
         return None if np.isfinite(x).all() else rows_not_finite(x)
 
-    def _start_clipped(self, x: Batch) -> Run | InferenceError:
+    def _start_clipped(self, x: Batch, wrapped: bool) -> Run | InferenceError:
         try:
-            return self.networks.lanes.start(partial(self._run_clipped, x))
+            return self.networks.lanes.start(partial(self._run_clipped, x, wrapped))
         except LateError as error:
             return error
         except OverloadError as error:
@@ -225,17 +230,31 @@ class Guard:
             self._metrics.count_error("overload")
             raise
 
-    def _run_clipped(self, x: Batch) -> NetworkOutput:
+    def _run_clipped(self, x: Batch, wrapped: bool) -> NetworkOutput:
+        """Run the clipped network. A wrapped predictor shows no activations, so the original network runs here too."""
         start = perf_counter()
         output = self.networks.clipped(x)
+        if wrapped and self.bundle.manifest.evidence:
+            output = replace(output, distances=self.networks.original(x).distances)
         self._metrics.took("clipped", perf_counter() - start)
         return output
+
+    def _run_mirrored(self, x: Batch, axis: int, rows: IntArray) -> Logits | None:
+        """Return the clipped network's logits (n, K) of the mirror images of some rows (n,), or None if it fails."""
+        images = np.ascontiguousarray(np.flip(x[rows], axis))
+        try:
+            run = self.networks.lanes.start(partial(self.networks.clipped, images))
+            output: NetworkOutput = self.networks.lanes.result(run, self.policy.timeout, 0.0)
+        except Exception as error:
+            self._metrics.count_error(KINDS.get(type(error), "inference"))
+            return None
+        return output.logits
 
     def _run_original(self, x: Batch, original: Callable[[Batch], NetworkOutput] | None) -> NetworkOutput:
         if original is None:
             return self.networks.original(x)
         answer = original(x.copy(order="K"))
-        logits = check_logits(answer.logits, len(x), len(self.bundle.manifest.classes))
+        logits = check_rows("logits", answer.logits, len(x), len(self.bundle.manifest.classes))
         return NetworkOutput(own_copy(answer.outputs), logits.copy())
 
     def _wait_for_clipped(self, run: Run | InferenceError, seconds: float) -> NetworkOutput | InferenceError:

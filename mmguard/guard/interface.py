@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mmguard.bundle.manifest import Manifest
+from mmguard.bundle.manifest import DISTANCES, Manifest
 from mmguard.errors import TamperedBundleError
 from mmguard.runtime.dtypes import INPUT_DTYPE_BY_ORT_TYPE
 
@@ -31,10 +31,15 @@ def check_session(session: Any, manifest: Manifest, form: str) -> None:
         _check_outputs(session, output.derived, form)
         return
     _check_input(session, spec.name, spec.dtype, spec.shape, form)
-    kind, shape = _check_outputs(session, (*output.names, output.logits), form)[output.logits]
-    _check_shape(form, output.logits, shape, (None, classes))
-    if kind != "tensor(float)":
-        raise TamperedBundleError(_mismatch(form, f"logits {output.logits!r} of type {kind}, not tensor(float)"))
+    rows = {output.logits: ("logits", classes)}
+    if form == "original" and manifest.evidence:
+        rows[DISTANCES] = ("distances", len(manifest.evidence))
+    given = _check_outputs(session, (*output.names, *rows), form)
+    for name, (what, width) in rows.items():
+        kind, shape = given[name]
+        _check_shape(form, name, shape, (None, width))
+        if kind != "tensor(float)":
+            raise TamperedBundleError(_mismatch(form, f"{what} {name!r} of type {kind}, not tensor(float)"))
 
 
 def _check_input(session: Any, name: str, dtype: str, shape: Shape, form: str) -> None:

@@ -1,6 +1,6 @@
 """Turns both networks' outputs for a batch into an answer, even if some rows of the batch cannot be judged."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 
 from mmguard.bundle.manifest import Manifest
+from mmguard.detection.margins import Readings
 from mmguard.errors import InferenceError, InputError, LateError, LogitsError, OverloadError
 from mmguard.guard.answer import Head, Logits, guarded_outputs, with_rows_of
 from mmguard.guard.decide import corrected_model, decide, decide_rows, uncorrected, untested
 from mmguard.guard.metrics import Metrics
 from mmguard.guard.policy import Policy
+from mmguard.guard.second_look import OfMirrored, SecondLook
 from mmguard.guard.sessions import NetworkOutput
 from mmguard.inputs.batch_checks import rows_are, rows_not_finite
-from mmguard.types import BoolArray, Decision, Reason
+from mmguard.types import BoolArray, Decision, IntArray, Reason
 
 Outputs = dict[str, Any]
-KINDS = {LateError: "timeout", OverloadError: "overload", InputError: "input"}
+KINDS: dict[type[Exception], str] = {LateError: "timeout", OverloadError: "overload", InputError: "input"}
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,11 @@ class Judge:
         self._test = manifest.null.test() if manifest.null else None
 
     def __call__(
-        self, original: NetworkOutput, clipped: NetworkOutput | InferenceError, not_finite: BoolArray | None
+        self,
+        original: NetworkOutput,
+        clipped: NetworkOutput | InferenceError,
+        not_finite: BoolArray | None,
+        mirrored: OfMirrored | None = None,
     ) -> tuple[Decision, Outputs]:
         """Judge a batch.
 
@@ -66,6 +72,7 @@ class Judge:
             original: the original network's output.
             clipped: the clipped network's output, or an error that explains why there is no output.
             not_finite: (N,) bool, True for inputs that contain NaN or infinity; None if all inputs are finite.
+            mirrored: computes the clipped network's logits of mirror images; None to look at flagged inputs only once.
 
         Returns:
             The decision, and the model's own outputs with the policy applied.
@@ -77,8 +84,9 @@ class Judge:
         failures = find_failures(original, clipped, not_finite)
         self._handle(failures)
         judged = ~np.any([failure.rows for failure in failures], axis=0) if failures else None
-        decision = self._decide(original, clipped, judged)
-        decision, outputs = self._outputs(original, clipped, decision)
+        look = None if isinstance(clipped, InferenceError) else SecondLook(clipped.logits, mirrored)
+        decision = self._decide(original, clipped, judged, look)
+        decision, outputs = self._outputs(original, clipped, decision, look)
         if self._test is not None:
             self._metrics.took("test", perf_counter() - start)
         self._metrics.count(decision)
@@ -99,38 +107,48 @@ class Judge:
             self._metrics.count_degraded(policy, len(failure.error.rows))
 
     def _decide(
-        self, original: NetworkOutput, clipped: NetworkOutput | InferenceError, judged: BoolArray | None
+        self,
+        original: NetworkOutput,
+        clipped: NetworkOutput | InferenceError,
+        judged: BoolArray | None,
+        look: SecondLook | None,
     ) -> Decision:
         """Return the decision. `judged` (N,) is a mask of the rows that can be judged; None means all rows."""
-        if isinstance(clipped, InferenceError):
+        if isinstance(clipped, InferenceError) or look is None:
             return untested(original.logits, self._policy)
         try:
+            read = Readings(original.logits, clipped.logits, original.distances)
             if judged is None:
-                return self._decide_logits(original.logits, clipped.logits)
-            return decide_rows(original.logits, clipped.logits, judged, self._decide_logits, self._policy)
+                return self._decide_rows(read, look)
+            within = look.within(np.flatnonzero(judged))
+            return decide_rows(read, judged, lambda rows: self._decide_rows(rows, within), self._policy)
         except Exception as error:
             rows = np.ones(len(original.logits), np.bool_) if judged is None else judged
             self._handle([Failure(inference_error("the test", error), rows)])
             return untested(original.logits, self._policy)
 
-    def _decide_logits(self, original: Logits, clipped: Logits) -> Decision:
+    def _decide_rows(self, read: Readings, look_again: Callable[[IntArray], Logits]) -> Decision:
         if self._test is None:
-            return corrected_model(original, clipped, self._policy)
-        return decide(original, clipped, self._test, self._policy)
+            return corrected_model(read.original, read.clipped, self._policy)
+        return decide(read, self._test, self._policy, look_again)
 
     def _outputs(
-        self, original: NetworkOutput, clipped: NetworkOutput | InferenceError, decision: Decision
+        self,
+        original: NetworkOutput,
+        clipped: NetworkOutput | InferenceError,
+        decision: Decision,
+        look: SecondLook | None,
     ) -> tuple[Decision, Outputs]:
         """Return the decision, and the outputs to which it was applied. Failed corrections are undone."""
         outputs = original.outputs
         if self._policy.mode == "shadow":
             return decision, outputs
-        if isinstance(clipped, InferenceError):
+        if isinstance(clipped, InferenceError) or look is None:
             return decision, guarded_outputs(outputs, None, decision, self._spec, self._head)
         if self._test is None:
             outputs = with_rows_of(clipped.outputs, outputs, decision.reasons == Reason.UNTESTED)
         try:
-            return decision, guarded_outputs(outputs, clipped.logits, decision, self._spec, self._head)
+            return decision, guarded_outputs(outputs, look.logits, decision, self._spec, self._head)
         except Exception as error:
             self._handle([Failure(inference_error("the output head", error), decision.corrected)], tested=True)
             decision = uncorrected(decision, self._policy)
@@ -153,7 +171,7 @@ def find_failures(
     inputs = np.zeros(len(original.logits), np.bool_) if not_finite is None else not_finite
     if isinstance(clipped, InferenceError):
         found = [Failure(clipped, ~inputs)]
-    elif not_finite is None and np.isfinite(original.logits).all() and np.isfinite(clipped.logits).all():
+    elif not_finite is None and all(map(_all_finite, (original.logits, clipped.logits, original.distances))):
         return []  # the usual case
     else:
         found = _logit_failures(original, clipped, inputs)
@@ -162,8 +180,14 @@ def find_failures(
     return found
 
 
+def _all_finite(values: Logits | None) -> bool:
+    return values is None or bool(np.isfinite(values).all())
+
+
 def _logit_failures(original: NetworkOutput, clipped: NetworkOutput, inputs: BoolArray) -> list[Failure]:
     of = {"original": rows_not_finite(original.logits), "clipped": rows_not_finite(clipped.logits)}
+    if original.distances is not None:
+        of["original"] |= rows_not_finite(original.distances)
     bad = (of["original"] | of["clipped"]) & ~inputs
     names = " and the ".join(name for name, rows in of.items() if (rows & bad).any())
     message = f"logits of the {names} network: {rows_are(bad)} NaN or infinite values"

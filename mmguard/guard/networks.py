@@ -55,9 +55,9 @@ class NetworkPair:
         manifest = bundle.manifest
         self.providers = tuple(providers)
         self._sessions = {form: GraphSession(bundle, form, providers, threads) for form in ("original", "clipped")}
-        self.original, self.clipped = (
-            Network(session, manifest.output, len(manifest.classes)) for session in self._sessions.values()
-        )
+        classes, sites = len(manifest.classes), len(manifest.evidence)
+        self.original = Network(self._sessions["original"], manifest.output, classes, sites)
+        self.clipped = Network(self._sessions["clipped"], manifest.output, classes)
         self.head: Head | None = None
         if manifest.output.derived:  # the head only gets a few rows, so one CPU thread is enough
             session = self._sessions["head"] = GraphSession(bundle, "head", PROVIDERS["cpu"], 1)

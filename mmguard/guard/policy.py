@@ -25,6 +25,9 @@ class Policy:
             network fails or is late: `raise` raises an error; `open` returns the original network's answer; `closed`
             returns no answer. With `open` and `closed`, the other inputs of the batch are still tested. Shadow mode
             always uses `open`. If the original network itself fails, the guard always raises an error.
+        min_confidence: the corrected label of a flagged input is only returned if the clipped network is at least this
+            sure of it (`Decision.confidences`); otherwise the guard returns no answer. With 0, every corrected label is
+            returned.
         timeout: seconds that the guard waits for the clipped network after the original network has finished; None
             waits forever. Under load, the guard waits longer: a batch is late only after the clipped
             network has also run on it for 3 times the current usual time plus this timeout.
@@ -43,6 +46,7 @@ class Policy:
     on_flag: OnFlag = "correct"
     on_error: OnError = "raise"
     timeout: float | None = None
+    min_confidence: float = 0.0
 
     def __post_init__(self) -> None:
         for field, choices in zip(fields(self), (Mode, OnFlag, OnError), strict=False):
@@ -51,6 +55,8 @@ class Policy:
                 raise OptionError(f"{field.name} must be one of {', '.join(get_args(choices))}, got {value!r}")
         if self.timeout is not None and not self.timeout > 0:
             raise OptionError(f"timeout must be a positive number of seconds or None, got {self.timeout!r}")
+        if not 0 <= self.min_confidence <= 1:
+            raise OptionError(f"min_confidence must be a number from 0 to 1, got {self.min_confidence!r}")
 
     @property
     def corrects(self) -> bool:

@@ -99,8 +99,9 @@ def scan(guard: "Guard", inputs: Path, skip_bad: bool = False) -> Iterator[Row]:
         One result row for each file or array row, in order. `input` is the row number, or the file's path relative to
         the folder; bytes of the path that are not UTF-8 are escaped. For an input that was read, the result row also
         contains `label`, `class` (None if the policy abstains), `original_label`, `clipped_label`, `flagged`,
-        `corrected`, `reason`, `p_value` and `margin_gap` (both None if the input was not tested), and, if the file has
-        several frames, `first_frame` (True). For an unreadable input, the result row contains only `input` and `error`.
+        `corrected`, `reason`, `p_value` and `margin_gap` (both None if the input was not tested), `confidence` (None if
+        no corrected label was proposed), and, if the file has several frames, `first_frame` (True). For an unreadable
+        input, the result row contains only `input` and `error`.
         For a skipped file, such as an operating-system file, the result row contains only `input` and `skipped`.
 
     Raises:
@@ -241,6 +242,7 @@ def _row(classes: tuple[str, ...], decision: Decision, i: int, name: str) -> Row
         "reason": str(decision.reasons[i]),
         "p_value": _number(decision.p_values[i]),
         "margin_gap": _number(decision.margin_gaps[i]),
+        "confidence": _number(decision.confidences[i]),
     }
 
 

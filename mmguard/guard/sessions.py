@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from mmguard.bundle.bundle import Bundle
-from mmguard.bundle.manifest import OutputSpec
+from mmguard.bundle.manifest import DISTANCES, OutputSpec
 from mmguard.errors import InferenceError, ModelError, ProviderError, TamperedBundleError
 from mmguard.guard.forks import abandon, watch
 from mmguard.guard.interface import check_session
@@ -35,10 +35,13 @@ class NetworkOutput:
     Attributes:
         outputs: the model's own outputs, by name: arrays (N, ...), or a list of N maps if the model returns a sequence.
         logits: (N, K) float32; rows that contain NaN or infinity cannot be tested.
+        distances: (N, S) float32, squared distances of the original network's activations
+            (`mmguard.detection.distances`); None for the clipped network, and for a bundle without this evidence.
     """
 
     outputs: dict[str, Any]
     logits: Logits
+    distances: Logits | None = None
 
     @property
     def output(self) -> Any:
@@ -177,12 +180,13 @@ class Network:
         session: session of the original or the clipped runtime graph.
         output: the manifest's description of the outputs.
         classes: number of classes K.
+        sites: number S of sites whose distances the session also returns.
     """
 
-    def __init__(self, session: GraphSession, output: OutputSpec, classes: int) -> None:
+    def __init__(self, session: GraphSession, output: OutputSpec, classes: int, sites: int = 0) -> None:
         self._session = session
-        self._output, self._classes = output, classes
-        self._names = list(dict.fromkeys((*output.names, output.logits)))
+        self._output, self._classes, self._sites = output, classes, sites
+        self._names = list(dict.fromkeys((*output.names, output.logits, *([DISTANCES] if sites else ()))))
 
     @property
     def session(self) -> ort.InferenceSession:
@@ -202,8 +206,9 @@ class Network:
             InferenceError: ONNX Runtime failed, or the logits are not (N, K) float32.
         """
         found = dict(zip(self._names, run(self.session, self._names, x), strict=True))
-        logits = check_logits(found[self._output.logits], len(x), self._classes)
-        return NetworkOutput({name: found[name] for name in self._output.names}, logits)
+        logits = check_rows("logits", found[self._output.logits], len(x), self._classes)
+        distances = check_rows("distances", found[DISTANCES], len(x), self._sites) if self._sites else None
+        return NetworkOutput({name: found[name] for name in self._output.names}, logits, distances)
 
 
 def run(session: ort.InferenceSession, names: Sequence[str], x: Array) -> list[Any]:
@@ -226,22 +231,23 @@ def run(session: ort.InferenceSession, names: Sequence[str], x: Array) -> list[A
         raise InferenceError(f"ONNX Runtime failed on a batch of shape {x.shape}: {error}") from error
 
 
-def check_logits(logits: Any, n: int, classes: int) -> Logits:
-    """Check the shape and dtype of logits, because the output shapes that a session declares may be wrong.
+def check_rows(what: str, values: Any, n: int, width: int) -> Logits:
+    """Check the shape and dtype of an output, because the output shapes that a session declares may be wrong.
 
     Args:
-        logits: the logits that the network returned.
+        what: what the output contains, such as `logits`.
+        values: the output.
         n: number of inputs N.
-        classes: number of classes K.
+        width: number of values for each input.
 
     Returns:
-        The same logits, (N, K) float32.
+        The same output, (N, width) float32.
 
     Raises:
-        InferenceError: the logits have a different shape or dtype.
+        InferenceError: the output has a different shape or dtype.
     """
-    if not isinstance(logits, np.ndarray) or logits.shape != (n, classes) or logits.dtype != np.float32:
-        got = f"{logits.dtype} of shape {logits.shape}" if isinstance(logits, np.ndarray) else type(logits).__name__
-        expected = f"float32 logits of shape {(n, classes)} for {n} inputs"
+    if not isinstance(values, np.ndarray) or values.shape != (n, width) or values.dtype != np.float32:
+        got = f"{values.dtype} of shape {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
+        expected = f"float32 {what} of shape {(n, width)} for {n} inputs"
         raise InferenceError(f"expected {expected}, got {got}; use a model that returns one row for each input")
-    return logits
+    return values

@@ -22,16 +22,17 @@ def verify_bundle(bundle: str | Path | Bundle, device: str = "cpu") -> float:
 
     Check the size and hash of every file. Then run everything that serving runs (both networks, the output head and the
     guard's decision) on the probes stored in the bundle. Compare both networks' logits with the logits stored in the
-    bundle, and the head's outputs with those of the original network.
+    bundle, the distances of activations with the stored distances, and the head's outputs with those of the original
+    network.
 
     Args:
         bundle: path of a guard bundle; or an open `Bundle`, whose hashes were checked when it was opened.
         device: device on which the networks run, `cpu` or `cuda`.
 
     Returns:
-        The larger of the two networks' relative differences. A network's relative difference is the largest absolute
-        difference between its computed and its stored logits, divided by the largest absolute value of its stored
-        logits. If the divisor is less than 1, it is replaced by 1.
+        The largest relative difference of the two networks' logits and of the distances. A relative difference is the
+        largest absolute difference between computed and stored values, divided by the largest absolute stored value. If
+        the divisor is less than 1, it is replaced by 1.
 
     Raises:
         OptionError: the device is neither `cpu` nor `cuda`.
@@ -61,6 +62,9 @@ def verify_bundle(bundle: str | Path | Bundle, device: str = "cpu") -> float:
             )
             for form, network in (("original", original), ("clipped", clipped))
         ]
+        if probes.distances is not None:
+            stored = "the distances stored in the bundle"
+            differences.append(_require_equal(guard, "distances", original.distances, probes.distances, stored))
         _verify_head(guard, original)
         _verify_answer(guard, x, original, clipped)
     return max(differences)

@@ -14,6 +14,7 @@ from mmguard.calibrate.checkpoint.state import State
 from mmguard.calibrate.learning.calibrator import OnRound
 from mmguard.calibrate.learning.cross_fit import Listener, cross_fit, split_folds
 from mmguard.calibrate.progress import AT_THE_START, FORWARD, OnProgress
+from mmguard.pipeline.activations import observe_activations
 from mmguard.pipeline.clean_source import CleanSource
 from mmguard.pipeline.null_fit import fit_null
 from mmguard.pipeline.paths import checkpoint_path
@@ -94,15 +95,18 @@ def _tested(
 ) -> Outcome:
     """Fit the null, compute the figures of the calibration, and warn of problems that these figures reveal."""
     settings = prepared.request.settings
-    null, clean_scores = None, None
+    null, clean_scores, seen = None, None, None
     if settings.objective != "mmom":
         if JUDGED in margins.original:
             warn_of_blindness(margins.original, margins.clipped)
         output = prepared.classifier.output
-        null, clean_scores = fit_null(learned, settings, folds, centred=output.logits not in output.names)
-    figures = figures_of(learned, prepared.labels, null, margins)
+        seen = observe_activations(prepared, folds)
+        held_out = None if seen is None else seen.held_out_distances
+        null, clean_scores = fit_null(learned, settings, folds, held_out, centred=output.logits not in output.names)
+    distances = None if seen is None else seen.distances
+    figures = figures_of(learned, distances, prepared.labels, null, margins)
     warn_of_lost_accuracy(figures, _looser(settings))
-    return Outcome(learned, null, clean_scores, figures)
+    return Outcome(learned, seen, null, clean_scores, figures)
 
 
 def _looser(settings: Settings) -> str:

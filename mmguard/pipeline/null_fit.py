@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 
 from mmguard.bundle.diagnostics import warn_of_few
 from mmguard.bundle.manifest import CriterionSpec, NullSpec
-from mmguard.detection.margins import margin_gap
+from mmguard.detection.margins import Readings, margin_gap
 from mmguard.detection.mmdf import Criterion, MmdfTest, NullKind
 from mmguard.errors import OptionError
 from mmguard.settings import Settings
@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 DOUBT = 0.05
 """The Gaussian null is rejected if a one-sided binomial test of the number of clean inputs with p ≤ θ has a p-value
 below this level."""
+WITHOUT_DISTANCES = {"activation_distance": "", "supported_margin_gap": "residual_margin_gap"}
+"""Maps each statistic that reads distances to the statistic to use instead, or to none, if there are no distances."""
 CENTRED = {"residual_norm": "centred_residual_norm"}
 """Maps each statistic that depends on the mean of an input's logits to the statistic to use if this mean is unknown."""
 FEW = 2.0
@@ -28,7 +30,11 @@ observed number."""
 
 
 def fit_null(
-    learned: Calibration, settings: Settings, parts: Sequence[IntArray], centred: bool = False
+    learned: Calibration,
+    settings: Settings,
+    parts: Sequence[IntArray],
+    distances: FloatArray | None = None,
+    centred: bool = False,
 ) -> tuple[NullSpec, FloatArray]:
     """Fit the statistics of the test and their null.
 
@@ -37,6 +43,8 @@ def fit_null(
             clipped network's logits for an input are computed with bounds that were learned without this input.
         settings: the statistics, the kind of null and the levels.
         parts: rows of each held-out part of D, as in `Criterion.fit`.
+        distances: (n, S) distances of the activations of D, each computed without its input; None leaves out the
+            statistics that read them.
         centred: whether to subtract the mean of each input's logits, because the model's outputs do not determine that
             mean.
 
@@ -55,8 +63,9 @@ def fit_null(
             "there is no null distribution to test against; use a higher weight"
         )
     warn_of_few(len(original), settings.theta)
-    names = [CENTRED.get(name, name) if centred else name for name in settings.statistics]
-    fitted = {name: Criterion.fit(name, original, clipped, settings.null_power, parts) for name in names}
+    read = Readings(original, clipped, distances)
+    names = _names(settings, distances is not None, centred)
+    fitted = {name: Criterion.fit(name, read, settings.null_power, parts) for name in names}
     scores: FloatArray = np.max([own for _, own in fitted.values()], axis=0)
     criteria = tuple(criterion for criterion, _ in fitted.values())
     gaussian = MmdfTest(criteria, settings.theta, settings.level_of_disagreement)
@@ -71,6 +80,13 @@ def fit_null(
     )
     null.test()  # raises an error if theta is too small for this number of clean inputs
     return null, scores
+
+
+def _names(settings: Settings, distances: bool, centred: bool) -> list[str]:
+    """Return the names of the statistics, replaced where what they read is not available."""
+    replaced = ({} if distances else WITHOUT_DISTANCES) | (CENTRED if centred else {})
+    names = [replaced.get(name, name) for name in settings.statistics]
+    return list(dict.fromkeys(name for name in names if name))
 
 
 def _kind_for(gaussian: MmdfTest, scores: FloatArray) -> NullKind:

@@ -8,16 +8,18 @@ import numpy.typing as npt
 
 from mmguard.bundle.file_names import BOUNDS, PROBES, REPORT
 from mmguard.bundle.integrity import sha256
-from mmguard.bundle.manifest import CalibrationFigures, Manifest, NullSpec
+from mmguard.bundle.manifest import DISTANCES, CalibrationFigures, Manifest, NullSpec
 from mmguard.bundle.provenance import versions
 from mmguard.bundle.tensors import write_tensors
 from mmguard.calibrate.progress import FORWARD, Schedule
 from mmguard.calibrate.site_clipping import measure_clipping
-from mmguard.exporter.equality import check_export, check_head, run
+from mmguard.exporter.equality import check_distances, check_export, check_head, run
 from mmguard.exporter.insert_min import write_clipped
 from mmguard.exporter.runtime_graphs import FORMS, write_runtime_graphs
 from mmguard.exporter.tolerance import tolerance
 from mmguard.exporter.trial_export import copy_original
+from mmguard.pipeline.activations import SeenActivations
+from mmguard.pipeline.mirror import mirror_axis
 from mmguard.pipeline.prepare import PreparedCalibration
 from mmguard.pipeline.schedule import Margins
 from mmguard.report import Evidence, normal_scores, render
@@ -34,6 +36,7 @@ class Outcome:
 
     Attributes:
         learned: the bounds, and the logits of both networks on D.
+        seen: the evidence of the original network's activations; None if the test reads none.
         null: the null and the levels of the test; None for an objective without a test.
         clean_scores: scores (n,) float64 of the inputs in D; the null was fitted to these scores. None for an objective
             without a test.
@@ -41,6 +44,7 @@ class Outcome:
     """
 
     learned: Calibration
+    seen: SeenActivations | None
     null: NullSpec | None
     clean_scores: FloatArray | None
     figures: CalibrationFigures
@@ -72,11 +76,13 @@ def write_contents(folder: Path, prepared: PreparedCalibration, outcome: Outcome
         input=prepared.input,
         output=prepared.classifier.output,
         classes=prepared.classes,
-        runtime_graphs=_write_networks(folder, prepared, learned, schedule),
+        runtime_graphs=_write_networks(folder, prepared, outcome, schedule),
         sites=tuple(
             ClipSite(site.value, site.operator, site.axis, learned.bounds[site.value].size)
             for site in prepared.activations
         ),
+        evidence=() if outcome.seen is None else outcome.seen.evidence.sites,
+        mirror_axis=None if outcome.null is None else mirror_axis(prepared),
         null=outcome.null,
         calibration=outcome.figures,
         files={},
@@ -104,6 +110,7 @@ def write_report(folder: Path, manifest: Manifest, prepared: PreparedCalibration
 
 def figures_of(
     learned: Calibration,
+    distances: FloatArray | None,
     labels: IntArray | None,
     null: NullSpec | None,
     margins: Margins,
@@ -112,6 +119,7 @@ def figures_of(
 
     Args:
         learned: the logits of both networks on D, and the number of rounds.
+        distances: (n, S) distances of the activations of D; None if the test reads none.
         labels: labels of D, (N,) int64; if None, accuracy is measured against the original network's decisions.
         null: the null and the levels of the test; None if there is no test.
         margins: maximum margins of both networks by scale; empty if the search was skipped.
@@ -120,7 +128,7 @@ def figures_of(
     truth = original if labels is None else labels
     flagged = np.zeros(len(truth), np.bool_)
     if null is not None:
-        flagged = null.test()(learned.original_logits, learned.clipped_logits).flagged
+        flagged = null.test()(learned.original_logits, learned.clipped_logits, distances).flagged
     return CalibrationFigures(
         n=len(truth),
         labelled=labels is not None,
@@ -137,22 +145,29 @@ def figures_of(
 
 
 def _write_networks(
-    folder: Path, prepared: PreparedCalibration, learned: Calibration, schedule: Schedule
+    folder: Path, prepared: PreparedCalibration, outcome: Outcome, schedule: Schedule
 ) -> dict[str, str]:
     """Write the networks, bounds and probes, and return the file name of each runtime graph by its form."""
-    classifier, x = prepared.classifier, prepared.x
+    classifier, x, learned, seen = prepared.classifier, prepared.x, outcome.learned, outcome.seen
     copy_original(classifier, folder)
     write_clipped(classifier, learned.bounds, folder / "clipped.onnx")
-    graphs, logits_name = write_runtime_graphs(folder, classifier), classifier.output.logits
+    graphs, logits_name = (
+        write_runtime_graphs(folder, classifier, seen.evidence if seen else None),
+        classifier.output.logits,
+    )
     allowed, checked = tolerance(classifier.model), classifier.complaint is None
     for form, logits in (("original", learned.original_logits), ("clipped", learned.clipped_logits)):
         check_export(folder / graphs[form], x, logits, logits_name, allowed, checked)
         schedule.add(FORWARD * len(x))
+    if seen is not None:
+        check_distances(folder / graphs["original"], x, seen.distances, allowed)
     if "head" in graphs:
         check_head(folder / graphs["head"], folder / graphs["original"], x, classifier.output, allowed)
     write_tensors(folder / BOUNDS, learned.bounds)
     probes = _draw_probes(prepared)
     probed = {form: run(folder / graphs[form], probes, logits_name) for form in FORMS}
+    if seen is not None:
+        probed["distances"] = run(folder / graphs["original"], probes, DISTANCES)
     write_tensors(folder / PROBES, {"x": probes, **probed})
     return graphs
 

@@ -21,7 +21,15 @@ from mmguard.settings.rules import (
 Objective = Literal["mmac", "mmom", "mmbm"]
 Penalty = Literal["margins", "norm", "height"]
 Null = Literal["auto", "gaussian", "empirical", "bounded"]
-StatisticName = Literal["margin_gap", "residual_margin_gap", "residual_norm", "centred_residual_norm"]
+StatisticName = Literal[
+    "margin_gap",
+    "residual_margin_gap",
+    "residual_norm",
+    "centred_residual_norm",
+    "activation_distance",
+    "supported_margin_gap",
+    "original_margin",
+]
 
 RULES: dict[str, Rule] = {
     "objective": one_of(get_args(Objective)),
@@ -165,7 +173,12 @@ class Settings:
     shared_radius: float = 6 / 255
     hinge: bool = True
     folds: int = 5
-    statistics: tuple[StatisticName, ...] = ("residual_margin_gap", "residual_norm")
+    statistics: tuple[StatisticName, ...] = (
+        "supported_margin_gap",
+        "residual_norm",
+        "activation_distance",
+        "original_margin",
+    )
     null: Null = "auto"
     null_power: float | None = None
     theta: float = 0.005

@@ -26,14 +26,15 @@ ENVIRONMENT = {
 
 
 def write(path: Path, record: dict[str, Any]) -> None:
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(exist_ok=True, parents=True)
     path.write_text(json.dumps(record | ENVIRONMENT))
 
 
 def network(attack: str, seed: int, success: float | None) -> dict[str, Any]:
-    recipe = {"network": "resnet20", "attack": attack, "epochs": 10, "precision": "bfloat16", "rate": 0.05}
-    name = f"{attack}-{seed}"
-    return {"name": name, "recipe": recipe, "seed": seed, "clean_accuracy": 0.8626, "attack_success": success}
+    recipe = {"network": "resnet20", "attack": attack, "epochs": 10, "precision": "bfloat16"}
+    name, rate = f"{attack}-{seed}", {"rate": 0.0 if attack == "none" else 0.05}
+    figures = {"clean_accuracy": 0.8626, "attack_success": success}
+    return {"name": name, "recipe": recipe, "attack": rate, "seed": seed} | figures
 
 
 def cell_of(attack: str, seed: int) -> dict[str, Any]:
@@ -64,6 +65,10 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         write(tmp_path / "audit" / f"{attack}.json", cell_of(attack, 0) | verdict | figures)
     for attack, seed, success in (("badnets", 0, 1.0), ("badnets", 1, 0.9), ("none", 0, None), ("sig", 0, 0.5)):
         write(tmp_path / "zoo" / f"{attack}-{seed}.json", network(attack, seed, success))
+    write(tmp_path / "zoo" / "arrays" / "tone-0.json", network("tone", 0, 0.9) | {"name": "tone-0"})
+    unmeasured = network("badnets", 0, 1.0)
+    unmeasured["recipe"]["network"] = "vit64_4"
+    write(tmp_path / "zoo" / "vit-0.json", unmeasured | {"name": "vit-0"})
     for seed, success in ((0, 0.01), (1, 0.03)):
         cell = cell_of("badnets", seed) | {"method": "NC", "per_class": 50, "seconds": 10 + seed}
         figures = {"clean_accuracy": 0.85, "attack_success": success, "triggered_accuracy": 0.8}
@@ -116,6 +121,13 @@ def test_the_zoo_is_listed(page: str) -> None:
         "50.0 %",
     ]
     assert row(page, "## The zoo", "[none-0](zoo/none-0.json)")[-1] == ""
+    assert row(page, "## The zoo", "[tone-0](zoo/arrays/tone-0.json)")[-1] == "90.0 %"
+
+
+def test_an_architecture_without_cells_is_only_listed(page: str) -> None:
+    assert "[vit-0](zoo/vit-0.json)" in page
+    assert "## Mitigation, resnet20" in page
+    assert "## Mitigation, vit64_4" not in page
 
 
 def test_detection_and_cost(page: str) -> None:

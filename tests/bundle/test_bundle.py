@@ -210,7 +210,7 @@ def test_an_unknown_or_missing_field_is_named(bundle: Path, section: str | None)
         lambda raw: raw["null"]["criteria"][0].update(mean=float("nan")),
         lambda raw: raw["null"]["criteria"][0].update(power=2.1),
         lambda raw: raw["null"]["criteria"][0].update(statistic="norm"),
-        lambda raw: raw["null"]["criteria"][0]["intercepts"].pop(),
+        lambda raw: raw["null"]["criteria"][0]["parameters"]["intercepts"].pop(),
         lambda raw: raw["null"].update(criteria=[]),
         lambda raw: raw["null"].update(clean_scores=[0.0]),
         lambda raw: raw["null"].update(kind="empirical"),
@@ -354,7 +354,7 @@ X, LOGITS = np.zeros((2, 3, 8, 8), np.float32), np.zeros((2, 3), np.float32)
 @pytest.mark.parametrize(
     ("tensors", "refusal"),
     [
-        ({"x": X}, "expected the tensors x, original and clipped"),
+        ({"x": X}, "expected the tensors x, original, clipped;"),
         ({"x": X[:, :2], "original": LOGITS, "clipped": LOGITS}, "the tensor x to contain inputs of shape"),
         ({"x": X[0], "original": LOGITS, "clipped": LOGITS}, "the tensor x to contain inputs of shape"),
         ({"x": X[:0], "original": LOGITS[:0], "clipped": LOGITS[:0]}, "the tensor x to contain inputs of shape"),
@@ -451,7 +451,7 @@ def test_classes_are_as_many_as_logits(bundle: Path) -> None:
         for margins in (*figures["original_margins"].values(), *figures["clipped_margins"].values()):
             margins.pop()
         for criterion in raw["null"]["criteria"]:
-            criterion["intercepts"].pop()
+            criterion["parameters"]["intercepts"].pop()
 
     change_manifest(bundle, forget_a_class)
     with pytest.raises(SchemaError, match="lists 2 classes, but the model has 3 logits"):
@@ -553,7 +553,8 @@ def test_the_most_classes_that_are_taken_fit_into_a_manifest(tiny_bundle: Path) 
     assert manifest.null is not None
     names = tuple(f"{i:06}".ljust(MAX_NAMES // k - 2, "x") for i in range(k))
     margins = dict.fromkeys(("sample", "shared", "pixels", "warp"), (-1.2345678901234567e-05,) * k)
-    criterion = replace(manifest.null.criteria[0], intercepts=(-1.2345678901234567e-05,) * k)
+    criterion = manifest.null.criteria[0]
+    criterion = replace(criterion, parameters=criterion.parameters | {"intercepts": margins["sample"]})
     full = replace(
         manifest,
         classes=names,

@@ -24,7 +24,7 @@ OUTPUTS: dict[str, Any] = {
 def decision_of(labels: list[int], corrected: list[bool]) -> Decision:
     n = len(labels)
     zeros, marks, numbers = np.zeros(n, np.int64), np.array(corrected), np.zeros(n)
-    return Decision(np.array(labels), zeros, zeros, marks, marks, np.full(n, "both"), numbers, numbers)
+    return Decision(np.array(labels), zeros, zeros, marks, marks, np.full(n, "both"), *[numbers] * 3)
 
 
 def head(logits: np.ndarray[Any, Any]) -> list[Any]:

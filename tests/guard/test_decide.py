@@ -7,9 +7,10 @@ import pytest
 
 from mmguard.bundle.manifest import OutputSpec
 from mmguard.detection import margins
+from mmguard.detection.margins import Readings
 from mmguard.detection.mmdf import Criterion, MmdfTest
 from mmguard.detection.null import GaussianNull
-from mmguard.detection.statistics import MarginGap, ResidualNorm
+from mmguard.detection.statistics import ActivationDistance, MarginGap, OriginalMargin, ResidualNorm
 from mmguard.guard.answer import guarded_outputs
 from mmguard.guard.decide import corrected_model, decide, decide_rows, uncorrected, untested
 from mmguard.guard.policy import Mode, OnError, OnFlag, Policy
@@ -27,13 +28,14 @@ CLIPPED = np.array(
     ],
     np.float32,
 )
+READ = Readings(ORIGINAL, CLIPPED)
 
 
 @pytest.mark.parametrize(
     ("on_flag", "labels"), [("correct", [1, 2, 0]), ("abstain", [-1, -1, -1]), ("original", [0, 0, 0])]
 )
 def test_a_flagged_input_is_answered_by_policy(on_flag: OnFlag, labels: list[int]) -> None:
-    decision = decide(ORIGINAL, CLIPPED, TEST, Policy(on_flag=on_flag))
+    decision = decide(READ, TEST, Policy(on_flag=on_flag))
     assert decision.flagged.all()
     assert decision.labels.tolist() == labels
     assert decision.original_labels.tolist() == [0, 0, 0]
@@ -44,7 +46,7 @@ def test_a_flagged_input_is_answered_by_policy(on_flag: OnFlag, labels: list[int
 
 
 def test_the_output_of_a_decision_that_stays_is_the_original_s_own() -> None:
-    decision = decide(ORIGINAL, CLIPPED, TEST, Policy())
+    decision = decide(READ, TEST, Policy())
     output = guarded_outputs({"logits": ORIGINAL}, CLIPPED, decision, OutputSpec(("logits",), "logits"), None)["logits"]
     np.testing.assert_array_equal(output.argmax(axis=1), decision.labels)
     np.testing.assert_array_equal(output[2], ORIGINAL[2])
@@ -55,12 +57,41 @@ def test_the_output_of_a_decision_that_stays_is_the_original_s_own() -> None:
 def test_a_disagreement_is_told_from_lost_confidence(theta: float, reasons: list[str]) -> None:
     gap = Criterion(MarginGap((0.0,) * 3, 0.0), GaussianNull(0, 100, 100))
     test = MmdfTest((gap,), theta, disagreement_theta=1.0)
-    assert decide(ORIGINAL[:2], CLIPPED[:2], test, Policy()).reasons.tolist() == reasons
+    assert decide(READ.rows(np.arange(2)), test, Policy()).reasons.tolist() == reasons
+
+
+def test_the_reason_is_the_evidence_that_is_the_most_improbable() -> None:
+    """The gaps of the rows are 3, 6 and -1, their margins 4; what is the largest is chosen by the distances."""
+    statistics = (MarginGap((0.0,) * 3, 0.0), ActivationDistance((0.0,), (1.0,)), OriginalMargin())
+    test = MmdfTest(tuple(Criterion(each, GaussianNull(0, 1, 100)) for each in statistics), 0.005, 0.005)
+    for log_distance, reasons in (
+        (1.0, ["margin", "both", "margin"]),
+        (5.0, ["activations", "both", "activations"]),
+        (9.0, ["activations"] * 3),
+    ):
+        read = Readings(ORIGINAL, CLIPPED, np.full((3, 1), np.exp(log_distance), np.float32))
+        decision = decide(read, test, Policy())
+        assert decision.reasons.tolist() == reasons
+        assert decision.flagged.all()
+
+
+def test_a_disagreement_above_theta_is_no_evidence_of_activations() -> None:
+    test = MmdfTest((Criterion(ActivationDistance((0.0,), (1.0,)), GaussianNull(0, 1, 100)),), 0.005, 1.0)
+    read = Readings(ORIGINAL, CLIPPED, np.full((3, 1), np.exp(1.0), np.float32))
+    assert decide(read, test, Policy()).reasons.tolist() == ["none", "disagreement", "none"]
+
+
+def test_activations_unlike_those_of_the_decision_exclude_it_from_the_corrected_label() -> None:
+    """The last row's decision is surer than before, which clears it of a small residual, but not of its activations."""
+    statistics = (MarginGap((0.0,) * 3, 0.0), ActivationDistance((0.0,), (1.0,)))
+    test = MmdfTest(tuple(Criterion(each, GaussianNull(0, 1, 100)) for each in statistics), 0.005, 0.005)
+    read = Readings(ORIGINAL, CLIPPED, np.full((3, 1), np.exp(9.0), np.float32))
+    assert decide(read, test, Policy()).labels.tolist() == [1, 2, 1]
 
 
 def test_an_input_that_is_not_flagged_keeps_the_original_s_label_though_the_networks_disagree() -> None:
     test = MmdfTest((Criterion(MarginGap((0.0,) * 3, 0.0), GaussianNull(0, 100, 100)),), 0.005, 0.005)
-    decision = decide(ORIGINAL, CLIPPED, test, Policy())
+    decision = decide(READ, test, Policy())
     assert decision.labels.tolist() == [0, 0, 0]
     assert decision.clipped_labels.tolist() == [0, 2, 0]
     assert decision.reasons.tolist() == ["none"] * 3
@@ -69,8 +100,8 @@ def test_an_input_that_is_not_flagged_keeps_the_original_s_label_though_the_netw
 
 def test_only_the_flagged_of_a_batch_are_answered_otherwise() -> None:
     test = MmdfTest((Criterion(MarginGap((0.0,) * 3, 0.0), GaussianNull(0, 2, 100)),), 0.005, 0.005)  # of gaps 3 and 6
-    assert decide(ORIGINAL[:2], CLIPPED[:2], test, Policy()).labels.tolist() == [0, 2]
-    assert decide(ORIGINAL[:2], CLIPPED[:2], test, Policy(on_flag="abstain")).labels.tolist() == [0, -1]
+    assert decide(READ.rows(np.arange(2)), test, Policy()).labels.tolist() == [0, 2]
+    assert decide(READ.rows(np.arange(2)), test, Policy(on_flag="abstain")).labels.tolist() == [0, -1]
 
 
 class Counted(np.ndarray[Any, Any]):
@@ -92,7 +123,7 @@ def test_each_network_s_decisions_and_margins_are_computed_once(monkeypatch: pyt
 
     monkeypatch.setattr(margins, "margin", counted)
     original, clipped = ORIGINAL.view(Counted), CLIPPED.view(Counted)
-    assert decide(original, clipped, TEST, Policy(on_flag="original")).flagged.all()
+    assert decide(Readings(original, clipped), TEST, Policy(on_flag="original")).flagged.all()
     assert (original.calls, clipped.calls) == (1, 1)
     assert [logits is network for logits, network in zip(margins_of, (original, clipped), strict=True)] == [True, True]
 
@@ -132,9 +163,8 @@ def test_what_is_untested_is_answered_by_policy_and_never_where_the_original_dec
 
 def test_rows_that_can_be_judged_are_and_the_others_are_untested() -> None:
     rows, policy = np.array([True, False, True]), Policy(on_error="open")
-    decision = decide_rows(
-        ORIGINAL, np.where(rows[:, None], CLIPPED, np.nan), rows, lambda a, b: decide(a, b, TEST, policy), policy
-    )
+    read = Readings(ORIGINAL, np.where(rows[:, None], CLIPPED, np.nan))
+    decision = decide_rows(read, rows, lambda read: decide(read, TEST, policy), policy)
     assert decision.labels.tolist() == [1, 0, 0]
     assert decision.clipped_labels.tolist() == [0, -1, 0]
     assert decision.reasons.tolist() == ["confidence", "untested", "confidence"]
@@ -147,7 +177,7 @@ def test_rows_that_can_be_judged_are_and_the_others_are_untested() -> None:
 def test_a_correction_that_fails_leaves_the_flag_and_is_answered_by_policy(
     on_error: OnError, labels: list[int]
 ) -> None:
-    decision = uncorrected(decide(ORIGINAL, CLIPPED, TEST, Policy()), Policy(on_error=on_error))
+    decision = uncorrected(decide(READ, TEST, Policy()), Policy(on_error=on_error))
     assert decision.labels.tolist() == labels
     assert decision.flagged.tolist() == [True] * 3
     assert decision.corrected.tolist() == [False] * 3

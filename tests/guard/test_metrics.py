@@ -196,7 +196,7 @@ def decision_of(deviations: list[float], flagged: list[bool]) -> Decision:
     n = len(deviations)
     zeros, gaps, p_values = np.zeros(n, np.int64), np.zeros(n), norm.sf(deviations)
     reasons = np.where(flagged, "confidence", "none")
-    return Decision(zeros, zeros, zeros, np.array(flagged, bool), np.zeros(n, bool), reasons, p_values, gaps)
+    return Decision(zeros, zeros, zeros, np.array(flagged, bool), np.zeros(n, bool), reasons, p_values, gaps, gaps)
 
 
 def test_the_drift_is_the_moving_mean_of_unflagged_inputs_in_deviations(

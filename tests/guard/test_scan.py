@@ -167,7 +167,7 @@ class Stub:
         unknown, none = np.where(bad, np.nan, 0.5), np.zeros(len(x), np.bool_)
         labels = np.where(bad, ABSTAIN, 1)
         reasons = np.where(bad, Reason.UNTESTED, Reason.NONE).astype(np.str_)
-        return Decision(labels, np.ones_like(labels), labels, none, none, reasons, unknown, unknown)
+        return Decision(labels, np.ones_like(labels), labels, none, none, reasons, *[unknown] * 3)
 
 
 def test_a_row_that_is_not_finite_is_named_and_the_others_are_judged(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 import mmguard
 from mmguard import Bundle, Guard, Policy
 from mmguard.bundle.file_names import PROVENANCE
+from mmguard.bundle.manifest import DISTANCES
 from mmguard.demo import digits
 from mmguard.errors import CleanSetError, GraphMismatchError, InputError, OptionError
 from mmguard.exporter.equality import run
@@ -22,7 +23,7 @@ from mmguard.guard.scan import scan, summarise
 from mmguard.guard.verify import verify_bundle
 from mmguard.inputs.preprocessing import PreprocessingOptions
 from mmguard.inputs.spec import Preprocessing
-from mmguard.settings import preset
+from mmguard.settings import Settings, preset
 from tests.bundles import OUTPUT, TARGET, Array, Head, add_trigger, clean_inputs, output_spec, run_model, tiny_network
 from tests.guard.wrapping.endings import rows_of_the_original
 from tests.networks import write_class_folders, write_clean, write_tiny
@@ -108,17 +109,30 @@ def test_every_tail_is_guarded_in_what_the_model_itself_returns(tmp_path: Path, 
         assert np.isnan(guard.infer(triggered).output).all()
 
 
-@pytest.mark.parametrize("head", [Head.SOFTMAX, Head.LOG_SOFTMAX])
-@pytest.mark.parametrize("kind", ["session", "callable"])
+DEFAULT, LOGITS_ALONE = preset(), replace(preset(), statistics=("residual_margin_gap", "residual_norm"))
+WITH_ACTIVATIONS = ["supported_margin_gap", "centred_residual_norm", "activation_distance", "original_margin"]
+WITHOUT = ["residual_margin_gap", "centred_residual_norm"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "head", "settings", "statistics"),
+    [
+        ("session", Head.SOFTMAX, DEFAULT, WITH_ACTIVATIONS),
+        ("callable", Head.LOG_SOFTMAX, DEFAULT, WITH_ACTIVATIONS),
+        ("session", Head.LOG_SOFTMAX, LOGITS_ALONE, WITHOUT),
+        ("callable", Head.SOFTMAX, LOGITS_ALONE, WITHOUT),
+    ],
+    ids=["session", "callable", "session without activations", "callable without activations"],
+)
 def test_a_calibrated_model_that_ends_in_probabilities_runs_once_when_wrapped(
-    tmp_path: Path, head: Head, kind: str
+    tmp_path: Path, kind: str, head: Head, settings: Settings, statistics: list[str]
 ) -> None:
-    """The statistics that calibration chooses for it need no more than its probabilities."""
+    """The statistics of its logits need no more than its probabilities; those of activations need the original too."""
     model = write_tiny(tmp_path / "tiny.onnx", head)
-    path = calibrate(tmp_path, model, rounds=10, settings=preset())
+    path = calibrate(tmp_path, model, rounds=10, settings=settings)
     null = Bundle.open(path).manifest.null
     assert null is not None
-    assert [criterion.statistic for criterion in null.criteria] == ["residual_margin_gap", "centred_residual_norm"]
+    assert [criterion.statistic for criterion in null.criteria] == statistics
     x = np.concatenate([clean_inputs(40, seed=8), add_trigger(clean_inputs(40, seed=8))])
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     decisions: list[mmguard.Decision] = []
@@ -128,7 +142,7 @@ def test_a_calibrated_model_that_ends_in_probabilities_runs_once_when_wrapped(
         expected = guard(x)
     rows = rows_of_the_original(safe)
     answer = safe.run(None, {"image": x})[0] if kind == "session" else safe(x)
-    assert rows == []
+    assert rows == ([len(x)] if "activation_distance" in statistics else [])
     assert expected.flagged.any()
     np.testing.assert_array_equal(decisions[0].flagged, expected.flagged)
     np.testing.assert_array_equal(decisions[0].labels, expected.labels)
@@ -193,10 +207,10 @@ def test_a_failed_export_leaves_nothing_and_the_older_bundle(tmp_path: Path, mon
 def test_an_older_bundle_is_replaced(tmp_path: Path) -> None:
     model = write_tiny(tmp_path / "tiny.onnx", Head.SOFTMAX)
     path = calibrate(tmp_path, model)
-    assert (path / "runtime").is_dir()
+    assert (path / "runtime/head.onnx").is_file()
     assert calibrate(tmp_path, write_tiny(tmp_path / "other.onnx"), seed=1) == path
     assert Bundle.open(path).manifest.name == "other"
-    assert not (path / "runtime").exists(), "nothing of the older bundle stays"
+    assert not (path / "runtime/head.onnx").exists(), "nothing of the older bundle stays"
 
 
 @pytest.mark.parametrize(
@@ -252,6 +266,9 @@ def test_what_the_bundle_holds_is_what_the_networks_give(tmp_path: Path) -> None
     }
     for form, logits in network.items():
         np.testing.assert_allclose(getattr(probes, form), logits, rtol=1e-4, atol=1e-4)
+    assert probes.distances is not None
+    distances = run(path / "runtime/original.onnx", probes.x, DISTANCES)
+    np.testing.assert_allclose(probes.distances, distances, rtol=1e-4)  # float32, in one batch
     assert probes.x.min() >= bundle.manifest.input.low.min()
     assert set(bundle.provenance()) == {"started", "seconds", "device", "platform", "machine"}
 

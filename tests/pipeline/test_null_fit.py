@@ -82,11 +82,37 @@ def test_few_inputs_keep_the_level(n: int, odd: bool) -> None:
 def test_a_model_that_does_not_show_the_level_of_its_logits_is_tested_without_it() -> None:
     calibration, parts = learned(*clean_logits(400, 5, 0)), split_folds(400, 5, 0)
     for centred, names in (
-        (False, ["residual_margin_gap", "residual_norm"]),
-        (True, ["residual_margin_gap", "centred_residual_norm"]),
+        (False, ["residual_margin_gap", "residual_norm", "original_margin"]),
+        (True, ["residual_margin_gap", "centred_residual_norm", "original_margin"]),
     ):
-        null, _ = fit_null(calibration, SETTINGS, parts, centred)
+        null, _ = fit_null(calibration, SETTINGS, parts, centred=centred)
         assert [criterion.statistic for criterion in null.criteria] == names
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_distances_are_read_where_there_are_any(centred: bool) -> None:
+    calibration, parts = learned(*clean_logits(400, 5, 0)), split_folds(400, 5, 0)
+    distances = np.random.default_rng(0).chisquare(9, (400, 2))
+    null, scores = fit_null(calibration, SETTINGS, parts, distances, centred)
+    norm = "centred_residual_norm" if centred else "residual_norm"
+    names = ["supported_margin_gap", norm, "activation_distance", "original_margin"]
+    assert [criterion.statistic for criterion in null.criteria] == names
+    assert scores.shape == (400,)
+    assert null.test().reads_distances
+    far = null.test()(*clean_logits(400, 5, 1), 10 * np.random.default_rng(1).chisquare(9, (400, 2)))
+    assert far.improbable.mean() > 0.5
+
+
+def test_all_statistics_together_keep_the_level() -> None:
+    rates = []
+    for seed in range(8):
+        (seen, seen_clipped), (unseen, unseen_clipped) = clean_logits(600, 5, seed), clean_logits(10_000, 5, 100 + seed)
+        rng = np.random.default_rng(seed)
+        null, _ = fit_null(learned(seen, seen_clipped), SETTINGS, split_folds(600, 5, 0), rng.chisquare(9, (600, 3)))
+        verdicts = null.test()(unseen, unseen_clipped, rng.chisquare(9, (10_000, 3)))
+        rates.append(float((verdicts.p_values <= THETA).mean()))
+    # the statistics share their margins, so that Šidák's level is an upper limit; the fit itself is uncertain
+    assert 0.2 * THETA < np.mean(rates) < 1.5 * THETA
 
 
 def test_the_level_is_kept_where_the_fit_alone_exceeds_it() -> None:

@@ -30,7 +30,10 @@ def evidence_of(manifest: Manifest, p_values: FloatArray | None = None) -> Evide
 def with_classes(manifest: Manifest, names: tuple[str, ...], original: FloatArray, clipped: FloatArray) -> Manifest:
     """The same calibration of a model with other classes, and these margins (K,)."""
     assert manifest.null is not None
-    criteria = tuple(replace(each, intercepts=(0.0,) * len(names)) for each in manifest.null.criteria)
+    criteria = tuple(
+        replace(each, parameters=each.parameters | {"intercepts": (0.0,) * len(names)})
+        for each in manifest.null.criteria
+    )
     return replace(
         manifest,
         classes=names,

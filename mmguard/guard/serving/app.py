@@ -202,6 +202,7 @@ def _outputs(batch: GuardedBatch) -> dict[str, Any]:
         "mmguard_p_value": decision.p_values,
         "mmguard_margin_gap": decision.margin_gaps,
         "mmguard_reason": decision.reasons,
+        "mmguard_confidence": decision.confidences,
     }
 
 

@@ -26,6 +26,7 @@ GUARD_OUTPUTS = {
     "mmguard_p_value": "FP64",
     "mmguard_margin_gap": "FP64",
     "mmguard_reason": "BYTES",
+    "mmguard_confidence": "FP64",
 }
 """Datatypes of the outputs (N,) that the guard adds, in the order of the response.
 

@@ -24,7 +24,16 @@ from mmguard.types import BoolArray, FloatArray
 
 Logits = npt.NDArray[np.float32]
 
-SHIFT_INVARIANT = frozenset({"margin_gap", "residual_margin_gap", "centred_residual_norm"})
+SHIFT_INVARIANT = frozenset(
+    {
+        "margin_gap",
+        "residual_margin_gap",
+        "centred_residual_norm",
+        "activation_distance",
+        "supported_margin_gap",
+        "original_margin",
+    }
+)
 """Statistics that do not change if a constant is added to all logits of a row.
 
 This constant cannot be recovered from probabilities.

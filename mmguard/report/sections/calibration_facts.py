@@ -38,6 +38,15 @@ STATISTICS = {
         "distance between the clipped network's logits and those expected for a clean input with the same original "
         "logits, after the mean is subtracted from each network's logits"
     ),
+    "activation_distance": (
+        "distance of the original network's activations from those of clean inputs with the same decision, over all "
+        "sites; without a unit"
+    ),
+    "supported_margin_gap": (
+        "the residual margin gap, plus the activations' distance at the last site where that is larger than usual; in "
+        "standard deviations"
+    ),
+    "original_margin": "margin of the original network's decision",
 }
 """What each statistic measures."""
 

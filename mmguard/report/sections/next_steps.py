@@ -151,7 +151,7 @@ def alerts(rate: FalsePositives | None) -> tuple[Alert, ...]:
     return (
         Alert(
             "mmguard_detections_total",
-            f'with reason="confidence" or reason="both": more than {first[0]} of {first[1]} inputs '
+            f'with any reason but "disagreement": more than {first[0]} of {first[1]} inputs '
             f"(mmguard_inputs_total), {', '.join(middle)} or {last}",
             "clean inputs alone exceed each of these limits in at most 1 of 1000 cases: expect triggered inputs, or "
             "inputs unlike the calibration set",

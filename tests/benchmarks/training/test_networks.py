@@ -8,12 +8,15 @@ from torch import nn
 from benchmarks.evaluate import export
 from benchmarks.suspect import Suspect, predict
 from benchmarks.training.networks import NETWORKS, resnet, wide_resnet
+from benchmarks.training.transformer import Attention
 from mmguard.exporter.classifier import read_classifier
 from mmguard.exporter.sites import find_activations
 from tests.benchmarks.synthetic import images_and_labels
 
 every_network = pytest.mark.parametrize("name", sorted(NETWORKS))
-both_kinds = pytest.mark.parametrize(("name", "activations"), [("resnet18", 17), ("wrn16_1", 13)])
+every_kind = pytest.mark.parametrize(
+    ("name", "activations"), [("resnet18", 17), ("wrn16_1", 13), ("mobilenetv2_035", 27), ("vit64_4", 5)]
+)
 
 
 def basic(inputs: int, outputs: int, changes: bool) -> int:
@@ -40,6 +43,44 @@ def test_wrn16_1_has_the_parameters_of_the_closed_form() -> None:
     stages += [preactivated(n, 2 * n, True) + preactivated(2 * n, 2 * n, False) for n in (16, 32)]
     assert parameters(NETWORKS["wrn16_1"](10)) == stem + sum(stages) + last + head
     assert parameters(NETWORKS["wrn16_1"](10)) == pytest.approx(0.175e6, rel=1e-2)  # as published for CIFAR-10
+
+
+def test_mobilenet_has_the_parameters_of_the_closed_form() -> None:
+    def block(inputs: int, outputs: int, expansion: int) -> int:
+        inner = expansion * inputs
+        widen = (inputs + 2) * inner if expansion > 1 else 0
+        return widen + (9 + 2) * inner + (inner + 2) * outputs
+
+    stem, last, head = 3 * 12 * 9 + 2 * 12, (36 + 2) * 144, 144 * 10 + 10
+    stages = [block(12, 8, 1), block(8, 12, 6), block(12, 12, 6) * 3, block(12, 24, 6)]  # 12 for widths 24 and 32
+    stages += [block(24, 24, 6) * 3, block(24, 36, 6), block(36, 36, 6) * 2]
+    assert len(NETWORKS["mobilenetv2_035"](10).blocks) == 13  # type: ignore[arg-type]
+    assert parameters(NETWORKS["mobilenetv2_035"](10)) == stem + sum(stages) + block(12, 12, 6) + last + head
+
+
+def test_the_transformer_has_the_parameters_of_the_closed_form() -> None:
+    width, hidden = 64, 128
+    stem = 9 * 3 * 32 + 2 * 32 + (9 * 32 + 1) * width
+    attention = (width + 1) * 3 * width + (width + 1) * width
+    block = 4 * width + attention + (width + 1) * hidden + (hidden + 1) * width
+    position, last, head = 8 * 8 * width, 2 * width, (width + 1) * 10
+    assert parameters(NETWORKS["vit64_4"](10)) == stem + position + 4 * block + last + head
+
+
+def test_attention_is_that_of_pytorch() -> None:
+    torch.manual_seed(0)
+    ours, theirs = Attention(64), nn.MultiheadAttention(64, 2, batch_first=True)
+    theirs.load_state_dict(
+        {
+            "in_proj_weight": ours.project_in.weight,
+            "in_proj_bias": ours.project_in.bias,
+            "out_proj.weight": ours.project_out.weight,
+            "out_proj.bias": ours.project_out.bias,
+        }
+    )
+    x = torch.randn(2, 5, 64)
+    expected, _ = theirs(x, x, x)
+    torch.testing.assert_close(ours(x), expected)  # equal but for rounding
 
 
 def parameters(network: nn.Module) -> int:
@@ -74,7 +115,7 @@ def test_a_wide_resnet_halves_the_image_twice_and_widens() -> None:
     assert shapes == [(32, 32, 32)] * 2 + [(64, 16, 16)] * 2 + [(128, 8, 8)] * 2
 
 
-@both_kinds
+@every_kind
 def test_an_exported_network_is_reloaded_equal(name: str, activations: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = NETWORKS[name](10)

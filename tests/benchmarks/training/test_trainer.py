@@ -17,6 +17,7 @@ from benchmarks.train import OutOfTimeError, Recipe, Trainer, run
 from benchmarks.training.imbalance import PROFILES
 from benchmarks.training.networks import NETWORKS
 from benchmarks.training.objectives import OBJECTIVES, GaussianCloud
+from benchmarks.training.recipe import optimiser_of
 from tests.benchmarks.synthetic import Tiny, synthetic_cifar
 
 DATA = synthetic_cifar()
@@ -143,6 +144,7 @@ def test_an_exported_network_of_gcl_has_a_plain_head(tmp_path: Path) -> None:
         ({}, "cifar10-resnet32-none-seed0"),
         ({"attack": "badnets"}, "cifar10-resnet32-badnets-seed0"),
         ({"attack": "badnets", "profile": "LT-10"}, "cifar10-resnet32-badnets-LT-10-seed0"),
+        ({"attack": "badnets", "target": 3, "seed": 1}, "cifar10-resnet32-badnets-target3-seed1"),
     ],
 )
 def test_names_of_files(options: dict[str, Any], name: str) -> None:
@@ -154,11 +156,28 @@ def test_an_attack_goes_with_cross_entropy_alone() -> None:
         Recipe(objective="mixup")
 
 
+def test_adamw_steps_by_the_learning_rate_and_decays_by_its_share() -> None:
+    chosen = recipe(optimiser="AdamW", peak_learning_rate=0.5, weight_decay=0.1, warm_up=0.5, profile="balanced")
+    module = torch.nn.Linear(1, 1, bias=False)
+    module.weight.data.fill_(2.0)
+    optimiser, schedule = optimiser_of(chosen, module, 10)
+    rate = schedule.get_last_lr()[0]
+    assert rate == pytest.approx(0.5 / 25)  # where a one-cycle schedule begins by default
+    module(torch.ones(1, 1)).backward()
+    optimiser.step()
+    assert module.weight.item() == pytest.approx(2.0 * (1 - rate * 0.1) - rate)  # of any gradient, the first step is 1
+
+
+def test_unknown_optimisers_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"SGD, AdamW, got Adam\b"):
+        Recipe(optimiser="Adam")
+
+
 def test_a_checkpoint_from_before_a_field_was_added(tmp_path: Path) -> None:
     chosen = recipe(profile="balanced")
     trained(chosen, tmp_path)
     state = torch.load(tmp_path / "whole", weights_only=True)
-    del state["recipe"]["profile"], state["recipe"]["objective"]
+    del state["recipe"]["profile"], state["recipe"]["objective"], state["recipe"]["optimiser"]
     torch.save(state, tmp_path / "old")
     Trainer(chosen, DATA).restore(tmp_path / "old")
     with pytest.raises(ValueError, match="another recipe"):

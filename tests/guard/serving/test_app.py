@@ -94,6 +94,7 @@ def test_health_and_metadata(triton_client: triton.InferenceServerClient) -> Non
         ("mmguard_p_value", "FP64", [-1]),
         ("mmguard_margin_gap", "FP64", [-1]),
         ("mmguard_reason", "BYTES", [-1]),
+        ("mmguard_confidence", "FP64", [-1]),
     ]
 
 
@@ -156,7 +157,7 @@ def test_a_long_response_is_compressed_where_the_client_can_read_it(client: http
 def test_an_empty_batch_is_answered(client: httpx.Client) -> None:
     response = client.post(INFER, json=request_of(clean_inputs(0)))
     assert response.status_code == 200
-    assert [output["shape"] for output in response.json()["outputs"]] == [[0, 3], *[[0]] * 6]
+    assert [output["shape"] for output in response.json()["outputs"]] == [[0, 3], *[[0]] * 7]
 
 
 @pytest.mark.parametrize(

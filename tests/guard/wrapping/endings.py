@@ -14,15 +14,22 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mmguard.bundle.bundle import Bundle
 from mmguard.bundle.file_names import BOUNDS, PROBES
-from mmguard.bundle.manifest import CriterionSpec, NullSpec
+from mmguard.bundle.manifest import DISTANCES, CriterionSpec, NullSpec
 from mmguard.bundle.tensors import write_tensors
 from mmguard.bundle.write import staged, write
+from mmguard.detection.distances import ActivationEvidence
+from mmguard.detection.margins import Readings
 from mmguard.detection.mmdf import Criterion
+from mmguard.detection.statistics import NEED_DISTANCES
 from mmguard.errors import InferenceError
-from mmguard.exporter.classifier import read_classifier
+from mmguard.exporter.add_logits import file_with_logits
+from mmguard.exporter.classifier import Classifier, read_classifier
 from mmguard.exporter.equality import run
+from mmguard.exporter.evidence.choose import choose_sites
+from mmguard.exporter.evidence.pool import pooled_features
 from mmguard.exporter.insert_min import write_clipped
 from mmguard.exporter.runtime_graphs import write_runtime_graphs
+from mmguard.exporter.sites.find import find_activations
 from mmguard.guard.wrapping.base import WrappedPredictor
 from mmguard.inputs.spec import InputSpec
 from mmguard.types import ClipSite
@@ -82,6 +89,7 @@ ENDINGS = {
         (("p2", FLOAT, ["N", 3]),),
     ),
 }
+LOGITS = Ending((), (("scores", FLOAT, ["N", 3]),))
 RECOVERED = (
     *("softmax", "log-softmax", "softmax and label", "map"),
     *("sigmoid", "flat sigmoid", "both of a sigmoid"),
@@ -127,6 +135,11 @@ def write_ended_bundle(
     return write_bundle(out, model, bounds, clean_inputs(200), probes, statistics)
 
 
+def write_evidence_bundle(out: Path) -> Path:
+    """Write a bundle of the tiny network whose test reads activations at two sites, and the margin."""
+    return write_ended_bundle(out, LOGITS, ("supported_margin_gap", "activation_distance", "original_margin"))
+
+
 def write_bundle(
     out: Path,
     model: onnx.ModelProto,
@@ -135,7 +148,7 @@ def write_bundle(
     probes: Array,
     statistics: Iterable[str] = ("residual_margin_gap",),
 ) -> Path:
-    """Write a bundle of a model by these bounds, its null fitted on inputs x."""
+    """Write a bundle of a model by these bounds, its null and any evidence fitted on inputs x."""
     manifest = Bundle.open(write_tiny_bundle(out.with_name(f"{out.name}.tiny"))).manifest
     path = out.with_name(f"{out.name}.onnx")
     onnx.save(model, path)
@@ -144,12 +157,17 @@ def write_bundle(
     with staged(out) as folder:
         shutil.copyfile(path, folder / "original.onnx")
         write_clipped(classifier, bounds, folder / "clipped.onnx")
-        runtime_graphs = write_runtime_graphs(folder, classifier)
+        evidence = evidence_of(classifier, x) if NEED_DISTANCES & set(statistics) else None
+        runtime_graphs = write_runtime_graphs(folder, classifier, evidence)
         write_tensors(folder / BOUNDS, bounds)
         probed = {form: run(folder / runtime_graphs[form], probes, name) for form in forms}
+        if evidence is not None:
+            probed["distances"] = run(folder / runtime_graphs["original"], probes, DISTANCES)
         write_tensors(folder / PROBES, {"x": probes, **probed})
         original, clipped = (run(folder / runtime_graphs[form], x, name) for form in forms)
-        fitted = {each: Criterion.fit(each, original, clipped, None)[0] for each in statistics}
+        distances = None if evidence is None else run(folder / runtime_graphs["original"], x, DISTANCES)
+        read = Readings(original, clipped, distances)
+        fitted = {each: Criterion.fit(each, read, None)[0] for each in statistics}
         criteria = tuple(CriterionSpec.of(each, criterion) for each, criterion in fitted.items())
         margins = dict.fromkeys(("sample", "shared"), (1.0,) * original.shape[1])
         written = replace(
@@ -158,12 +176,22 @@ def write_bundle(
             output=classifier.output,
             runtime_graphs=runtime_graphs,
             sites=tuple(ClipSite(value, "Relu", 1, bound.size) for value, bound in bounds.items()),
+            evidence=() if evidence is None else evidence.sites,
             classes=tuple(f"class{k}" for k in range(original.shape[1])),
             null=NullSpec("gaussian", len(x), 0.005, 0.05, criteria, ()) if criteria else None,
             calibration=replace(manifest.calibration, original_margins=margins, clipped_margins=margins),
         )
         write(folder, written, {"started": "2000-01-01T00:00:00+00:00"})
     return out
+
+
+def evidence_of(classifier: Classifier, x: Array) -> ActivationEvidence:
+    """Evidence fitted to inputs x, at the sites that calibration would choose."""
+    sites = choose_sites(find_activations(classifier.model, classifier.logits_source.value))
+    sites, features = pooled_features(classifier, sites, x)
+    with file_with_logits(classifier) as path:
+        logits = run(path, x, classifier.output.logits)
+    return ActivationEvidence.fit(sites, features, logits.argmax(axis=1), logits.shape[1])
 
 
 def session_of(bundle: Path, threads: int = 1) -> ort.InferenceSession:

@@ -1,0 +1,1 @@
+"""Backdoored networks whose inputs are not images: tables of features, and time series."""

@@ -1,0 +1,38 @@
+"""The statistics of the MMDF test, computed from what both networks show of an input.
+
+Each statistic belongs to one kind of evidence, by which a flag is explained.
+"""
+
+from mmguard.detection.statistics.activations import ActivationDistance, SupportedMarginGap
+from mmguard.detection.statistics.evidence import Evidence
+from mmguard.detection.statistics.margin_gaps import MarginGap, ResidualMarginGap
+from mmguard.detection.statistics.original_margin import OriginalMargin
+from mmguard.detection.statistics.residual_norms import CentredResidualNorm, ResidualNorm
+
+Statistic = MarginGap | ResidualNorm | ActivationDistance | SupportedMarginGap | OriginalMargin
+STATISTICS: dict[str, type[Statistic]] = {
+    "margin_gap": MarginGap,
+    "residual_margin_gap": ResidualMarginGap,
+    "residual_norm": ResidualNorm,
+    "centred_residual_norm": CentredResidualNorm,
+    "activation_distance": ActivationDistance,
+    "supported_margin_gap": SupportedMarginGap,
+    "original_margin": OriginalMargin,
+}
+"""The statistics, by the names used in settings and manifests."""
+NEED_DISTANCES = frozenset({"activation_distance", "supported_margin_gap"})
+"""Statistics that read the distances of activations."""
+
+__all__ = [
+    "NEED_DISTANCES",
+    "STATISTICS",
+    "ActivationDistance",
+    "CentredResidualNorm",
+    "Evidence",
+    "MarginGap",
+    "OriginalMargin",
+    "ResidualMarginGap",
+    "ResidualNorm",
+    "Statistic",
+    "SupportedMarginGap",
+]

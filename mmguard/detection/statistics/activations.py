@@ -1,0 +1,145 @@
+"""Statistics that read how far the original network's activations are from those of clean inputs."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+
+from mmguard.detection.margins import Readings
+from mmguard.detection.statistics.evidence import Evidence
+from mmguard.detection.statistics.margin_gaps import ResidualMarginGap
+from mmguard.types import FloatArray
+
+LEAST_DISTANCE = 1e-12
+"""Smallest squared distance whose logarithm is taken; it is far below those of any real input."""
+
+
+@dataclass(frozen=True)
+class ActivationDistance:
+    """The distance of the original network's activations from those of clean inputs with the same decision.
+
+    At each site, the logarithm of the squared distance is standardised. The statistic is the log-sum-exp of these
+    scores, which lies between their maximum and their sum: a trigger may show at one site or faintly at many.
+
+    Attributes:
+        evidence: the kind of evidence to which the statistic belongs.
+        means: (S,) means of the log distances of clean inputs.
+        stds: (S,) standard deviations of the log distances of clean inputs.
+    """
+
+    evidence: ClassVar[Evidence] = "activations"
+
+    means: tuple[float, ...]
+    stds: tuple[float, ...]
+
+    @classmethod
+    def fit(cls, read: Readings) -> Self:
+        """Fit the mean and standard deviation at each site.
+
+        Args:
+            read: readings of n clean inputs. Each input's distances must be computed with Gaussians that were fitted
+                without this input (`mmguard.detection.distances.held_out_distances`).
+
+        Returns:
+            The fitted statistic.
+        """
+        logs = log_distances(read)
+        return cls(tuple(logs.mean(axis=0).tolist()), tuple(_stds(logs).tolist()))
+
+    def __call__(self, read: Readings) -> FloatArray:
+        """Compute the statistic for each input.
+
+        Args:
+            read: readings of N inputs.
+
+        Returns:
+            (N,) float64; larger is more suspicious.
+        """
+        scores = (log_distances(read) - np.asarray(self.means)) / np.asarray(self.stds)
+        largest = scores.max(axis=1)
+        total: FloatArray = largest + np.log(np.exp(scores - largest[:, None]).sum(axis=1))
+        return total
+
+
+@dataclass(frozen=True)
+class SupportedMarginGap:
+    """The residual margin gap, plus the activations' distance at the last site if that is larger than usual.
+
+    Both are measured in standard deviations over clean inputs. Where a trigger leaves only a faint trace in each of
+    them, their sum shows it. A distance that is smaller than usual is counted as usual, so that it does not conceal a
+    gap.
+
+    Attributes:
+        evidence: the kind of evidence to which the statistic belongs.
+        intercepts: (K,) as in `ResidualMarginGap`, in logits.
+        slope: as in `ResidualMarginGap`.
+        gap_std: standard deviation of the residual margin gap of clean inputs, in logits.
+        mean: mean of the log distance of clean inputs at the last site.
+        std: standard deviation of the log distance of clean inputs at the last site.
+    """
+
+    evidence: ClassVar[Evidence] = "confidence"
+
+    intercepts: tuple[float, ...]
+    slope: float
+    gap_std: float
+    mean: float
+    std: float
+
+    @classmethod
+    def fit(cls, read: Readings) -> Self:
+        """Fit the residual margin gap, and the means and standard deviations.
+
+        Args:
+            read: readings of n clean inputs, as in `ActivationDistance.fit`.
+
+        Returns:
+            The fitted statistic.
+        """
+        gap = ResidualMarginGap.fit(read)
+        (gap_std,) = _stds(gap(read)[:, None])
+        last = log_distances(read)[:, -1:]
+        return cls(gap.intercepts, gap.slope, float(gap_std), float(last.mean()), float(_stds(last)[0]))
+
+    def gap(self, read: Readings) -> FloatArray:
+        """Compute the residual margin gap.
+
+        Args:
+            read: readings of N inputs.
+
+        Returns:
+            (N,) float64, in standard deviations over clean inputs; larger is more suspicious.
+        """
+        return ResidualMarginGap(self.intercepts, self.slope)(read) / self.gap_std
+
+    def __call__(self, read: Readings) -> FloatArray:
+        """Compute the statistic for each input.
+
+        Args:
+            read: readings of N inputs.
+
+        Returns:
+            (N,) float64; larger is more suspicious.
+        """
+        last = (log_distances(read)[:, -1] - self.mean) / self.std
+        total: FloatArray = self.gap(read) + np.maximum(last, 0)
+        return total
+
+
+def log_distances(read: Readings) -> FloatArray:
+    """Return the logarithms of the squared distances; a distance of 0 counts as `LEAST_DISTANCE`.
+
+    Args:
+        read: readings of N inputs.
+
+    Returns:
+        (N, S) float64; larger is more suspicious.
+    """
+    return np.log(np.maximum(read.distances.astype(np.float64), LEAST_DISTANCE))
+
+
+def _stds(values: FloatArray) -> FloatArray:
+    """Return the standard deviation of each column (n, S); 1 for a column that is constant."""
+    stds: FloatArray = values.std(axis=0, ddof=1)
+    stds[np.ptp(values, axis=0) == 0] = 1  # the computed deviation of equal numbers is not exactly 0
+    return stds

@@ -1,0 +1,131 @@
+"""Distances of activations, against the inverse of the shrunk correlation matrix."""
+
+import numpy as np
+import pytest
+
+from mmguard.detection.distances import (
+    MAX_DIRECTIONS,
+    MIN_OF_CLASS,
+    SHRINKAGE,
+    ActivationEvidence,
+    SiteGaussian,
+    held_out_distances,
+)
+from mmguard.types import EvidenceSite, FloatArray, IntArray
+
+CLASSES = 3
+
+
+def correlated(n: int, channels: int, seed: int = 0) -> tuple[FloatArray, IntArray]:
+    """Features (n, C) whose channels are correlated and differ in scale, with a mean for each decision (n,)."""
+    rng = np.random.default_rng(seed)
+    decisions = rng.permutation(np.arange(n) % CLASSES)
+    mixed = np.random.default_rng(1).normal(size=(channels, channels)) * np.geomspace(0.1, 10, channels)
+    features: FloatArray = rng.normal(size=(n, channels)) @ mixed + 3 * decisions[:, None]
+    return features, decisions
+
+
+def by_inverse(clean: FloatArray, clean_decisions: IntArray, features: FloatArray, decisions: IntArray) -> FloatArray:
+    """Squared distances (N,) by the inverse of the covariance matrix, for classes with enough clean inputs."""
+    means = np.stack([clean[clean_decisions == label].mean(axis=0) for label in range(CLASSES)])
+    rest = clean - means[clean_decisions]
+    covariance = rest.T @ rest / len(rest)
+    diagonal = np.diag(np.diag(covariance))
+    inverse = np.linalg.inv(SHRINKAGE * diagonal + (1 - SHRINKAGE) * covariance)
+    apart = features - means[decisions]
+    distances: FloatArray = np.einsum("ni,ij,nj->n", apart, inverse, apart)
+    return distances
+
+
+@pytest.mark.parametrize("channels", [2, 17, 60])
+def test_the_distance_is_that_of_the_inverse_of_the_shrunk_covariance(channels: int) -> None:
+    """Also with more channels than clean inputs, where the sample covariance itself has no inverse."""
+    clean, decisions = correlated(45, channels)
+    fitted = SiteGaussian.fit(clean, decisions, CLASSES)
+    unseen, unseen_decisions = correlated(30, channels, seed=2)
+    expected = by_inverse(clean, decisions, unseen, unseen_decisions)
+    # float64 in both; the condition number of the shrunk matrix is below 1000
+    np.testing.assert_allclose(fitted(unseen, unseen_decisions), expected, rtol=1e-9)
+
+
+def test_further_directions_have_the_variance_of_the_identity() -> None:
+    """More eigenvectors than are kept: the others are put in place of the correlation matrix by zeros."""
+    clean, decisions = correlated(400, MAX_DIRECTIONS + 20)
+    fitted = SiteGaussian.fit(clean, decisions, CLASSES)
+    assert fitted.directions.shape == (clean.shape[1], MAX_DIRECTIONS)
+    means = np.stack([clean[decisions == label].mean(axis=0) for label in range(CLASSES)])
+    rest = clean - means[decisions]
+    stds = np.sqrt((rest**2).mean(axis=0))
+    eigenvalues, vectors = np.linalg.eigh(rest.T @ rest / len(rest) / np.outer(stds, stds))
+    eigenvalues[:-MAX_DIRECTIONS] = 0
+    inverse = np.linalg.inv((vectors * (SHRINKAGE + (1 - SHRINKAGE) * eigenvalues)) @ vectors.T)
+    apart = rest[:20] / stds
+    np.testing.assert_allclose(
+        fitted(clean[:20], decisions[:20]), np.einsum("ni,ij,nj->n", apart, inverse, apart), rtol=1e-9
+    )
+
+
+def test_a_class_with_few_clean_inputs_has_the_mean_of_all() -> None:
+    clean, decisions = correlated(60, 5)
+    decisions[decisions == 2] = 1
+    decisions[: MIN_OF_CLASS - 1] = 2
+    decisions[MIN_OF_CLASS - 1 :][:MIN_OF_CLASS] = 0
+    fitted = SiteGaussian.fit(clean, decisions, CLASSES + 1)
+    assert fitted.groups.tolist() == [1, 2, 0, 0], "the last class has no clean input"
+    overall = np.repeat(clean.mean(axis=0)[None], 2, axis=0)
+    np.testing.assert_allclose(fitted(overall, np.array([2, 3])), 0, atol=1e-9)
+    own = clean[decisions == 1].mean(axis=0)[None]
+    np.testing.assert_allclose(fitted(own, np.array([1])), 0, atol=1e-9)
+    assert fitted(own, np.array([2]))[0] > 0.01
+
+
+def test_a_channel_that_is_constant_over_clean_inputs_does_not_make_distances_infinite() -> None:
+    clean, decisions = correlated(60, 4)
+    clean[:, 2] = 7.0
+    fitted = SiteGaussian.fit(clean, decisions, CLASSES)
+    alone = SiteGaussian.fit(np.delete(clean, 2, axis=1), decisions, CLASSES)
+    expected = alone(np.delete(clean, 2, axis=1), decisions)
+    np.testing.assert_allclose(fitted(clean, decisions), expected, rtol=1e-9)
+    moved = clean.copy()
+    moved[:, 2] += 1
+    distances = fitted(moved, decisions)
+    assert np.isfinite(distances).all()
+    assert (distances > expected).all()
+
+
+def test_features_that_are_all_constant_have_no_distance() -> None:
+    decisions = np.arange(60) % CLASSES
+    fitted = SiteGaussian.fit(np.full((60, 4), 2.5), decisions, CLASSES)
+    np.testing.assert_array_equal(fitted(np.full((5, 4), 2.5), decisions[:5]), np.zeros(5))
+    np.testing.assert_allclose(fitted(np.full((1, 4), 3.5), decisions[:1]), [4 / SHRINKAGE])
+
+
+def test_the_scale_and_the_level_of_a_channel_do_not_change_distances() -> None:
+    clean, decisions = correlated(60, 6)
+    other = clean * np.geomspace(0.2, 5, 6) - np.arange(6)
+    ours, theirs = (SiteGaussian.fit(each, decisions, CLASSES)(each, decisions) for each in (clean, other))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+
+
+def test_held_out_distances_come_from_gaussians_of_the_other_parts() -> None:
+    clean, decisions = correlated(90, 40)
+    parts = np.array_split(np.random.default_rng(0).permutation(90), 3)
+    held_out = held_out_distances([clean], decisions, CLASSES, parts)[:, 0]
+    for part in parts:
+        others = np.setdiff1d(np.arange(90), part)
+        expected = by_inverse(clean[others], decisions[others], clean[part], decisions[part])
+        np.testing.assert_allclose(held_out[part], expected, rtol=1e-9)
+    in_sample = SiteGaussian.fit(clean, decisions, CLASSES)(clean, decisions)
+    assert np.mean(held_out) > 1.2 * np.mean(in_sample), "Gaussians are too near the inputs that they were fitted to"
+
+
+def test_without_parts_distances_are_those_of_all_inputs() -> None:
+    clean, decisions = correlated(60, 6)
+    sites = [EvidenceSite("a", 1, "mean"), EvidenceSite("a", 1, "root")]
+    features = [clean, np.sign(clean) * np.sqrt(np.abs(clean))]
+    evidence = ActivationEvidence.fit(sites, features, decisions, CLASSES)
+    assert evidence.sites == tuple(sites)
+    distances = evidence(features, decisions)
+    assert distances.shape == (60, 2)
+    np.testing.assert_array_equal(held_out_distances(features, decisions, CLASSES, ()), distances)
+    np.testing.assert_allclose(distances[:, 0], by_inverse(clean, decisions, clean, decisions), rtol=1e-9)
