@@ -102,7 +102,8 @@ def searched_margins(
     original, clipped = (found_margins(checkpoint.state, form) for form in ("original", "clipped"))
     if original is None:
         schedule.begin()
-        budget = TimeBudget(ORIGINAL_SHARE * 60 * request.audit_minutes, schedule.rate("original"))
+        seconds = ORIGINAL_SHARE * 60 * request.audit_minutes
+        budget = TimeBudget(seconds, schedule.rate("original"), time.perf_counter)
         original = prepared.maximum_margins(None, schedule.add, budget)
         checkpoint.keep(with_margins(checkpoint.state, "original", original))
         _log_cut(original, request.audit_minutes)

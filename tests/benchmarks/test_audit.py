@@ -36,7 +36,7 @@ def test_the_other_classes_are_judged_without_the_target() -> None:
 def test_a_cell_from_end_to_end(suspect: Suspect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cifar, "load", lambda name, folder: synthetic_cifar())
     monkeypatch.setattr(Suspect, "load", lambda name: suspect)
-    for steps in ("ALONE_STEPS", "SHARED_STEPS", "PLACING_STEPS"):
+    for steps in ("ALONE_STEPS", "APART_STEPS", "SHARED_STEPS", "PLACING_STEPS"):
         monkeypatch.setattr(plan, steps, 2)
     record: Any = measure(Cell(suspect.name, METHOD, per_class=5))
     assert record["targets"] == [0]

@@ -322,7 +322,7 @@ def test_an_audit_short_of_time_says_so_everywhere(mmguard: Run, tmp_path: Path)
     assert (code, err) == (NO_VERDICT, "")
     assert "with more --audit-minutes" in said
     assert "the time was too short" in (out / "report.html").read_text()
-    assert mmguard(*words, "--audit-minutes", 0)[0] == FAILED
+    assert mmguard(*words, "--audit-minutes", 0)[0] == WRONG_USE
 
 
 def test_no_audit_leaves_the_search_out_and_every_command_copes(mmguard: Run, tmp_path: Path) -> None:

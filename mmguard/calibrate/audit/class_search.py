@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmguard.calibrate.audit import plan
 from mmguard.calibrate.audit.changes import Change, Cover
 from mmguard.calibrate.audit.features import ClassFeatures, features_and_logits
 from mmguard.calibrate.audit.pixels import by_pixel, largest, mean_size
-from mmguard.calibrate.audit.plan import ALONE, APART, JUDGED, PLACING_STEPS, SHARED_STEPS, SHARING, per_class
+from mmguard.calibrate.audit.plan import per_class
 from mmguard.calibrate.box import Box
 from mmguard.calibrate.graph.differentiable import DifferentiableGraph
 from mmguard.calibrate.learning.objective import class_margins
@@ -85,7 +86,7 @@ class ClassSearch:
         Returns:
             (G,) mean margins by class.
         """
-        groups = self._each(ALONE)
+        groups = self._each(plan.ALONE)
         rows = torch.randint(len(self._clean), (len(groups),), generator=self._generator)
         x = self._noisy(rows.to(self._clean.device))
         for _ in range(self._steps(steps)):
@@ -102,7 +103,7 @@ class ClassSearch:
         Returns:
             (G,) mean margins by class.
         """
-        groups = self._each(APART)
+        groups = self._each(plan.APART)
         rows = self._drawn(groups)
         x = self._noisy(rows)
         for _ in range(self._steps(steps)):
@@ -122,17 +123,21 @@ class ClassSearch:
         """
         return self._judged(change, self._improved(change, change.start(len(self._every)), steps))
 
-    def pixels(self) -> Tensor:
+    def pixels(self, placing: int, improving: int) -> Tensor:
         """Search at the scale `pixels`: a pattern covers the few pixels where it has the largest effect.
+
+        Args:
+            placing: number of steps that choose the pixels.
+            improving: number of steps that then improve the pattern on these pixels.
 
         Returns:
             (G,) mean margins by class, on newly drawn inputs.
         """
-        groups = self._each(SHARING)
+        groups = self._each(plan.SHARING)
         change = Cover(self._clean[:1], self._box, torch.ones((), dtype=torch.bool, device=self._clean.device))
         pattern = change.start(len(self._every))
         gains = by_pixel(torch.zeros_like(pattern))
-        steps = self._steps(PLACING_STEPS)
+        steps = self._steps(placing)
         for number in range(steps):
             x, shown = self._draw(groups), largest(gains, PIXELS ** min(1.0, number / (SHRINKING * steps)))
             gradients = self._gradients(torch.where(shown[groups], pattern[groups], x), groups)
@@ -140,15 +145,15 @@ class ClassSearch:
             gains = MEMORY * gains + (1 - MEMORY) * gain / mean_size(gain)
             pattern = change.step(pattern, self._sum(gradients, groups), PATTERN_STEP)
         shown = largest(gains, PIXELS)
-        pattern = self._improved(Cover(self._clean[:1], self._box, shown[groups]), pattern, SHARED_STEPS)
-        return self._judged(Cover(self._clean[:1], self._box, shown[self._each(JUDGED)]), pattern)
+        pattern = self._improved(Cover(self._clean[:1], self._box, shown[groups]), pattern, improving)
+        return self._judged(Cover(self._clean[:1], self._box, shown[self._each(plan.JUDGED)]), pattern)
 
     def _steps(self, steps: int) -> int:
         return max(1, int(self._share * steps))
 
     def _improved(self, change: Change, parameters: Tensor, steps: int) -> Tensor:
         """Return the parameters (G, ...) after all steps; each step uses newly drawn inputs."""
-        groups, steps = self._each(SHARING), self._steps(steps)
+        groups, steps = self._each(plan.SHARING), self._steps(steps)
         for number in range(steps):
             gradient = self._change_gradient(change, parameters, groups)
             parameters = change.step(parameters, gradient, 1 - number / steps)
@@ -157,7 +162,7 @@ class ClassSearch:
     @torch.no_grad()
     def _judged(self, change: Change, parameters: Tensor) -> Tensor:
         """Return the mean margins (G,) that a change reaches on newly drawn inputs."""
-        groups = self._each(JUDGED)
+        groups = self._each(plan.JUDGED)
         return self._by_class(self._margins(change.apply(self._draw(groups), parameters[groups]), groups), groups)
 
     def _change_gradient(self, change: Change, parameters: Tensor, groups: Tensor) -> Tensor:

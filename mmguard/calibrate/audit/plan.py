@@ -119,7 +119,7 @@ class TimeBudget:
             if share > 0:
                 before = self._clock()
                 yield name, share
-                self._rate = (self._clock() - before) / effort.work(classes, share)
+                self._rate = max(1e-12, (self._clock() - before) / effort.work(classes, share))
 
     def check(self) -> None:
         """Stop the scale that is running if no time is left.

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mmguard.calibrate.audit import plan
 from mmguard.calibrate.audit.changes import Perturbation, Warp
 from mmguard.calibrate.audit.class_search import ClassSearch, Ground
 from mmguard.calibrate.audit.features import ENOUGH, ClassFeatures, class_features, last_features, run
@@ -194,7 +195,7 @@ class Search:
         if name == "orthogonal" and self._features is not None:
             return search.orthogonal(self._features, effort.steps) / self._features.typical[labels]
         if name == "pixels":
-            return search.pixels()
+            return search.pixels(plan.PLACING_STEPS, effort.steps - plan.PLACING_STEPS)
         if name == "sample":
             return search.alone(effort.steps)
         return search.shared(Perturbation(x, self._ground.box) if name == "shared" else Warp(x), effort.steps)

@@ -17,7 +17,7 @@ from mmguard.calibrate.audit.changes import (
 )
 from mmguard.calibrate.audit.class_search import PIXELS, ClassSearch, Ground
 from mmguard.calibrate.audit.pixels import by_pixel, channels_first
-from mmguard.calibrate.audit.plan import JUDGED, SHARED_STEPS, TimeBudget
+from mmguard.calibrate.audit.plan import JUDGED, PLACING_STEPS, SHARED_STEPS, TimeBudget
 from mmguard.calibrate.audit.search import known_classes, maximum_margins, search_inputs
 from mmguard.calibrate.box import Box
 from mmguard.calibrate.graph import autocast
@@ -131,7 +131,7 @@ def test_few_pixels_are_covered(graph: DifferentiableGraph, monkeypatch: pytest.
         return torch.zeros(3)
 
     monkeypatch.setattr(ClassSearch, "_judged", record)
-    search_of(graph).pixels()
+    search_of(graph).pixels(PLACING_STEPS, SHARED_STEPS)
     (change,) = judged
     assert change.shown.shape == (3 * JUDGED, 1, 8, 8)
     assert (change.shown.flatten(1).sum(1) == round(64 * PIXELS)).all()
