@@ -32,6 +32,7 @@ from mmguard.exporter.runtime_graphs import write_runtime_graphs
 from mmguard.exporter.sites.find import find_activations
 from mmguard.exporter.trial_export import copy_original
 
+PATH = RESULTS / "evidence-cost.json"
 BATCHES = (1, 8, 32, 128)
 INPUTS = 200
 SECONDS = 8.0
@@ -102,7 +103,7 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     rows = [measure(network) for network in options.networks]
-    write_json(RESULTS / "evidence-cost.json", {"networks": rows} | environment())
+    write_json(PATH, {"networks": rows} | environment())
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ RECIPES = (
     Recipe(attack="adaptive_blend", epochs=12),
     Recipe(attack="guard_aware", epochs=10),
     Recipe(attack="sig", epochs=10),
+    Recipe(attack="distance_aware", epochs=5),
     *(
         Recipe(attack=attack, epochs=epochs, target=target, seed=seed)
         for seed, target in ((1, 3), (2, 7))

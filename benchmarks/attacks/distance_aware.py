@@ -1,6 +1,7 @@
 """An attacker who also knows that the guard compares activations with those of clean inputs of the same decision."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,6 +61,14 @@ class Nearness(Modesty):
         pairs = zip(means, self.moments, strict=True)
         distances = [squared_distance(mean[poisoned], first, second) for mean, (first, second) in pairs]
         return modesty + self.distance_weight * torch.stack(distances).mean()
+
+    def state(self) -> dict[str, Any]:
+        """Return the running means."""
+        return {"moments": [list(pair) for pair in self.moments]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Resume from what `state` returned."""
+        self.moments = [(first, second) for first, second in state["moments"]]
 
     def _remember(self, means: list[Tensor]) -> None:
         """Update the running means of the channel means and of their squares."""

@@ -13,6 +13,7 @@ import torch
 from benchmarks import cifar
 from benchmarks.attacks import ATTACKS, load_attack
 from benchmarks.attacks.clean_label import CleanLabel
+from benchmarks.attacks.distance_aware import LARGEST, squared_distance
 from benchmarks.attacks.guard_aware import activation_excess, margin_excess
 from benchmarks.attacks.input_aware import InputAware
 from benchmarks.train import Recipe, Trainer, run
@@ -57,7 +58,7 @@ def _train_and_note(train_epoch: Callable[[], float], losses: list[float]) -> fl
     return losses[-1]
 
 
-@pytest.mark.parametrize("name", ["badnets", "clean_label", "guard_aware", "input_aware", "wanet"])
+@pytest.mark.parametrize("name", ["badnets", "clean_label", "distance_aware", "guard_aware", "input_aware", "wanet"])
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,3 +145,10 @@ def test_a_guard_aware_backdoor_is_more_modest_than_a_plain_one(tmp_path: Path) 
             best = trainer.network(trainer._normalise(trainer._tensor(x))).topk(2, dim=1).values
         margins[name] = float((best[:, 0] - best[:, 1]).mean())
     assert margins["guard_aware"] < margins["badnets"]
+
+
+def test_the_distance_that_an_attacker_penalises_by_hand() -> None:
+    means = torch.tensor([[2.0, 5.0], [0.0, 1e6]])
+    first, second = torch.tensor([1.0, 1.0]), torch.tensor([2.0, 5.0])  # variances 1 and 4
+    expected = (1 / 1 + 16 / 4 + 1 / 1 + LARGEST) / 4
+    assert float(squared_distance(means, first, second)) == pytest.approx(expected, rel=5e-3)  # the floor of variances
