@@ -119,7 +119,7 @@ class TimeBudget:
             if share > 0:
                 before = self._clock()
                 yield name, share
-                self._rate = max(1e-12, (self._clock() - before) / effort.work(classes, share))
+                self._rate = (self._clock() - before) / effort.work(classes, share)
 
     def check(self) -> None:
         """Stop the scale that is running if no time is left.
@@ -136,7 +136,7 @@ class TimeBudget:
     def _share(self, effort: Effort, classes: int, total: float) -> float:
         if self._seconds is None or total * self._rate <= self._remaining():
             return 1.0
-        units = MARGIN * max(0.0, self._remaining()) / self._rate
+        units = MARGIN * max(0.0, self._remaining()) / max(1e-12, self._rate)
         share = max(LEAST, units / total)
         judged = effort.work(classes, 0.0) - classes * per_class(effort.inputs, classes)
         possible = (units - judged) / max(1e-12, effort.work(classes) - judged)

@@ -80,3 +80,12 @@ def test_the_check_stops_a_search_only_after_its_time() -> None:
     with pytest.raises(OutOfTimeError):
         budget.check()
     TimeBudget(None, 1.0, clock).check()
+
+
+def test_without_an_estimate_the_first_scale_runs_unless_the_time_is_over() -> None:
+    clock = Clock()
+    works = dict.fromkeys("ab", (EFFORT, 4))
+    assert dict(TimeBudget(1.0, 0.0, clock).shares(works)) == {"a": 1.0, "b": 1.0}, "the clock stands still"
+    late = TimeBudget(1.0, 0.0, clock)
+    clock.now = 2.0
+    assert dict(late.shares(works)) == {}
