@@ -122,7 +122,14 @@ class Schedule:
             self.tell()
 
     def rate(self, kind: str) -> float:
-        """Return the seconds per unit of work, averaged over all work of this kind so far; 0 without tasks."""
+        """Return how long a unit of work takes, averaged over all work of this kind so far.
+
+        Args:
+            kind: kind of task.
+
+        Returns:
+            Seconds per unit of work; 0 without tasks.
+        """
         step = self._steps.get(kind)
         return 0.0 if step is None else step.seconds / max(step.inputs, 1e-12)
 

@@ -114,6 +114,14 @@ def test_classes_that_were_left_out_of_the_comparison_are_named(manifest: Manife
     )
 
 
+def test_only_a_search_without_the_classes_features_sees_many_targets(manifest: Manifest) -> None:
+    quiet, loud = ({"sample": EVEN, "orthogonal": ratios} for ratios in (EVEN / 1000, EVEN))
+    text = read(with_scales(manifest, quiet, quiet)).text
+    assert "the audit can miss a backdoor that works on a single source class only" in text
+    text = read(with_scales(manifest, loud, loud)).text
+    assert "by a far larger margin than clean inputs of this class have, yet without its features" in text
+
+
 def test_without_an_audit_the_page_says_why_and_shows_no_margins(manifest: Manifest) -> None:
     page = read(with_scales(manifest, {}, {}))
     assert "Not run" in page.words

@@ -90,7 +90,18 @@ def last_features(graph: DifferentiableGraph, x: Tensor, classes: int) -> str | 
 def run(
     graph: DifferentiableGraph, value: str, x: Tensor, bounds: Mapping[str, Tensor] | None, size: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the features (N, D) and the logits (N, K), float32, of inputs (N, ...) in passes of `size` inputs."""
+    """Run the network on clean inputs.
+
+    Args:
+        graph: the network.
+        value: ONNX name of the features.
+        x: (N, ...) inputs.
+        bounds: bounds by value name; if None, the original network is run.
+        size: number of inputs per pass.
+
+    Returns:
+        The features (N, D) and the logits (N, K), both float32.
+    """
     parts = [graph.record(part, [value, graph.output], bounds) for part in x.split(size)]
     features, logits = (torch.cat([part[name] for part in parts]).float() for name in (value, graph.output))
     return features.flatten(1), logits
@@ -99,7 +110,17 @@ def run(
 def features_and_logits(
     graph: DifferentiableGraph, value: str, x: Tensor, bounds: Mapping[str, Tensor] | None
 ) -> tuple[Tensor, Tensor]:
-    """Return the features (N, ...) and the logits (N, K) float32, both differentiable, computed under autocast."""
+    """Run the network under autocast, so that the result can be differentiated with respect to the inputs.
+
+    Args:
+        graph: the network.
+        value: ONNX name of the features.
+        x: (N, ...) inputs.
+        bounds: bounds by value name; if None, the original network is run.
+
+    Returns:
+        The features (N, ...) and the logits (N, K) float32.
+    """
     with autocast(x.device):
         recorded = graph.record(x, [value, graph.output], bounds)
     return recorded[value], recorded[graph.output].float()
