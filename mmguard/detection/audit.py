@@ -103,8 +103,9 @@ def audit(margins: Mapping[str, FloatArray], cut: Sequence[str] = ()) -> Audit:
 
         p = 1 − (1 − exp(−R))^K.
 
-    The margins of clean inputs are positive, and their tail is lighter than that of an exponential distribution. On a
-    clean network, inputs without the features of the class have margins near or below 0.
+    The margins of clean inputs are positive, and their tail is usually lighter than that of an exponential
+    distribution. That inputs without the features of the class have margins near or below 0 on a clean network is an
+    assumption, so this p-value is not exact. It is least reliable for a class whose clean inputs have tiny margins.
 
     The audit cannot find a backdoor whose trigger works on only one class or has a scale that was not searched, or a
     backdoor that was trained to keep its margins small.
