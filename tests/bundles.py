@@ -273,6 +273,7 @@ def _manifest(
             flagged_share=float(flagged.mean()),
             original_margins={"sample": (1.0, 1.0, 9.0), "shared": (-2.0, -3.0, 1.0)},
             clipped_margins={"sample": (1.0, 1.0, 1.0), "shared": (-2.0, -3.0, -2.0)},
+            audit_cut=(),
             rounds=1,
             converged=True,
         ),

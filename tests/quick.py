@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mmguard import calibrate_model
-from mmguard.calibrate.audit import search as audit_search
+from mmguard.calibrate.audit import plan
 from mmguard.settings import Settings
 from mmguard.settings.presets import MMOM_WEIGHT
 from tests.networks import write_clean
@@ -30,8 +30,8 @@ def calibrate(folder: Path, model: Path, clean: Path | None = None, settings: Se
     clean = clean or write_clean(folder / "clean.npz")
     settings = settings.adjusted(**{name: options.pop(name, None) for name in ADJUSTABLE})
     with pytest.MonkeyPatch.context() as patch:
-        for steps in ("ALONE_STEPS", "SHARED_STEPS", "PLACING_STEPS"):
-            patch.setattr(audit_search, steps, 10)
+        for steps in ("ALONE_STEPS", "APART_STEPS", "SHARED_STEPS", "PLACING_STEPS"):
+            patch.setattr(plan, steps, 10)
         options.setdefault("out", folder / "out.mmguard")
         return calibrate_model(model, clean, settings=settings, **options)
 

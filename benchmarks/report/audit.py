@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from benchmarks.record import Record
 from benchmarks.report.markdown import table
 
-HEAD = ("network", "draw", "target", "verdict", "", "scale", "p", "p without the target", "search, s")
+HEAD = ("network", "draw", "target", "verdict", "", "scale", "p", "p without the target", "search, processor s")
 
 
 def section(records: Sequence[Record]) -> list[str]:

@@ -12,7 +12,7 @@ from torch import nn
 
 import mmguard
 from mmguard import Guard
-from mmguard.calibrate.audit import search as audit_search
+from mmguard.calibrate.audit import plan
 from mmguard.calibrate.graph.compare import assert_matches_onnxruntime
 from mmguard.calibrate.graph.differentiable import DifferentiableGraph
 from mmguard.errors import MmguardError
@@ -25,7 +25,8 @@ from mmguard.settings import preset
 Array = NDArray[np.float32]
 
 INPUTS, CLEAN = 4, 25
-AUDIT = {"ALONE": 2, "SHARING": 2, "JUDGED": 2, "ALONE_STEPS": 2, "SHARED_STEPS": 2, "PLACING_STEPS": 2}
+COUNTS, STEPS = ("ALONE", "APART", "SHARING", "JUDGED"), ("ALONE_STEPS", "APART_STEPS", "SHARED_STEPS", "PLACING_STEPS")
+AUDIT = dict.fromkeys((*COUNTS, *STEPS), 2)
 """Inputs per class of the audit's search, and its steps."""
 BOUND = 0.5
 """Bound for the gradient check, as a share of a channel's range over a few inputs."""
@@ -130,7 +131,7 @@ def guarded(path: Path, x: Array, folder: Path) -> str:
     """Return `yes` if calibrate (two short rounds, short audit), verify and guard work on a file, else the reason."""
     np.save(folder / "clean.npy", x)
     for name, value in AUDIT.items():
-        setattr(audit_search, name, value)
+        setattr(plan, name, value)
     settings = replace(preset(), rounds=2, steps=1)
     try:
         bundle = mmguard.calibrate_model(path, folder / "clean.npy", out=folder / "network.mmguard", settings=settings)

@@ -186,9 +186,11 @@ class Bundle:
             The verdict, its p-value and the suspected class.
 
         Raises:
-            AuditError: The model has fewer than three classes, or the bundle was calibrated without an audit.
+            AuditError: The bundle was calibrated without an audit or with too little time for it, or the model has two
+                classes and too few clean inputs of a class.
         """
-        return audit_margins(self.manifest.calibration.margins())
+        figures = self.manifest.calibration
+        return audit_margins(figures.margins(), figures.audit_cut)
 
     def provenance(self) -> dict[str, Any]:
         """Read the time and hardware of the calibration, which may differ between two otherwise identical runs.

@@ -179,6 +179,7 @@ class CalibrationFigures:
         original_margins: for each scale of the search for maximum margins, the mean margins (K,), in logits, that the
             search reached on the original network; empty if there was no search.
         clipped_margins: the same for the clipped network, with the same scales as keys.
+        audit_cut: scales of the search that its time budget shortened or left out.
         rounds: number of rounds that the calibration ran.
         converged: whether the rounds ended because the objective no longer changed.
     """
@@ -191,6 +192,7 @@ class CalibrationFigures:
     flagged_share: Share
     original_margins: dict[Text, tuple[Number, ...]]
     clipped_margins: dict[Text, tuple[Number, ...]]
+    audit_cut: tuple[Text, ...]
     rounds: Size
     converged: bool
 

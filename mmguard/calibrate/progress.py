@@ -121,6 +121,18 @@ class Schedule:
             self._last = now
             self.tell()
 
+    def rate(self, kind: str) -> float:
+        """Return how long a unit of work takes, averaged over all work of this kind so far.
+
+        Args:
+            kind: kind of task.
+
+        Returns:
+            Seconds per unit of work; 0 without tasks.
+        """
+        step = self._steps.get(kind)
+        return 0.0 if step is None else step.seconds / max(step.inputs, 1e-12)
+
     def tell(self) -> None:
         """Call `on_progress` with the current progress."""
         if self.tasks:

@@ -5,13 +5,14 @@ The unit of work is the forward and backward pass of one input; a forward pass a
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mmguard.calibrate.audit.search import search_inputs
+from mmguard.calibrate.audit.search import Found, search_inputs
 from mmguard.calibrate.checkpoint.state import State, below, prefixed
 from mmguard.calibrate.graph.differentiable import DifferentiableGraph
 from mmguard.calibrate.graph.memory import inputs_per_pass
@@ -20,7 +21,6 @@ from mmguard.calibrate.learning.cross_fit import split_folds
 from mmguard.calibrate.margin_ascent import autocast_logits
 from mmguard.calibrate.progress import AUDIT, FORWARD, LEARNING, WRITING, Measured, Task
 from mmguard.settings.settings import Settings
-from mmguard.types import FloatArray
 
 Array = npt.NDArray[np.float32]
 
@@ -33,7 +33,7 @@ FEW, SLOW, TRIES = 8, 0.5, 3
 timed instead; and number of tries."""
 
 
-def tasks(settings: Settings, x: Array, classes: int, seed: int, audit: bool, state: State | None) -> list[Task]:
+def tasks(settings: Settings, x: Array, classes: int, seed: int, known: int | None, state: State | None) -> list[Task]:
     """List the tasks that are left to do.
 
     Args:
@@ -41,7 +41,7 @@ def tasks(settings: Settings, x: Array, classes: int, seed: int, audit: bool, st
         x: (N, ...) float32, the clean inputs D.
         classes: number of classes K.
         seed: random seed of the split into folds.
-        audit: whether the calibration includes the audit.
+        known: number of classes that the scale `orthogonal` of the audit searches; None if there is no audit.
         state: state of the checkpoint that the calibration continues from; None if the calibration starts from the
             beginning.
 
@@ -58,8 +58,8 @@ def tasks(settings: Settings, x: Array, classes: int, seed: int, audit: bool, st
         name = f"learning without fold {i} of {len(left_out) - 1}" if i else "learning from all clean inputs"
         inputs = run_inputs(settings, len(x) - fold, classes, number if i == run else 0)
         learning.append(Task(LEARNING, name, LEARNING, inputs if i else inputs - FORWARD * len(x)))
-    forms = [form for form in AUDITED if audit and not found_margins(state, form)]
-    search = search_inputs(x, classes)
+    forms = [form for form in AUDITED if known is not None and found_margins(state, form) is None]
+    search = search_inputs(x, classes, known or 0)
     return [
         *learning,
         *(Task(AUDIT, AUDITED[form], form, search) for form in forms),
@@ -67,35 +67,45 @@ def tasks(settings: Settings, x: Array, classes: int, seed: int, audit: bool, st
     ]
 
 
-def found_margins(state: State | None, form: str) -> State:
-    """Return the margins of one network from a checkpoint.
+def found_margins(state: State | None, form: str) -> Found | None:
+    """Return the result of the search on one network from a checkpoint.
 
     Args:
         state: state of the checkpoint; None if there is no checkpoint.
         form: `original` or `clipped`.
 
     Returns:
-        Margins (K,) float64 by scale, in the order in which they were stored; empty if the checkpoint has no margins of
-        this network.
+        The margins and shares, in the order in which they were stored; None if the checkpoint has none of this network.
     """
-    found = below(f"margins/{form}/", state or {})
-    return {name.split("/")[1]: found[name] for name in sorted(found)}
+    margins, shares = (_ordered(below(f"{kind}/{form}/", state or {})) for kind in ("margins", "shares"))
+    return Found(margins, {scale: float(share) for scale, share in shares.items()}) if shares else None
 
 
-def with_margins(state: State | None, form: str, margins: Mapping[str, FloatArray]) -> State:
-    """Add the margins of one network to the state of a checkpoint.
+def with_margins(state: State | None, form: str, found: Found) -> State:
+    """Add the result of the search on one network to the state of a checkpoint.
 
     Args:
         state: state of the checkpoint; None if there is no checkpoint.
         form: `original` or `clipped`.
-        margins: margins (K,) float64 by scale. The order of the scales is stored too, because safetensors does not
-            preserve it.
+        found: the result. The order of the scales is stored too, because safetensors does not preserve it.
 
     Returns:
-        The state with the margins added.
+        The state with the result added.
     """
-    numbered = {f"{number}/{scale}": by_class for number, (scale, by_class) in enumerate(margins.items())}
-    return {**(state or {}), **prefixed(f"margins/{form}/", numbered)}
+    margins, shares = _numbered(found.margins), _numbered(found.shares)
+    return {
+        **(state or {}),
+        **prefixed(f"margins/{form}/", margins),
+        **prefixed(f"shares/{form}/", {name: np.asarray(share) for name, share in shares.items()}),
+    }
+
+
+def _numbered(by_scale: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{number}/{scale}": each for number, (scale, each) in enumerate(by_scale.items())}
+
+
+def _ordered(numbered: State) -> State:
+    return {name.split("/")[1]: numbered[name] for name in sorted(numbered)}
 
 
 def run_inputs(settings: Settings, n: int, classes: int, done: int = 0) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 from mmguard.bundle.bundle import Bundle
 from mmguard.cli.app import DONE, FOUND, NO_VERDICT, app
 from mmguard.cli.console import safe_lines
-from mmguard.detection.audit import LEVEL, Audit
+from mmguard.detection.audit import LEVEL, ORTHOGONAL, Audit
 from mmguard.errors import AuditError
 
 SHOWN_CLASSES = 10
@@ -18,8 +18,8 @@ def audit(bundle: Path) -> int:
     """Judge whether a bundle's original network is backdoored, and which class the backdoor targets.
 
     Exits with code 3 if the test for a backdoor is significant at the 5 % level. Exits with code 4 if there is no
-    verdict, because the bundle was calibrated with --no-audit, or because the model has only two classes. The test
-    needs at least three classes.
+    verdict, because the bundle was calibrated with --no-audit or too few --audit-minutes, or because the model has only
+    two classes and too few clean inputs of one of them.
 
     Parameters
     ----------
@@ -47,13 +47,15 @@ def describe_audit(audit: Audit, classes: Sequence[str]) -> str:
     rows = sorted(zip(classes, scale.margins.tolist(), strict=True), key=lambda row: -row[1])
     shown = [f"  {margin:8.1f}  {name}" for name, margin in rows[:SHOWN_CLASSES]]
     hidden = len(rows) - len(shown)
+    unit = "divided by the mean margin of the class's clean inputs" if audit.scale == ORTHOGONAL else "in logits"
     verdict = f"backdoored, target class {classes[audit.suspect]}" if audit.backdoored else "no sign of a backdoor"
     return safe_lines(
         (
-            f"scale {audit.scale}: mean of the largest margins found, per class, in logits:",
+            f"scale {audit.scale}: mean of the largest margins found, per class, {unit}:",
             *shown,
             *([f"  and {hidden} more classes with smaller margins"] if hidden else []),
             *_left_out(audit, classes),
+            *_cut(audit),
             "p-value by scale: " + ", ".join(f"{name} {each.p_value:.2g}" for name, each in audit.scales.items()),
             f"{verdict}: p {audit.p_value:.2g} over all scales (p ≤ {LEVEL} means backdoored)",
         )
@@ -66,4 +68,13 @@ def _left_out(audit: Audit, classes: Sequence[str]) -> list[str]:
         + ", ".join(classes[label] for label in each.left_out)
         for name, each in audit.scales.items()
         if each.left_out
+    ]
+
+
+def _cut(audit: Audit) -> list[str]:
+    if not audit.cut:
+        return []
+    return [
+        f"the time was too short for all of the search; shortened or left out: {', '.join(audit.cut)}; "
+        "calibrate with more --audit-minutes to find more backdoors"
     ]

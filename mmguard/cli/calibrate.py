@@ -13,6 +13,7 @@ from mmguard.cli.progress import announced_resume, watched
 from mmguard.inputs.preprocessing.options import PreprocessingOptions
 from mmguard.pipeline.api import calibrate_model
 from mmguard.pipeline.paths import checkpoint_path, default_out
+from mmguard.pipeline.request import AUDIT_MINUTES
 
 ImageOptions = Annotated[PreprocessingOptions, Parameter(name="*")]
 
@@ -34,6 +35,7 @@ def calibrate(
     skip_bad: bool = False,
     resume: bool = False,
     no_audit: bool = False,
+    audit_minutes: float = AUDIT_MINUTES,
 ) -> int:
     """Learn bounds from clean inputs and write a guard bundle. Resume an interrupted run with --resume.
 
@@ -68,6 +70,9 @@ def calibrate(
         Skip the search for the largest margins, which only the audit and the report need. The search takes a large part
         of the calibration time, or most of it if there are many classes. Without the search, `mmguard audit` cannot
         reach a verdict.
+    audit_minutes
+        Maximum duration of this search, in minutes. If it would take longer, it takes fewer steps and leaves out
+        scales, and the log, the bundle and `mmguard audit` say so.
     """
     method, images = method or MethodOptions(), images or PreprocessingOptions()
     out = out or default_out(model)
@@ -87,6 +92,7 @@ def calibrate(
             skip_bad=skip_bad,
             resume=resume,
             audit=not no_audit,
+            audit_minutes=audit_minutes,
             on_round=watch.on_round,
             on_progress=watch.on_progress,
         )

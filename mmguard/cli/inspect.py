@@ -73,7 +73,7 @@ def _describe_margins(manifest: Manifest) -> str:
     """Return the margins of the three classes with the largest margins, as text."""
     figures = manifest.calibration
     if not figures.original_margins:
-        return "not searched (--no-audit)"
+        return "not searched (too few --audit-minutes)" if figures.audit_cut else "not searched (--no-audit)"
     scale = next(iter(figures.original_margins))
     margins = zip(manifest.classes, figures.original_margins[scale], figures.clipped_margins[scale], strict=True)
     widest = sorted(margins, key=lambda row: -row[1])[:3]

@@ -4,9 +4,13 @@ The audit is based on MM-BD (Wang et al. 2022). A network that is trained with a
 input therefore has a far larger margin for the target class than any input has for any other class. The audit uses the
 margins of the original network. They are maximised at several scales (`mmguard.calibrate.audit.search`), because a
 trigger stands out only at its own scale.
+
+At the scale `orthogonal`, inputs without the features of a class reach a margin for this class (class subspace
+orthogonalisation, Yang, Miller and Kesidis 2025). There the margins are not compared with those of other classes, but
+with those of clean inputs. So several target classes can be found, and a model with two classes can be judged.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +22,8 @@ from mmguard.types import FloatArray
 LEVEL = 0.05
 """A network is reported as backdoored if the p-value is at most this level, as in Wang et al. 2022."""
 MIN_CLASSES = 3
+ORTHOGONAL = "orthogonal"
+"""Name of the scale whose margins are ratios to the mean margin of clean inputs of the same class."""
 UNREACHED_LEVEL = 0.001
 """A negative margin is left out if a test at this level identifies it as an outlier below all larger margins."""
 
@@ -27,7 +33,8 @@ class Scale:
     """The result of the audit at one scale.
 
     Attributes:
-        margins: (K,) float64, the mean of the maximum margins that the search found for each class, in logits.
+        margins: (K,) float64, the mean of the maximum margins that the search found for each class, in logits; at the
+            scale `orthogonal`, divided by the mean margin of the clean inputs of the class.
         suspect: the class with the largest margin.
         p_value: probability that the largest margin at this scale would stand out at least this far if there were no
             backdoor; smaller is more suspicious.
@@ -52,11 +59,14 @@ class Audit:
         p_value: probability that the largest margin of any scale would stand out at least this far if there were no
             backdoor. It is the smallest p-value of any scale, multiplied by the number of scales and capped at 1.
             Smaller is more suspicious.
+        cut: names of the scales that the time budget of the search shortened or left out. The p-value remains valid,
+            but the audit is more likely to miss a backdoor.
     """
 
     scales: dict[str, Scale]
     scale: str
     p_value: float
+    cut: tuple[str, ...] = ()
 
     @property
     def backdoored(self) -> bool:
@@ -69,7 +79,7 @@ class Audit:
         return self.scales[self.scale].suspect
 
 
-def audit(margins: Mapping[str, FloatArray]) -> Audit:
+def audit(margins: Mapping[str, FloatArray], cut: Sequence[str] = ()) -> Audit:
     """Test whether the largest margin at any scale is an outlier among the margins of all classes at that scale.
 
     MM-BD uses the maximum margin of each class; mmguard uses the mean of many maxima. At each scale, the test is the
@@ -87,37 +97,71 @@ def audit(margins: Mapping[str, FloatArray]) -> Audit:
     removal of the largest margin, so it raises too many false alarms if there are few classes. It also needs positive
     margins, which a clean network does not have at the scale of a faint trigger.
 
-    Tests of this kind cannot find a backdoor with many target classes, because it raises many margins. They also cannot
-    find a backdoor whose trigger works on only one class or has a scale that was not searched, or a backdoor that was
-    trained to keep its margins small.
+    Tests of this kind cannot find a backdoor with many target classes, because it raises many margins. The scale
+    `orthogonal` is therefore tested class by class. If the margins of the clean inputs of a class are exponentially
+    distributed, a ratio R to their mean is exceeded with probability exp(−R). For the largest ratio of K classes,
+
+        p = 1 − (1 − exp(−R))^K.
+
+    The margins of clean inputs are positive, and their tail is usually lighter than that of an exponential
+    distribution. That inputs without the features of the class have margins near or below 0 on a clean network is an
+    assumption, so this p-value is not exact. It is least reliable for a class whose clean inputs have tiny margins.
+
+    The audit cannot find a backdoor whose trigger works on only one class or has a scale that was not searched, or a
+    backdoor that was trained to keep its margins small.
 
     Args:
-        margins: for each scale, by name, the mean of each class's maximum margins, (K,) float64 in logits. The means
-            may be negative.
+        margins: for each scale, by name, the mean of each class's maximum margins, (K,) float64 in logits, or, at scale
+            `orthogonal`, as a ratio to the mean margin of clean inputs. The numbers may be negative.
+        cut: names of the scales that the time budget of the search shortened or left out.
 
     Returns:
-        The result by scale and over all scales.
+        The result by scale and over all scales. With two classes, only the scale `orthogonal` is judged.
 
     Raises:
-        AuditError: there are fewer than three classes, or there are no scales.
+        AuditError: there are no scales, or there are fewer than three classes and no scale `orthogonal`.
     """
+    judged = _judgeable(margins, cut)
+    scales = {name: _judge_ratios(each) if name == ORTHOGONAL else _judge(each) for name, each in judged.items()}
+    least = min(scales, key=lambda name: scales[name].p_value)
+    return Audit(scales, least, min(1.0, len(scales) * scales[least].p_value), tuple(cut))
+
+
+def _judgeable(margins: Mapping[str, FloatArray], cut: Sequence[str]) -> dict[str, FloatArray]:
+    """Return the scales that can be judged with this number of classes."""
+    if not margins and cut:
+        raise AuditError(
+            "the time for the search for maximum margins was too short for any scale; to audit the model, calibrate it "
+            "again with more --audit-minutes"
+        )
     if not margins:
         raise AuditError(
             "this bundle contains no maximum margins because it was calibrated with --no-audit; to audit the model, "
             "calibrate it again without that option"
         )
-    scales = {name: _judge(values) for name, values in margins.items()}
-    least = min(scales, key=lambda name: scales[name].p_value)
-    return Audit(scales, least, min(1.0, len(scales) * scales[least].p_value))
+    classes = len(next(iter(margins.values())))
+    judged = {name: each for name, each in margins.items() if classes >= MIN_CLASSES or name == ORTHOGONAL}
+    if not judged:
+        why = (
+            "the time was too short; calibrate again with more --audit-minutes"
+            if ORTHOGONAL in cut
+            else "it needs a hidden layer and clean inputs that the network assigns to each class; calibrate again "
+            "with more clean inputs"
+        )
+        raise AuditError(
+            f"with {classes} classes, only the scale {ORTHOGONAL} of the search can be judged, but it was left out: "
+            f"{why}"
+        )
+    return judged
+
+
+def _judge_ratios(ratios: FloatArray) -> Scale:
+    largest = max(0.0, float(ratios.max()))
+    p_value = -np.expm1(len(ratios) * np.log1p(-np.exp(-largest))) if largest > 0 else 1.0
+    return Scale(ratios, int(ratios.argmax()), float(p_value), ())
 
 
 def _judge(margins: FloatArray) -> Scale:
-    n = len(margins)
-    if n < MIN_CLASSES:
-        raise AuditError(
-            f"the audit looks for one class that stands out from the others, so it needs at least {MIN_CLASSES} "
-            f"classes, but this model has {n}; the model may or may not contain a backdoor"
-        )
     order = np.argsort(margins, kind="stable")  # the lowest first
     lowest = _unreached(margins[order])
     return Scale(

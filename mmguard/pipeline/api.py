@@ -15,7 +15,7 @@ from mmguard.calibrate.progress import OnProgress
 from mmguard.errors import MissingExtraError
 from mmguard.inputs.spec import Preprocessing
 from mmguard.pipeline.paths import bundle_name
-from mmguard.pipeline.request import Clean, Request
+from mmguard.pipeline.request import AUDIT_MINUTES, Clean, Request
 from mmguard.settings import Settings, preset
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def calibrate_model(
     skip_bad: bool = False,
     resume: bool = False,
     audit: bool = True,
+    audit_minutes: float = AUDIT_MINUTES,
     on_round: "OnRound | None" = None,
     on_progress: OnProgress | None = None,
 ) -> Path:
@@ -77,6 +78,9 @@ def calibrate_model(
         audit: whether to search for the maximum margins of both networks, from which `Bundle.audit` judges whether the
             model is backdoored. The more classes there are, the longer the search takes. Without the search,
             `Bundle.audit` cannot reach a verdict.
+        audit_minutes: maximum duration of this search, in minutes. If its estimated time is longer, the search takes
+            fewer steps and leaves out scales, and the bundle says so. Then two calibrations may differ, because the
+            number of steps depends on the speed of the machine.
         on_round: called after every round with the round's figures.
         on_progress: called whenever a part of the work is done, with the phase and the estimated remaining time.
 
@@ -109,6 +113,7 @@ def calibrate_model(
         skip_bad=skip_bad,
         resume=resume,
         audit=audit,
+        audit_minutes=audit_minutes,
     )
     check_destination(request.out)
     from mmguard.pipeline.calibration import calibrate

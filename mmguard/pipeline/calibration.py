@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mmguard.bundle.diagnostics import warn_of_blindness, warn_of_lost_accuracy
+from mmguard.bundle.diagnostics import JUDGED, warn_of_blindness, warn_of_lost_accuracy
 from mmguard.bundle.provenance import provenance
 from mmguard.bundle.write import staged, write
 from mmguard.calibrate.checkpoint.checkpoint import Checkpoint
@@ -21,10 +21,10 @@ from mmguard.pipeline.paths import checkpoint_path
 from mmguard.pipeline.prepare import PreparedCalibration, prepare
 from mmguard.pipeline.pytorch import model_file
 from mmguard.pipeline.request import Request
-from mmguard.pipeline.schedule import schedule_of, searched_margins
+from mmguard.pipeline.schedule import Margins, schedule_of, searched_margins
 from mmguard.pipeline.write_bundle import Outcome, figures_of, write_contents, write_report
 from mmguard.settings import Settings
-from mmguard.types import Calibration, FloatArray, IntArray
+from mmguard.types import Calibration, IntArray
 
 logger = logging.getLogger(__name__)
 
@@ -91,20 +91,20 @@ def _tested(
     prepared: PreparedCalibration,
     learned: Calibration,
     folds: Sequence[IntArray],
-    margins: tuple[dict[str, FloatArray], dict[str, FloatArray]] | None,
+    margins: Margins,
 ) -> Outcome:
     """Fit the null, compute the figures of the calibration, and warn of problems that these figures reveal."""
     settings = prepared.request.settings
     null, clean_scores, seen = None, None, None
     if settings.objective != "mmom":
-        if margins is not None:
-            warn_of_blindness(*margins)
+        if JUDGED in margins.original:
+            warn_of_blindness(margins.original, margins.clipped)
         output = prepared.classifier.output
         seen = observe_activations(prepared, folds)
         held_out = None if seen is None else seen.held_out_distances
         null, clean_scores = fit_null(learned, settings, folds, held_out, centred=output.logits not in output.names)
     distances = None if seen is None else seen.distances
-    figures = figures_of(learned, distances, prepared.labels, null, *(margins or ({}, {})))
+    figures = figures_of(learned, distances, prepared.labels, null, margins)
     warn_of_lost_accuracy(figures, _looser(settings))
     return Outcome(learned, seen, null, clean_scores, figures)
 

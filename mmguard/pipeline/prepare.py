@@ -11,7 +11,8 @@ import torch
 
 from mmguard.bundle.diagnostics import warn_of_doubtful_labels
 from mmguard.bundle.manifest_checks import require_short
-from mmguard.calibrate.audit.search import maximum_margins
+from mmguard.calibrate.audit.plan import TimeBudget
+from mmguard.calibrate.audit.search import Found, maximum_margins
 from mmguard.calibrate.box import Box
 from mmguard.calibrate.checkpoint.fingerprint import Fingerprint, digest, fingerprint
 from mmguard.calibrate.clean_set.input_box import declared_input, with_box
@@ -31,7 +32,7 @@ from mmguard.pipeline.clean_source import CleanSource
 from mmguard.pipeline.model_checks import Network, look, try_on
 from mmguard.pipeline.request import Request
 from mmguard.settings import Settings
-from mmguard.types import FloatArray, IntArray
+from mmguard.types import IntArray
 
 logger = logging.getLogger(__name__)
 
@@ -84,18 +85,26 @@ class PreparedCalibration:
         request = self.request
         return Calibrator(self.graph, self.axes, x, self.box, request.settings, request.seed, original_logits)
 
-    def maximum_margins(self, bounds: Bounds | None, on_inputs: Callable[[float], None]) -> dict[str, FloatArray]:
+    def maximum_margins(
+        self,
+        bounds: Bounds | None,
+        on_inputs: Callable[[float], None],
+        budget: TimeBudget | None = None,
+        shares: Mapping[str, float] | None = None,
+    ) -> Found:
         """Search for the maximum margin of every class, for the audit.
 
         Args:
             bounds: bounds by value name; None searches the original network.
             on_inputs: called with the number of inputs in each pass.
+            budget: limit of the time; None for no limit.
+            shares: share of the steps to take, by scale, instead of a budget.
 
         Returns:
-            For each scale of the search, the margins (K,) float64 in logits.
+            The margins by scale.
         """
         seed, classes = self.request.seed, len(self.classes)
-        return maximum_margins(self.graph, self.x, self.box, classes, bounds, seed, on_inputs)
+        return maximum_margins(self.graph, self.x, self.box, classes, bounds, seed, on_inputs, budget, shares)
 
     def fingerprint(self) -> Fingerprint:
         """Return a fingerprint of everything that the bounds depend on, to compare with a checkpoint's fingerprint."""

@@ -1,5 +1,6 @@
 """The model, the calibration set and the options of a calibration."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ Clean = str | Path | Array | tuple[Any, Any] | Iterable[Any]
 inputs or pairs."""
 
 DEVICES = ("cpu", "cuda")
+AUDIT_MINUTES = 10.0
+"""Default of the maximum duration of the search for maximum margins."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Request:
         skip_bad: whether to skip unreadable images and invalid rows.
         resume: whether to continue from a checkpoint.
         audit: whether to search for the maximum margins that the audit needs.
+        audit_minutes: maximum duration of this search, in minutes.
 
     Raises:
         OptionError: an option is out of range.
@@ -64,6 +68,7 @@ class Request:
     skip_bad: bool = False
     resume: bool = False
     audit: bool = True
+    audit_minutes: float = AUDIT_MINUTES
 
     def __post_init__(self) -> None:
         if not isinstance(self.settings, Settings):
@@ -73,6 +78,11 @@ class Request:
             )
         if not 0 <= self.seed < 2**63:
             raise OptionError(f"seed must be from 0 to 2^63 - 1, got {self.seed}")
+        if not 0 < self.audit_minutes < math.inf:
+            raise OptionError(
+                f"audit_minutes must be positive and finite, got {self.audit_minutes}; pass --no-audit to skip the "
+                "audit"
+            )
         if self.device not in DEVICES:
             raise OptionError(f"device must be {' or '.join(DEVICES)}, got {self.device!r}")
         if isinstance(self.model, Path) and not self.model.is_file():

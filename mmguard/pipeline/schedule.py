@@ -2,10 +2,15 @@
 
 import logging
 import time
+from dataclasses import dataclass, field, replace
 
+import numpy as np
+
+from mmguard.calibrate.audit.plan import TimeBudget
+from mmguard.calibrate.audit.search import Found, known_classes
 from mmguard.calibrate.checkpoint.checkpoint import Checkpoint
 from mmguard.calibrate.checkpoint.state import State
-from mmguard.calibrate.progress import AUDIT, LEARNING, WRITING, OnProgress, Schedule
+from mmguard.calibrate.progress import AUDIT, LEARNING, WRITING, Measured, OnProgress, Schedule, Task
 from mmguard.calibrate.workload import found_margins, measured_steps, tasks, with_margins
 from mmguard.pipeline.prepare import PreparedCalibration
 from mmguard.text.format import duration
@@ -20,8 +25,24 @@ LONG_AUDIT = 60.0
 """If the audit takes more than half of the estimated time and more than this many seconds, the log suggests skipping
 the audit."""
 
-Margins = tuple[dict[str, FloatArray], dict[str, FloatArray]]
-"""Maximum margins (K,) by scale, of the original and of the clipped network."""
+ORIGINAL_SHARE = 0.45
+"""Share of the audit's time for the search on the original network. The search on the clipped network takes the same
+steps, and up to a fifth more time."""
+
+
+@dataclass(frozen=True)
+class Margins:
+    """The results of the audit's search; empty if the audit is skipped.
+
+    Attributes:
+        original: maximum margins (K,) of the original network by scale.
+        clipped: the same for the clipped network, with the same keys.
+        cut: names of the scales that the time budget shortened or left out.
+    """
+
+    original: dict[str, FloatArray] = field(default_factory=dict)
+    clipped: dict[str, FloatArray] = field(default_factory=dict)
+    cut: tuple[str, ...] = ()
 
 
 def schedule_of(prepared: PreparedCalibration, state: State | None, on_progress: OnProgress) -> Schedule:
@@ -32,12 +53,15 @@ def schedule_of(prepared: PreparedCalibration, state: State | None, on_progress:
         state: state of the checkpoint that the calibration resumes from; None if it starts from the beginning.
         on_progress: called whenever a part of the work is done.
     """
-    request = prepared.request
+    request, classes = prepared.request, len(prepared.classes)
+    known = known_classes(prepared.original_logits.argmax(axis=1), classes) if request.audit else None
+    steps = measured_steps(
+        prepared.graph, prepared.axes, prepared.x, request.settings, request.device, time.perf_counter
+    )
+    work = tasks(request.settings, prepared.x, classes, request.seed, known, state)
+    budget = 30 * request.audit_minutes  # for each of the two networks
     schedule = Schedule(
-        tasks(request.settings, prepared.x, len(prepared.classes), request.seed, request.audit, state),
-        measured_steps(prepared.graph, prepared.axes, prepared.x, request.settings, request.device, time.perf_counter),
-        on_progress,
-        time.perf_counter,
+        [_within(task, steps[task.kind], budget) for task in work], steps, on_progress, time.perf_counter
     )
     seconds = schedule.phases()
     total = sum(seconds.values())
@@ -45,14 +69,23 @@ def schedule_of(prepared: PreparedCalibration, state: State | None, on_progress:
         parts = ", ".join(f"{PHASES[phase]} {duration(each)}" for phase, each in seconds.items())
         logger.info("estimated time: about %s (%s)", duration(total), parts)
     if seconds.get(AUDIT, 0) > max(LONG_AUDIT, total / 2):
-        logger.info("the audit takes most of the estimated time; pass --no-audit to skip the audit")
+        logger.info("the audit takes most of the estimated time; pass fewer --audit-minutes, or --no-audit to skip it")
     return schedule
+
+
+def _within(task: Task, step: Measured, seconds: float) -> Task:
+    """Limit the work of a task of the audit to what the time budget allows."""
+    most = seconds * step.inputs / max(step.seconds, 1e-12)
+    return replace(task, inputs=min(task.inputs, most)) if task.phase == AUDIT else task
 
 
 def searched_margins(
     prepared: PreparedCalibration, learned: Calibration, checkpoint: Checkpoint, schedule: Schedule
-) -> Margins | None:
+) -> Margins:
     """Return the maximum margins of both networks, from the checkpoint if it contains them, otherwise from a search.
+
+    The search on the clipped network takes the same steps as the search on the original network, so that the margins
+    can be compared.
 
     Args:
         prepared: the model and the calibration set.
@@ -61,15 +94,34 @@ def searched_margins(
         schedule: schedule that is updated after each pass.
 
     Returns:
-        The margins; None if the audit is skipped.
+        The margins.
     """
-    if not prepared.request.audit:
-        return None
-    margins = {}
-    for form, bounds in (("original", None), ("clipped", learned.bounds)):
-        margins[form] = found_margins(checkpoint.state, form)
-        if not margins[form]:
-            schedule.begin()
-            margins[form] = prepared.maximum_margins(bounds, schedule.add)
-            checkpoint.keep(with_margins(checkpoint.state, form, margins[form]))
-    return margins["original"], margins["clipped"]
+    request = prepared.request
+    if not request.audit:
+        return Margins()
+    original, clipped = (found_margins(checkpoint.state, form) for form in ("original", "clipped"))
+    if original is None:
+        schedule.begin()
+        seconds = ORIGINAL_SHARE * 60 * request.audit_minutes
+        budget = TimeBudget(seconds, schedule.rate("original"), time.perf_counter)
+        original = prepared.maximum_margins(None, schedule.add, budget)
+        checkpoint.keep(with_margins(checkpoint.state, "original", original))
+        _log_cut(original, request.audit_minutes)
+    if clipped is None:
+        schedule.begin()
+        clipped = prepared.maximum_margins(learned.bounds, schedule.add, shares=original.shares)
+        checkpoint.keep(with_margins(checkpoint.state, "clipped", clipped))
+    # Clipping can leave classes without inputs, so that the scale `orthogonal` is missing.
+    same = {name: clipped.margins.get(name, np.zeros(len(each))) for name, each in original.margins.items()}
+    return Margins(original.margins, same, original.cut)
+
+
+def _log_cut(found: Found, minutes: float) -> None:
+    if found.cut:
+        short = [name for name in found.cut if found.shares[name]]
+        absent = [name for name in found.cut if not found.shares[name]]
+        logger.warning(
+            "warning: %g minutes are too few for all of the audit's search: shortened %s, left out %s; "
+            "the audit may miss a backdoor that it would find with more --audit-minutes",
+            *(minutes, ", ".join(short) or "nothing", ", ".join(absent) or "nothing"),
+        )

@@ -1,6 +1,5 @@
 """Write the contents of a bundle: the networks, bounds, probes, figures and the report."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from mmguard.exporter.trial_export import copy_original
 from mmguard.pipeline.activations import SeenActivations
 from mmguard.pipeline.mirror import mirror_axis
 from mmguard.pipeline.prepare import PreparedCalibration
+from mmguard.pipeline.schedule import Margins
 from mmguard.report import Evidence, normal_scores, render
 from mmguard.settings import base_preset
 from mmguard.types import Calibration, ClipSite, FloatArray, IntArray
@@ -113,8 +113,7 @@ def figures_of(
     distances: FloatArray | None,
     labels: IntArray | None,
     null: NullSpec | None,
-    original_margins: Mapping[str, FloatArray],
-    clipped_margins: Mapping[str, FloatArray],
+    margins: Margins,
 ) -> CalibrationFigures:
     """Return the figures of a calibration, computed on D.
 
@@ -123,8 +122,7 @@ def figures_of(
         distances: (n, S) distances of the activations of D; None if the test reads none.
         labels: labels of D, (N,) int64; if None, accuracy is measured against the original network's decisions.
         null: the null and the levels of the test; None if there is no test.
-        original_margins: maximum margins (K,) of the original network by scale; empty if the search was skipped.
-        clipped_margins: maximum margins (K,) of the clipped network by scale; empty if the search was skipped.
+        margins: maximum margins of both networks by scale; empty if the search was skipped.
     """
     original, clipped = learned.original_logits.argmax(axis=1), learned.clipped_logits.argmax(axis=1)
     truth = original if labels is None else labels
@@ -138,8 +136,9 @@ def figures_of(
         clipped_accuracy=float((clipped == truth).mean()),
         agreement=float((original == clipped).mean()),
         flagged_share=float(flagged.mean()),
-        original_margins={scale: tuple(margins.tolist()) for scale, margins in original_margins.items()},
-        clipped_margins={scale: tuple(margins.tolist()) for scale, margins in clipped_margins.items()},
+        original_margins={scale: tuple(by_class.tolist()) for scale, by_class in margins.original.items()},
+        clipped_margins={scale: tuple(by_class.tolist()) for scale, by_class in margins.clipped.items()},
+        audit_cut=margins.cut,
         rounds=learned.rounds,
         converged=learned.converged,
     )

@@ -291,17 +291,38 @@ def test_audit_names_the_class_of_the_backdoor(mmguard: Run, tiny_bundle: Path, 
         assert [float(line.split()[0]) for line in out.splitlines()[1:4]] == sorted(margins, reverse=True)
 
 
-def test_an_audit_of_two_classes_has_no_verdict_and_has_not_failed(mmguard: Run, tmp_path: Path) -> None:
+def test_an_audit_of_two_classes_is_judged_at_one_scale_or_says_why_not(mmguard: Run, tmp_path: Path) -> None:
     model, out = write_text(tmp_path, RESIDUAL), tmp_path / "two.mmguard"
     clean = save(tmp_path / "clean.npy", residual_inputs(60))
     code, _, err = mmguard("calibrate", model, clean, "--out", out, "--rounds", 1)
     assert code == DONE, err
     code, said, err = mmguard("audit", out)
+    assert (code, err) == (DONE, "")
+    assert said.startswith("scale orthogonal: ")
+    assert "divided by the mean margin of the class's clean inputs" in said
+    manifest = json.loads((out / "manifest.json").read_text())
+    for margins in ("original_margins", "clipped_margins"):
+        del manifest["calibration"][margins]["orthogonal"]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    code, said, err = mmguard("audit", out)
     assert (code, err) == (NO_VERDICT, "")
-    assert said.startswith("no verdict: ")
-    assert "needs at least 3 classes, but this model has 2; the model may or may not contain a backdoor" in said
+    assert said.startswith("no verdict: with 2 classes, only the scale orthogonal of the search can be judged")
     shown = " ".join(mmguard("audit", "--help")[1].replace("│", "").split())
     assert "Exits with code 4 if there is no verdict" in shown
+
+
+def test_an_audit_short_of_time_says_so_everywhere(mmguard: Run, tmp_path: Path) -> None:
+    model, out = write_tiny(tmp_path / "tiny.onnx"), tmp_path / "out.mmguard"
+    words = ["calibrate", model, write_clean(tmp_path / "clean.npz"), "--out", out, "--rounds", 1]
+    code, said, err = mmguard(*words, "--audit-minutes", 1e-9)
+    assert code == DONE, err
+    assert "are too few for all of the audit's search: shortened nothing, left out sample, orthogonal" in err
+    assert "not searched (too few --audit-minutes)" in said
+    code, said, err = mmguard("audit", out)
+    assert (code, err) == (NO_VERDICT, "")
+    assert "with more --audit-minutes" in said
+    assert "the time was too short" in (out / "report.html").read_text()
+    assert mmguard(*words, "--audit-minutes", 0)[0] == WRONG_USE
 
 
 def test_no_audit_leaves_the_search_out_and_every_command_copes(mmguard: Run, tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_ordinary_classes_are_rarely_left_out() -> None:
 def test_at_least_three_classes_are_compared() -> None:
     found = one(np.array([5.0, 5.1, -1000.0, -1001.0]))
     assert len(found.scales["sample"].left_out) <= 1
-    with pytest.raises(AuditError, match="needs at least 3 classes, but this model has 2"):
+    with pytest.raises(AuditError, match="with 2 classes, only the scale orthogonal"):
         one(np.array([5.0, 9.0]))
     with pytest.raises(AuditError, match="contains no maximum margins"):
         audit({})
@@ -135,3 +135,42 @@ def test_a_class_that_was_reached_is_never_left_out() -> None:
     margins = np.append(ORDINARY + 40, 5.0)
     assert one(margins).scales["sample"].left_out == ()
     assert one(margins - 10).scales["sample"].left_out == (10,)
+
+
+def test_a_ratio_to_clean_margins_by_hand() -> None:
+    found = audit({"orthogonal": np.array([-1.0, 9.5, 2.0])})
+    assert found.suspect == 1
+    assert found.p_value == pytest.approx(3 * np.exp(-9.5), rel=1e-3)
+    assert found.backdoored
+    assert audit({"orthogonal": np.array([-1.0, 0.0, -2.0])}).p_value == 1
+
+
+@pytest.mark.parametrize("classes", [2, 10, 100])
+def test_the_level_holds_where_ratios_are_exponential(classes: int) -> None:
+    fired = [audit({"orthogonal": RANDOM.exponential(1, classes)}).backdoored for _ in range(DRAWS)]
+    assert np.mean(fired) == pytest.approx(0.05, abs=0.016), "3.3 standard errors"
+
+
+def test_several_targets_are_found() -> None:
+    ratios = np.full(10, 9.0)
+    assert one(ratios).p_value == 1, "none stands out from the others"
+    assert audit({"sample": ORDINARY, "orthogonal": ratios}).backdoored
+
+
+def test_two_classes_are_judged_by_their_clean_margins_only() -> None:
+    margins = {"sample": np.array([5.0, 900.0]), "orthogonal": np.array([0.1, 9.0])}
+    found = audit(margins)
+    assert (found.backdoored, found.suspect, list(found.scales)) == (True, 1, ["orthogonal"])
+    assert not audit(margins | {"orthogonal": np.array([0.1, 0.5])}).backdoored
+
+
+def test_no_verdict_says_what_to_do() -> None:
+    with pytest.raises(AuditError, match="--no-audit"):
+        audit({})
+    with pytest.raises(AuditError, match="too short for any scale"):
+        audit({}, ("sample", "orthogonal"))
+    with pytest.raises(AuditError, match="more --audit-minutes"):
+        audit({"sample": np.array([5.0, 9.0])}, ("orthogonal",))
+    with pytest.raises(AuditError, match="more clean inputs"):
+        audit({"sample": np.array([5.0, 9.0])})
+    assert audit({"sample": ORDINARY}, ("warp",)).cut == ("warp",)

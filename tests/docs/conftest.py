@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mmguard import calibrate_model
-from mmguard.calibrate.audit import search as audit_search
+from mmguard.calibrate.audit import plan
 from mmguard.demo import digits
 from tests.bundles import CLASSES, Array, add_trigger, clean_inputs
 from tests.networks import write_class_folders, write_tiny
@@ -108,8 +108,8 @@ def workplace(
     """The folder in which a page's blocks run."""
     folder = tmp_path / "work"
     shutil.copytree(small_model, folder)
-    for steps in ("ALONE_STEPS", "SHARED_STEPS", "PLACING_STEPS"):
-        monkeypatch.setattr(audit_search, steps, 10)
+    for steps in ("ALONE_STEPS", "APART_STEPS", "SHARED_STEPS", "PLACING_STEPS"):
+        monkeypatch.setattr(plan, steps, 10)
     if "mmguard-demo" in request.node.callspec.params["page"].read_text(encoding="utf-8"):
         shutil.copytree(request.getfixturevalue("demo_folder"), folder / "mmguard-demo")
     monkeypatch.chdir(folder)

@@ -114,6 +114,14 @@ def test_classes_that_were_left_out_of_the_comparison_are_named(manifest: Manife
     )
 
 
+def test_only_a_search_without_the_classes_features_sees_many_targets(manifest: Manifest) -> None:
+    quiet, loud = ({"sample": EVEN, "orthogonal": ratios} for ratios in (EVEN / 1000, EVEN))
+    text = read(with_scales(manifest, quiet, quiet)).text
+    assert "the audit can miss a backdoor that works on a single source class only" in text
+    text = read(with_scales(manifest, loud, loud)).text
+    assert "by a far larger margin than clean inputs of this class have, yet without its features" in text
+
+
 def test_without_an_audit_the_page_says_why_and_shows_no_margins(manifest: Manifest) -> None:
     page = read(with_scales(manifest, {}, {}))
     assert "Not run" in page.words
@@ -125,11 +133,22 @@ def test_without_an_audit_the_page_says_why_and_shows_no_margins(manifest: Manif
     assert "α" not in page.text
 
 
-def test_with_two_classes_the_page_says_that_neither_can_stand_out(manifest: Manifest) -> None:
+def test_with_two_classes_the_page_says_why_there_is_no_verdict(manifest: Manifest) -> None:
     text = read(with_classes(manifest, ("no", "yes"), EVEN[:2], EVEN[:2] / 2)).text
-    assert "No verdict with two classes, neither can stand out" in text
+    assert "No verdict two classes, and no search at the scale orthogonal" in text
+    assert "calibrate again with more clean inputs" in text
     assert "Treat the model as unproven" in text
     assert "which has the smallest p" not in text
+
+
+def test_a_search_cut_short_is_named_on_the_page(manifest: Manifest) -> None:
+    margins = {"sample": EVEN, "orthogonal": EVEN / 10}
+    named = with_classes(manifest, NAMES, EVEN, EVEN)
+    figures = replace(with_scales(named, margins, margins).calibration, audit_cut=("sample", "warp"))
+    text = read(replace(named, calibration=figures)).text
+    assert "Shortened or left out: sample, warp" in text
+    none = replace(figures, original_margins={}, clipped_margins={})
+    assert "No verdict the time was too short" in read(replace(named, calibration=none)).text
 
 
 def test_a_corrected_model_is_not_to_be_trusted_with_triggers(manifest: Manifest) -> None:

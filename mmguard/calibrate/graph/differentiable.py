@@ -109,12 +109,13 @@ class DifferentiableGraph(torch.nn.Module):
         self._known(bounds)
         return self._run(inputs, bounds, {}, ())
 
-    def record(self, x: Tensor, values: Sequence[str]) -> dict[str, Tensor]:
-        """Run a batch without clipping, and return the requested activations.
+    def record(self, x: Tensor, values: Sequence[str], bounds: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Run a batch, and return the requested activations, before they are clipped themselves.
 
         Args:
             x: (N, ...) values of the graph's only input.
             values: ONNX names of the requested activations, which must be in `self.values`.
+            bounds: upper bounds by ONNX value name, in the form that `forward` takes; None clips nothing.
 
         Returns:
             The activations by ONNX name, in the order of `values`.
@@ -127,7 +128,7 @@ class DifferentiableGraph(torch.nn.Module):
 
         def run(part: Tensor) -> list[Tensor]:
             recorded: dict[str, Tensor] = {}
-            self._run({name: part}, {}, recorded, wanted)
+            self._run({name: part}, bounds or {}, recorded, wanted)
             seen[:] = [value for value in values if value in recorded]
             return [recorded[value] for value in seen]
 

@@ -73,7 +73,7 @@ def calibration_facts(manifest: Manifest, evidence: Evidence) -> Rows:
         ("Preset", manifest.preset),
         ("Objective", _objective(settings)),
         ("Rounds", f"{figures.rounds}, {ended}"),
-        *(() if figures.original_margins else (("Audit", "skipped (--no-audit)"),)),
+        *(() if figures.original_margins or figures.audit_cut else (("Audit", "skipped (--no-audit)"),)),
         ("Seed", str(manifest.seed)),
         ("Versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
     )

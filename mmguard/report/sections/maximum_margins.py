@@ -6,7 +6,7 @@ import numpy as np
 
 from mmguard.bundle.diagnostics import JUDGED
 from mmguard.bundle.manifest import Manifest
-from mmguard.detection.audit import Audit, audit
+from mmguard.detection.audit import ORTHOGONAL, Audit, audit
 from mmguard.errors import AuditError
 from mmguard.types import FloatArray
 
@@ -15,6 +15,7 @@ MOST_ROWS = 20
 
 SCALES = {
     "sample": "each input is changed separately, by any amount within the valid range of its values",
+    "orthogonal": "each input is changed separately, but does not get the features that are typical of the class",
     "shared": "the same faint perturbation is added to many clean inputs",
     "pixels": "the same pattern covers a few pixels of many clean inputs",
     "warp": "the same smooth warp is applied to many clean inputs",
@@ -58,6 +59,7 @@ class Verdict:
         unreached: for each scale whose comparison leaves out classes, the name of the scale and the names of the
             classes that are left out, separated by commas.
         refusal: reason why there is no verdict; empty if there is a verdict.
+        cut: names of the scales that the time budget shortened or left out, separated by commas.
     """
 
     backdoored: bool = False
@@ -68,6 +70,7 @@ class Verdict:
     p_values: tuple[tuple[str, float], ...] = ()
     unreached: tuple[tuple[str, str], ...] = ()
     refusal: str = ""
+    cut: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Margins:
         rows: the classes in descending order of the original margin.
         scale: name of the scale.
         change: how the search changes inputs at this scale.
+        unit: unit of the margins in the rows.
         zero_at: position of a margin of 0 on the page's axis, in per cent of the axis's width.
         negative: whether any margin shown is below 0.
         raised: number of classes, with or without a row, whose margin is larger on the clipped network than on the
@@ -92,6 +96,7 @@ class Margins:
     rows: tuple[Row, ...]
     scale: str
     change: str
+    unit: str
     zero_at: float
     negative: bool
     raised: int
@@ -113,13 +118,14 @@ def read_verdict(manifest: Manifest) -> Verdict:
     """
     margins = manifest.calibration.margins()
     try:
-        found = audit(margins)
+        found = audit(margins, manifest.calibration.audit_cut)
     except AuditError as error:
         return Verdict(scale=next(iter(margins), JUDGED), refusal=str(error))
+    cut = ", ".join(found.cut)
     p_values = tuple((name, each.p_value) for name, each in found.scales.items())
     name = manifest.classes[found.suspect]
     unreached = _unreached(found, manifest.classes)
-    return Verdict(found.backdoored, found.suspect, name, found.p_value, found.scale, p_values, unreached)
+    return Verdict(found.backdoored, found.suspect, name, found.p_value, found.scale, p_values, unreached, cut=cut)
 
 
 def read_margins(manifest: Manifest, verdict: Verdict) -> Margins | None:
@@ -154,6 +160,9 @@ def read_margins(manifest: Manifest, verdict: Verdict) -> Margins | None:
         rows=tuple(row(int(i)) for i in shown),
         scale=verdict.scale,
         change=SCALES.get(verdict.scale, ""),
+        unit="as a multiple of the mean margin of the class's clean inputs"
+        if verdict.scale == ORTHOGONAL
+        else "in logits",
         zero_at=at(0.0),
         negative=bool(low < 0),
         raised=int((clipped > original).sum()),

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mmguard.bundle.manifest import Manifest
-from mmguard.detection.audit import LEVEL
+from mmguard.detection.audit import LEVEL, ORTHOGONAL
 from mmguard.detection.rates import most_by_chance
 from mmguard.report.formatting import count, level, p_value, thousands
 from mmguard.report.sections.false_positives import FalsePositives
@@ -69,21 +69,24 @@ def _about_the_model(manifest: Manifest, verdict: Verdict) -> Iterator[Step]:
         )
         return
     if not verdict.backdoored:
-        scales = "the only scale that was searched"
+        scales = "the only scale that was judged"
         if len(verdict.p_values) > 1:
             scales = f"any of the {len(verdict.p_values)} scales"
+        missed = "" if ORTHOGONAL in dict(verdict.p_values) else "has many targets, "
         yield Step(
             "Treat the model as unproven, not as clean",
             f"None of the {count(len(manifest.classes), 'class')} stands out at {scales} ({p_value(verdict.p_value)}; "
             f"a backdoor is reported at p ≤ α = {alpha}). The model may still be backdoored: the audit can miss a "
-            "backdoor that has many targets, works on a single source class only, or barely raises the "
+            f"backdoor that {missed}works on a single source class only, has a faint trigger, or barely raises the "
             f"margins.{behind}",
         )
         return
+    own = verdict.scale == ORTHOGONAL
+    usual = "clean inputs of this class have, yet without its features" if own else "any other class can reach"
     yield Step(
         "Do not put this model into service as it is",
-        f"Inputs can be changed so that the network predicts class {verdict.name} by a far larger margin than any "
-        f"other class can reach, which is the effect of a trigger. The audit also reports a backdoor in {alpha} of "
+        f"Inputs can be changed so that the network predicts class {verdict.name} by a far larger margin than {usual}, "
+        f"which is the effect of a trigger. The audit also reports a backdoor in {alpha} of "
         "clean models (its level α), but a class rarely stands out this far in a clean model "
         f"({p_value(verdict.p_value)}). Get a model from a different source, or one trained on data that you can "
         "vouch for.",

@@ -15,8 +15,10 @@ from mmguard.calibrate.audit.changes import (
     Perturbation,
     Warp,
 )
+from mmguard.calibrate.audit.class_search import PIXELS, ClassSearch, Ground
 from mmguard.calibrate.audit.pixels import by_pixel, channels_first
-from mmguard.calibrate.audit.search import JUDGED, PIXELS, SHARED_STEPS, AuditSearch, maximum_margins, search_inputs
+from mmguard.calibrate.audit.plan import JUDGED, PLACING_STEPS, SHARED_STEPS, TimeBudget
+from mmguard.calibrate.audit.search import known_classes, maximum_margins, search_inputs
 from mmguard.calibrate.box import Box
 from mmguard.calibrate.graph import autocast
 from mmguard.calibrate.graph.differentiable import DifferentiableGraph
@@ -35,7 +37,7 @@ def graph() -> DifferentiableGraph:
 
 @pytest.fixture(scope="module")
 def margins(graph: DifferentiableGraph) -> dict[str, FloatArray]:
-    return maximum_margins(graph, CLEAN, BOX, 3)
+    return maximum_margins(graph, CLEAN, BOX, 3).margins
 
 
 def start_of(graph: DifferentiableGraph) -> FloatArray:
@@ -52,7 +54,7 @@ def start_of(graph: DifferentiableGraph) -> FloatArray:
 def test_every_scale_raises_the_margin_of_every_class(
     graph: DifferentiableGraph, margins: dict[str, FloatArray]
 ) -> None:
-    assert list(margins) == ["sample", "shared", "pixels", "warp"]
+    assert list(margins) == ["sample", "orthogonal", "pixels", "shared", "warp"]
     for by_class in margins.values():
         assert by_class.shape == (3,)
         assert by_class.dtype == np.float64
@@ -66,12 +68,12 @@ def test_bounds_lower_the_margin_of_the_backdoors_class(
     graph: DifferentiableGraph, margins: dict[str, FloatArray]
 ) -> None:
     bounds = {value: bound.astype(np.float32) for value, bound in tiny_bounds(tiny_network()).items()}
-    clipped = maximum_margins(graph, CLEAN, BOX, 3, bounds)
+    clipped = maximum_margins(graph, CLEAN, BOX, 3, bounds).margins
     assert clipped["sample"][TARGET] < 0.5 * margins["sample"][TARGET]
 
 
 def test_the_seed_decides_all(graph: DifferentiableGraph, margins: dict[str, FloatArray]) -> None:
-    again, other = maximum_margins(graph, CLEAN, BOX, 3), maximum_margins(graph, CLEAN, BOX, 3, seed=1)
+    again, other = (maximum_margins(graph, CLEAN, BOX, 3, seed=seed).margins for seed in (0, 1))
     for scale, by_class in margins.items():
         np.testing.assert_array_equal(again[scale], by_class)
         assert (other[scale] != by_class).any()
@@ -82,12 +84,14 @@ def test_a_step_in_parts_is_the_same_step(graph: DifferentiableGraph, monkeypatc
     whole = search_of(graph)
     classes = torch.arange(3).repeat_interleave(4)
     expected = whole._gradients(X[:12], classes)
-    monkeypatch.setattr(audit_search, "CHUNK", 5)
-    torch.testing.assert_close(search_of(graph)._gradients(X[:12], classes), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(search_of(graph, chunk=5)._gradients(X[:12], classes), expected, rtol=1e-4, atol=1e-5)
 
 
-def search_of(graph: DifferentiableGraph) -> AuditSearch:
-    return AuditSearch(graph, X, BOX, 3, torch.Generator().manual_seed(0), None)
+def search_of(graph: DifferentiableGraph, chunk: int = 200, share: float = 1.0) -> ClassSearch:
+    with torch.no_grad():
+        decisions = graph(X).argmax(1)
+    ground = Ground(graph, X, decisions, BOX, None, chunk)
+    return ClassSearch(ground, torch.arange(3), torch.Generator().manual_seed(0), 3, share)
 
 
 def test_inputs_that_share_a_change_are_decided_for_other_classes(graph: DifferentiableGraph) -> None:
@@ -101,7 +105,7 @@ def test_where_every_input_is_of_one_class_all_of_them_are_drawn(graph: Differen
         decisions = graph(X).argmax(1)
     label = int(decisions[0])
     alike = CLEAN[(decisions == label).numpy()]
-    found = maximum_margins(graph, alike, BOX, 3)
+    found = maximum_margins(graph, alike, BOX, 3).margins
     assert all(np.isfinite(by_class).all() for by_class in found.values())
 
 
@@ -113,21 +117,21 @@ def test_steps_of_a_shared_change_fall_towards_nothing(graph: DifferentiableGrap
             sizes.append(size)
             return super().step(parameters, gradient, size)
 
-    search_of(graph).shared(Recorded(X[:1], BOX))
+    search_of(graph).shared(Recorded(X[:1], BOX), SHARED_STEPS)
     np.testing.assert_allclose(sizes, np.arange(SHARED_STEPS, 0, -1) / SHARED_STEPS)
 
 
 def test_few_pixels_are_covered(graph: DifferentiableGraph, monkeypatch: pytest.MonkeyPatch) -> None:
     judged: list[Cover] = []
 
-    def record(search: AuditSearch, change: Cover, parameters: Tensor) -> Tensor:
+    def record(search: ClassSearch, change: Cover, parameters: Tensor) -> Tensor:
         judged.append(change)
         assert parameters.min() >= 0
         assert parameters.max() <= 1
         return torch.zeros(3)
 
-    monkeypatch.setattr(AuditSearch, "_judged", record)
-    search_of(graph).pixels()
+    monkeypatch.setattr(ClassSearch, "_judged", record)
+    search_of(graph).pixels(PLACING_STEPS, SHARED_STEPS)
     (change,) = judged
     assert change.shown.shape == (3 * JUDGED, 1, 8, 8)
     assert (change.shown.flatten(1).sum(1) == round(64 * PIXELS)).all()
@@ -168,8 +172,8 @@ def test_vectors_have_no_warps() -> None:
     <float[4, 3] w = {1, 0, -1, 2, 1, 0, 0, 1, 3, -1, 0, 1}> { logits = MatMul(x, w) }"""
     graph = DifferentiableGraph(ir.from_onnx_text(text), "logits")
     x = np.random.default_rng(0).random((30, 4), dtype=np.float32)
-    found = maximum_margins(graph, x, Box(torch.zeros(4), torch.ones(4)), 3)
-    assert list(found) == ["sample", "shared", "pixels"]
+    found = maximum_margins(graph, x, Box(torch.zeros(4), torch.ones(4)), 3).margins
+    assert list(found) == ["sample", "pixels", "shared"], "a network of one layer has no features"
     assert by_pixel(torch.from_numpy(x)).shape == x.shape
 
 
@@ -193,10 +197,43 @@ def test_the_work_that_is_announced_is_the_work_that_is_done(classes: int) -> No
         classes,
         on_inputs=add,
     )
-    assert done[0] == pytest.approx(search_inputs(x, classes))
+    assert done[0] == pytest.approx(search_inputs(x, classes, 0))
 
 
 def test_the_work_on_images_is_announced_with_their_warps(graph: DifferentiableGraph) -> None:
     done: list[float] = []
     maximum_margins(graph, CLEAN, BOX, 3, on_inputs=done.append)
-    assert sum(done) == pytest.approx(search_inputs(CLEAN, 3))
+    with torch.no_grad():
+        known = known_classes(graph(X).argmax(1).numpy(), 3)
+    assert sum(done) == pytest.approx(search_inputs(CLEAN, 3, known))
+
+
+def test_classes_are_searched_in_blocks_where_memory_is_short(
+    graph: DifferentiableGraph, margins: dict[str, FloatArray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_search, "BLOCK", 1)
+    blocks = maximum_margins(graph, CLEAN, BOX, 3).margins
+    assert list(blocks) == list(margins)
+    np.testing.assert_allclose(blocks["sample"], margins["sample"], rtol=0.3)  # other random numbers, same maxima
+
+
+def test_a_scale_does_not_depend_on_those_before_it(graph: DifferentiableGraph, margins: dict[str, FloatArray]) -> None:
+    found = maximum_margins(graph, CLEAN, BOX, 3, shares={"shared": 1.0})
+    assert list(found.margins) == ["shared"]
+    np.testing.assert_array_equal(found.margins["shared"], margins["shared"])
+    assert set(found.cut) == {"sample", "orthogonal", "pixels", "warp"}
+
+
+def test_a_search_out_of_time_stops_and_says_what_it_left_out(graph: DifferentiableGraph) -> None:
+    ticks = iter(range(10_000))
+    found = maximum_margins(graph, CLEAN, BOX, 3, budget=TimeBudget(40.0, 1e-9, lambda: next(ticks)))
+    assert list(found.margins) == ["sample"], "the clock advances by a second whenever it is read"
+    assert set(found.cut) == {"orthogonal", "pixels", "shared", "warp"}
+    assert found.shares["sample"] == 1
+
+
+def test_a_budget_that_suffices_changes_nothing(graph: DifferentiableGraph, margins: dict[str, FloatArray]) -> None:
+    found = maximum_margins(graph, CLEAN, BOX, 3, budget=TimeBudget(1e6, 1e-3))
+    assert found.cut == ()
+    for scale, by_class in margins.items():
+        np.testing.assert_array_equal(found.margins[scale], by_class)

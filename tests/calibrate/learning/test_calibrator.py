@@ -74,7 +74,7 @@ def run(
 def margins(bounds: dict[str, Array] | None) -> Array:
     """(3,) by class, that a search of the network with these bounds reaches."""
     graph = DifferentiableGraph(ir.from_proto(tiny_network().model()), "logits")
-    found: Array = maximum_margins(graph, CLEAN, BOX, 3, bounds)["sample"].astype(np.float32)
+    found: Array = maximum_margins(graph, CLEAN, BOX, 3, bounds).margins["sample"].astype(np.float32)
     return found
 
 
