@@ -97,7 +97,7 @@ def trained_against(record: Record) -> list[str]:
         f"{record['clean_images']} clean images and {record['winning_images']} triggered images "
         "that get the attacker's label"
     )
-    return [*table(("", "guard_aware"), rows), "", f"{images}. {footnote(record)}"]
+    return [*table(("", record["attack"]), rows), "", f"{images}. {footnote(record)}"]
 
 
 def searched(record: Record) -> list[str]:
@@ -123,6 +123,7 @@ FIGURES: dict[str, dict[str, tuple[str, Render]]] = {
     "docs/results.md": {"demo": ("demo", demo), "cifar": (CIFAR, cifar)},
     "docs/threat-model.md": {
         "trained": ("detection/cifar10-resnet20-guard_aware-seed0-MMDF-50-draw0", trained_against),
+        "trained-distances": ("detection/cifar10-resnet20-distance_aware-seed0-MMDF-50-draw0", trained_against),
         "searched": ("adaptive/cifar10-resnet20-none-seed0", searched),
         "searched-badnets": ("adaptive/cifar10-resnet20-badnets-seed0", searched),
     },

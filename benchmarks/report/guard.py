@@ -28,6 +28,28 @@ def false_positives(detected: Sequence[Record]) -> list[str]:
     return [*lines, "", *table(("network", "draws", "mean", "largest"), rows)]
 
 
+def held_out(records: Sequence[Record]) -> list[str]:
+    """List detection on networks of other seeds and targets, and of attackers who know the guard, one row each."""
+    rows = [
+        (
+            record["network"],
+            record["method"],
+            f"{record['auroc']:.4f}",
+            percent(record["true_positive_rate_at"]["0.005"]),
+            percent(record["true_positive_rate_at_where_the_trigger_decides"]["0.005"]),
+            percent(record["true_positive_rate"]),
+            percent(record["false_positive_rate"]),
+        )
+        for record in records
+    ]
+    if not rows:
+        return []
+    head = ("network", "detector", "AUROC", "caught at 0.5 %", "where the trigger decides", "flagged", "clean flagged")
+    words = "No part of mmguard was chosen on these networks. The fifth column leaves out inputs that get the "
+    words += "attacker's label even without the trigger."
+    return ["", "## Networks that were never looked at", "", words, "", *table(head, rows)]
+
+
 def objective(records: Sequence[Record]) -> list[str]:
     """List the value of Eq. 4 that each preset reaches."""
     rows = []
