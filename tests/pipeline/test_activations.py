@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ import pytest
 from mmguard import Bundle, Guard
 from mmguard.bundle.manifest import DISTANCES
 from mmguard.exporter.equality import run
-from mmguard.exporter.evidence import choose
+from mmguard.exporter.evidence import choose, pool
 from mmguard.guard.verify import verify_bundle
+from mmguard.pipeline import activations, calibration
+from mmguard.runtime.session import ORT_NOT_IMPLEMENTED
 from tests.bundles import clean_inputs
 from tests.networks import write_tiny
 from tests.quick import QUICK, QUICK_MMOM, calibrate
@@ -63,3 +66,37 @@ def test_without_a_usable_site_the_test_reads_the_logits_alone(
     assert [each.statistic for each in null.criteria] == ["residual_margin_gap", "residual_norm", "original_margin"]
     assert "no clip site has one row of activations for each input" in caplog.text
     assert Bundle.open(path).manifest.evidence == ()
+
+
+def test_a_model_that_onnx_runtime_cannot_pool_is_tested_without_activations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise ORT_NOT_IMPLEMENTED("GlobalAveragePool has no kernel")
+
+    monkeypatch.setattr(pool, "run_session", fails)
+    path = calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"))
+    assert Bundle.open(path).manifest.evidence == ()
+    assert "ONNX Runtime cannot pool this model's activations: GlobalAveragePool has no kernel" in caplog.text
+
+
+def test_a_quantised_model_is_tested_without_activations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(activations, "QUANTISERS", {"Relu"})  # the operators by which a quantised model is recognised
+    path = calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"))
+    assert Bundle.open(path).manifest.evidence == ()
+    assert "reading them would slow down a quantised model" in caplog.text
+
+
+def test_decisions_on_near_ties_are_those_of_the_runtime_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where PyTorch decides otherwise, the distances are still from the class that the graph decides on."""
+    own = activations.observe_activations
+
+    def decided_otherwise(prepared: Any, parts: Any) -> Any:
+        return own(replace(prepared, original_logits=-prepared.original_logits), parts)
+
+    monkeypatch.setattr(calibration, "observe_activations", decided_otherwise)
+    path = calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"))  # compares the graph's distances with these
+    assert len(Bundle.open(path).manifest.evidence) == 2
