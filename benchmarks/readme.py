@@ -67,9 +67,7 @@ def cifar(record: Record) -> list[str]:
         pair("triggered images given their true label", found["triggered_accuracy"]),
         ("triggered images flagged", "", percent(found["true_positive_rate"]["any"])),
         ("clean images flagged, any reason", "", f"{percent(rates['any'])} (95 %: {percent(low)} to {percent(high)})"),
-        ("– confidence alone", "", percent(rates["confidence"])),
-        ("– disagreement alone", "", percent(rates["disagreement"])),
-        ("– both", "", percent(rates["both"])),
+        *((f"– reason {reason}", "", percent(rates[reason])) for reason in REASONS),
         (f"milliseconds per image, batch {found['milliseconds']['batch']}, one thread per network", *milliseconds),
         ("AUROC of the p-value", "", f"{found['auroc']['mmdf']:.4f}"),
         ("AUROC of the original network's margin alone", f"{found['auroc']['original_margin']:.4f}", ""),
@@ -118,6 +116,7 @@ def searched(record: Record) -> list[str]:
 Render = Callable[[Any], list[str]]
 """Formats one JSON file, or all JSON files of a folder, as lines of Markdown."""
 
+REASONS = ("confidence", "both", "activations", "margin", "disagreement")
 FIGURES: dict[str, dict[str, tuple[str, Render]]] = {
     "README.md": {"demo": ("demo", demo_in_short)},
     "docs/results.md": {"demo": ("demo", demo), "cifar": (CIFAR, cifar)},
