@@ -32,6 +32,8 @@ def with_classes(manifest: Manifest, names: tuple[str, ...], original: FloatArra
     assert manifest.null is not None
     criteria = tuple(
         replace(each, parameters=each.parameters | {"intercepts": (0.0,) * len(names)})
+        if "intercepts" in each.parameters
+        else each
         for each in manifest.null.criteria
     )
     return replace(
