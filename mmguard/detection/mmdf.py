@@ -9,7 +9,7 @@ from scipy.special import log_ndtr
 
 from mmguard.detection.margins import Logits, Readings
 from mmguard.detection.null import GaussianNull, check_level, empirical_p_values, ranked_tail
-from mmguard.detection.statistics import STATISTICS, ActivationDistance, MarginGap, Statistic, SupportedMarginGap
+from mmguard.detection.statistics import STATISTICS, MarginGap, Statistic, SupportedMarginGap
 from mmguard.errors import InferenceError
 from mmguard.types import BoolArray, FloatArray, IntArray
 
@@ -154,12 +154,10 @@ class MmdfTest:
         Raises:
             InferenceError: a logit is NaN or infinite, so its input has no p-value.
         """
-        if (
-            not (np.isfinite(original).all() and np.isfinite(clipped).all())
-            or not np.isfinite(distances if distances is not None else 0.0).all()
-        ):
+        read = Readings(original, clipped, distances)
+        if not all(np.isfinite(values).all() for values in (original, clipped, read.distances)):
             raise InferenceError("the test needs finite logits, got NaN or infinity; leave out the affected inputs")
-        return self.verdicts(Readings(original, clipped, distances))
+        return self.verdicts(read)
 
     def verdicts(self, read: Readings) -> Verdicts:
         """Test a batch whose readings are known to be finite. Inputs with NaN or infinity would not be flagged.
@@ -179,11 +177,6 @@ class MmdfTest:
             evidence=scores.argmax(axis=0),
             lost_confidence=self._lost_confidence(read, scores),
         )
-
-    @property
-    def reads_distances(self) -> bool:
-        """Whether a criterion reads the distances of activations."""
-        return any(isinstance(each.statistic, ActivationDistance | SupportedMarginGap) for each in self.criteria)
 
     def _lost_confidence(self, read: Readings, scores: FloatArray) -> BoolArray:
         """Return whether each margin gap is larger than expected; True if no criterion measures a margin gap."""

@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 
+from mmguard.bundle.manifest_checks import WIDTH
 from mmguard.calibrate.graph.logits import logits_on
 from mmguard.calibrate.learning.descent import largest_pass
 from mmguard.pipeline.prepare import PreparedCalibration
@@ -13,8 +14,6 @@ logger = logging.getLogger(__name__)
 LEAST_AGREEMENT = 0.85
 """Smallest share of D whose mirror images must get the same decision. It is above 0.9 for photographs that a network
 was trained on together with their mirror images, and about 0.5 for digits."""
-WIDTH = {"NCHW": 3, "NHWC": 2}
-"""Axis of the width, by layout."""
 
 
 def mirror_axis(prepared: PreparedCalibration) -> int | None:

@@ -98,7 +98,6 @@ def test_distances_are_read_where_there_are_any(centred: bool) -> None:
     names = ["supported_margin_gap", norm, "activation_distance", "original_margin"]
     assert [criterion.statistic for criterion in null.criteria] == names
     assert scores.shape == (400,)
-    assert null.test().reads_distances
     far = null.test()(*clean_logits(400, 5, 1), 10 * np.random.default_rng(1).chisquare(9, (400, 2)))
     assert far.improbable.mean() > 0.5
 
