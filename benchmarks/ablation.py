@@ -55,8 +55,8 @@ def read(guard: Guard, x: Images) -> Readings:
     parts = []
     for batch in inputs(guard, x):
         original = guard.networks.original(batch)
-        assert original.distances is not None, "the default test reads distances"
-        parts.append((original.logits, guard.networks.clipped(batch).logits, original.distances))
+        assert original.activations is not None, "the default test reads activations"
+        parts.append((original.logits, guard.networks.clipped(batch).logits, original.activations))
     return Readings(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
 

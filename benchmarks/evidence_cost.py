@@ -23,8 +23,8 @@ from benchmarks.environment import environment
 from benchmarks.evaluate import export
 from benchmarks.record import RESULTS, Record, write_json
 from benchmarks.training.networks import NETWORKS
-from mmguard.bundle.manifest import DISTANCES
-from mmguard.detection.distances import ActivationEvidence
+from mmguard.bundle.manifest import ACTIVATIONS
+from mmguard.detection.evidence import ActivationEvidence
 from mmguard.exporter.classifier import read_classifier
 from mmguard.exporter.evidence.choose import choose_sites
 from mmguard.exporter.evidence.pool import pooled_features
@@ -46,7 +46,7 @@ def measure(network: str, seed: int = 0) -> Record:
     with TemporaryDirectory() as folder:
         plain, with_distances = _write(network, x, Path(folder))
         sizes = {"original_bytes": plain.stat().st_size, "runtime_bytes": with_distances.stat().st_size}
-        runs = {"plain": _session(plain, ["logits"]), "distances": _session(with_distances, ["logits", DISTANCES])}
+        runs = {"plain": _session(plain, ["logits"]), "distances": _session(with_distances, ["logits", ACTIVATIONS])}
         ratios = {str(batch): _ratios(runs, x[:batch]) for batch in BATCHES}
     return {"network": network, "seed": seed, **sizes, "batches": ratios}
 

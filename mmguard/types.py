@@ -11,6 +11,8 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+Features = npt.NDArray[np.floating]
+"""Features of a site's activations, (N, C): one number per input and channel."""
 
 ABSTAIN = -1
 """Label that means that the policy abstains."""

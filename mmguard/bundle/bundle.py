@@ -38,13 +38,14 @@ class Probes:
         x: (n, ...) float32 inputs.
         original: (n, K) float32 logits of the original network.
         clipped: (n, K) float32 logits of the clipped network.
-        distances: (n, S) float32 distances of the original network's activations; None if the test reads none.
+        activations: (n, S + 1) float32, what the test reads of the original network's activations; None if it reads
+            none.
     """
 
     x: npt.NDArray[np.float32]
     original: npt.NDArray[np.float32]
     clipped: npt.NDArray[np.float32]
-    distances: npt.NDArray[np.float32] | None = None
+    activations: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ def _check_bounds(path: Path, found: Shapes, manifest: "Manifest") -> None:
 def _check_probes(path: Path, found: Shapes, manifest: "Manifest") -> None:
     """Check that the probes are inputs of the model, and that both networks have one row of logits for each probe."""
     spec, classes = manifest.input, len(manifest.classes)
-    rows = {"original": "logits", "clipped": "logits"} | ({"distances": "distances"} if manifest.evidence else {})
+    rows = {"original": "logits", "clipped": "logits"} | ({"activations": "activations"} if manifest.evidence else {})
     if set(found) != {"x", *rows}:
         raise TamperedBundleError(f"{path}: expected the tensors {', '.join(['x', *rows])}; do not use this bundle")
     x = found["x"]
@@ -147,11 +147,11 @@ def _check_probes(path: Path, found: Shapes, manifest: "Manifest") -> None:
                 f"{path}: expected the tensor {form} to contain {x[0]} rows of {what}, got shape {found[form]}; do not "
                 "use this bundle"
             )
-        if what == "distances":
-            if found[form][1] != len(manifest.evidence):
+        if what == "activations":
+            if found[form][1] != manifest.activation_columns:
                 raise TamperedBundleError(
-                    f"{path}: expected distances at {len(manifest.evidence)} sites, got {found[form][1]}; do not use "
-                    "this bundle"
+                    f"{path}: expected {manifest.activation_columns} columns of activations, got {found[form][1]}; do "
+                    "not use this bundle"
                 )
         elif (logits := found[form][1]) != classes:
             raise SchemaError(f"{path.parent / MANIFEST} lists {classes} classes, but the model has {logits} logits")

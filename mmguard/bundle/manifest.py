@@ -18,9 +18,9 @@ from mmguard.inputs.spec import InputSpec
 from mmguard.settings import Settings
 from mmguard.types import ClipSite, EvidenceSite, FloatArray
 
-SCHEMA_VERSION = 6
-DISTANCES = "mmguard_distances"
-"""Name of the output of the original network's runtime graph that contains the distances of activations."""
+SCHEMA_VERSION = 7
+ACTIVATIONS = "mmguard_activations"
+"""Name of the output of the original network's runtime graph that contains what the test reads of its activations."""
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """Pattern of bundle names, which are used as metric labels and in URLs."""
 LONGEST = 1000
@@ -219,8 +219,8 @@ class Manifest:
         runtime_graphs: relative paths of the ONNX files that the guard runs, under the keys `original`, `clipped` and,
             if there are derived outputs, `head`.
         sites: the clip sites.
-        evidence: the sites whose distances the original network's runtime graph returns, in the order of its output
-            `mmguard_distances`; empty if the test reads no distances.
+        evidence: the sites at which the test reads activations, in the order of the first columns of
+            `mmguard_activations`, an output of the original network's runtime graph; empty if the test reads none.
         mirror_axis: axis of the input along which the guard mirrors flagged inputs to look at them again; None if
             mirror images do not keep their labels.
         null: null distribution and levels of the test. None if there is no test; the clipped network is then a
@@ -246,6 +246,11 @@ class Manifest:
     calibration: CalibrationFigures
     files: dict[str, FileEntry]
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def activation_columns(self) -> int:
+        """Number of columns of `mmguard_activations`: one per site of `evidence`, and one more; 0 if there are none."""
+        return len(self.evidence) + 1 if self.evidence else 0
 
     def to_json(self) -> str:
         """Return the manifest as JSON, indented by two spaces, with keys in the order of the fields."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmguard.bundle.file_names import BOUNDS, PROBES, UNLISTED
-from mmguard.detection.statistics import NEED_DISTANCES, STATISTICS
+from mmguard.detection.statistics import READ_ACTIVATIONS, STATISTICS
 from mmguard.inputs.spec import InputSpec, Preprocessing
 from mmguard.runtime.dtypes import INPUT_DTYPES
 
@@ -244,7 +244,7 @@ def _check_parameters(criterion: "CriterionSpec", classes: int, sites: int) -> N
             _require_number_of(f"{name} of {criterion.statistic!r}", value, classes if name == "intercepts" else sites)
         if name in SPREADS and not np.all(np.asarray(value) >= LEAST_SPREAD):
             raise ValueError(f"{name} of {criterion.statistic!r}: expected numbers of at least {LEAST_SPREAD}")
-    if criterion.statistic in NEED_DISTANCES and not sites:
+    if criterion.statistic in READ_ACTIVATIONS and not sites:
         raise ValueError(f"statistic {criterion.statistic!r}: expected at least one site in evidence")
 
 

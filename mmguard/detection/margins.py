@@ -38,13 +38,14 @@ class Readings:
     Args:
         original: (N, K) logits of the original network, all finite, K >= 2.
         clipped: (N, K) logits of the clipped network, all finite.
-        distances: (N, S) squared distances of the original network's activations
-            (`mmguard.detection.distances.SiteGaussian`), all finite; None if they were not computed.
+        activations: (N, S + 1) what the test reads of the original network's activations: squared distances at S
+            sites, and the excess (`mmguard.detection.evidence.ActivationEvidence`), all finite; None if they were not
+            computed.
 
     Attributes:
         original: the original network's logits, as passed.
         clipped: the clipped network's logits, as passed.
-        distances: the squared distances, as passed; (N, 0) if they were not computed.
+        activations: what was read of the activations, as passed; (N, 0) if they were not computed.
         decisions: (N,) int64, the original network's decisions.
         clipped_decisions: (N,) int64, the clipped network's decisions.
         original_margins: (N,) float64 in logits, margins of `decisions` under the original network.
@@ -58,19 +59,19 @@ class Readings:
     """
 
     __slots__ = (
+        "activations",
         "clipped",
         "clipped_decisions",
         "clipped_margins",
         "decisions",
-        "distances",
         "margin_gaps",
         "original",
         "original_margins",
     )
 
-    def __init__(self, original: Logits, clipped: Logits, distances: Logits | None = None) -> None:
+    def __init__(self, original: Logits, clipped: Logits, activations: Logits | None = None) -> None:
         self.original, self.clipped = original, clipped
-        self.distances: Logits = np.empty((len(original), 0)) if distances is None else distances
+        self.activations: Logits = np.empty((len(original), 0)) if activations is None else activations
         self.decisions: IntArray = original.argmax(axis=1)
         self.clipped_decisions: IntArray = clipped.argmax(axis=1)
         self.original_margins = margin(original, self.decisions)
@@ -83,7 +84,7 @@ class Readings:
         Args:
             rows: indices of the rows, or a mask (N,).
         """
-        return Readings(self.original[rows], self.clipped[rows], self.distances[rows])
+        return Readings(self.original[rows], self.clipped[rows], self.activations[rows])
 
 
 def margin_gap(original: Logits, clipped: Logits) -> FloatArray:

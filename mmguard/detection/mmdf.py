@@ -140,13 +140,14 @@ class MmdfTest:
         if self.kind == "empirical":
             check_level(self.theta, len(self.clean_scores))
 
-    def __call__(self, original: Logits, clipped: Logits, distances: Logits | None = None) -> Verdicts:
+    def __call__(self, original: Logits, clipped: Logits, activations: Logits | None = None) -> Verdicts:
         """Test a batch, after checking that its readings are finite.
 
         Args:
             original: (N, K) logits of the original network.
             clipped: (N, K) logits of the clipped network on the same inputs.
-            distances: (N, S) distances of the original network's activations; None if no criterion reads them.
+            activations: (N, S + 1) what the test reads of the original network's activations; None if no criterion
+                reads them.
 
         Returns:
             The result for each input.
@@ -154,8 +155,8 @@ class MmdfTest:
         Raises:
             InferenceError: a logit is NaN or infinite, so its input has no p-value.
         """
-        read = Readings(original, clipped, distances)
-        if not all(np.isfinite(values).all() for values in (original, clipped, read.distances)):
+        read = Readings(original, clipped, activations)
+        if not all(np.isfinite(values).all() for values in (original, clipped, read.activations)):
             raise InferenceError("the test needs finite logits, got NaN or infinity; leave out the affected inputs")
         return self.verdicts(read)
 

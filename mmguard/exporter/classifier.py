@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from mmguard.bundle.manifest import DISTANCES, OutputSpec
+from mmguard.bundle.manifest import ACTIVATIONS, OutputSpec
 from mmguard.errors import NotClassifierError
 from mmguard.exporter.find_logits import LogitsSource, find_logits
 from mmguard.exporter.load import check_runtime, external_tensors, load
@@ -16,7 +16,7 @@ from mmguard.runtime.dtypes import INPUT_DTYPES
 
 LOGITS = "mmguard_logits"
 """Name of the logits, float32 (N, K), in the runtime graphs of a model that does not output its logits."""
-OWN_NAMES = frozenset({LOGITS, DISTANCES, "mmguard_cast_out", "mmguard_columns", "mmguard_matmul_out"})
+OWN_NAMES = frozenset({LOGITS, ACTIVATIONS, "mmguard_cast_out", "mmguard_columns", "mmguard_matmul_out"})
 EVIDENCE = "mmguard_evidence_"
 """Names, and the beginning of names, of the values that mmguard adds to runtime graphs."""
 INPUTS = {ir.DataType.from_numpy(np.dtype(name)): name for name in INPUT_DTYPES}

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from mmguard.bundle.manifest import DISTANCES, OutputSpec
+from mmguard.bundle.manifest import ACTIVATIONS, OutputSpec
 from mmguard.errors import GraphMismatchError, NotOnnxError
 from mmguard.exporter.tolerance import FLOAT
 from mmguard.runtime.batches import run_session
@@ -62,26 +62,26 @@ def check_export(
     return difference
 
 
-def check_distances(
+def check_activations(
     path: Path, x: npt.NDArray[np.float32], expected: npt.NDArray[np.float64], tolerance: float
 ) -> None:
-    """Check that a runtime graph returns the expected distances of activations.
+    """Check that a runtime graph returns what the test is expected to read of activations.
 
     Args:
         path: ONNX file of the original network's runtime graph.
         x: (N, ...) float32 inputs.
-        expected: (N, S) squared distances.
-        tolerance: largest difference allowed, relative to the largest distance of each site.
+        expected: (N, S + 1) squared distances at S sites, and the excess.
+        tolerance: largest difference allowed, relative to the largest expected value of each column.
 
     Raises:
-        GraphMismatchError: a distance differs.
+        GraphMismatchError: a value differs.
     """
-    found = run(path, x, DISTANCES)
+    found = run(path, x, ACTIVATIONS)
     difference = float((np.abs(found - expected) / np.maximum(expected.max(axis=0), 1)).max())
     if not difference <= tolerance:
         raise GraphMismatchError(
-            f"expected {path.name} to return the distances of activations that calibration computed, within "
-            f"{tolerance} times the largest distance, but the largest difference is {difference:.2g}; no bundle is "
+            f"expected {path.name} to return the distances and the excess of activations that calibration computed, "
+            f"within {tolerance} times the largest value, but the largest difference is {difference:.2g}; no bundle is "
             "written; please report this as a bug"
         )
 

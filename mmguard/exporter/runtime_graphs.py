@@ -11,10 +11,10 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from mmguard.detection.distances import ActivationEvidence
+from mmguard.detection.evidence import ActivationEvidence
 from mmguard.exporter.add_logits import add_logits, add_weight, batch_axis, find_value, name_nodes
 from mmguard.exporter.classifier import Classifier
-from mmguard.exporter.evidence.add_distances import add_distances
+from mmguard.exporter.evidence.add_evidence import add_evidence
 from mmguard.exporter.load import canonical
 from mmguard.exporter.onnx_files import write_alone
 
@@ -55,7 +55,7 @@ def write_runtime_graphs(
         if not direct:
             model = add_logits(model, classifier.logits_source)
         if added is not None:
-            model = add_distances(model, added, output.logits)
+            model = add_evidence(model, added, output.logits)
         model.ir_version = max(model.ir_version, INITIALISERS_ALONE)
         runtime_graphs[form] = f"runtime/{form}.onnx"
         write_alone(model, folder / runtime_graphs[form], source)

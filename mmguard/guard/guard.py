@@ -141,8 +141,8 @@ class Guard:
         seconds = perf_counter() - start
         self._metrics.took("original", seconds)
         clipped = self._wait_for_clipped(run, seconds)
-        if isinstance(clipped, NetworkOutput) and answer.distances is None:
-            answer = replace(answer, distances=clipped.distances)
+        if isinstance(clipped, NetworkOutput) and answer.activations is None:
+            answer = replace(answer, activations=clipped.activations)
         axis = self.bundle.manifest.mirror_axis
         mirrored = None if axis is None else partial(self._run_mirrored, x, axis)
         return GuardedBatch(*self._judge(answer, clipped, not_finite, mirrored))
@@ -235,7 +235,7 @@ class Guard:
         start = perf_counter()
         output = self.networks.clipped(x)
         if wrapped and self.bundle.manifest.evidence:
-            output = replace(output, distances=self.networks.original(x).distances)
+            output = replace(output, activations=self.networks.original(x).activations)
         self._metrics.took("clipped", perf_counter() - start)
         return output
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mmguard.bundle.manifest import DISTANCES, Manifest
+from mmguard.bundle.manifest import ACTIVATIONS, Manifest
 from mmguard.errors import TamperedBundleError
 from mmguard.runtime.dtypes import INPUT_DTYPE_BY_ORT_TYPE
 
@@ -33,7 +33,7 @@ def check_session(session: Any, manifest: Manifest, form: str) -> None:
     _check_input(session, spec.name, spec.dtype, spec.shape, form)
     rows = {output.logits: ("logits", classes)}
     if form == "original" and manifest.evidence:
-        rows[DISTANCES] = ("distances", len(manifest.evidence))
+        rows[ACTIVATIONS] = ("activations", manifest.activation_columns)
     given = _check_outputs(session, (*output.names, *rows), form)
     for name, (what, width) in rows.items():
         kind, shape = given[name]

@@ -117,7 +117,7 @@ class Judge:
         if isinstance(clipped, InferenceError) or look is None:
             return untested(original.logits, self._policy)
         try:
-            read = Readings(original.logits, clipped.logits, original.distances)
+            read = Readings(original.logits, clipped.logits, original.activations)
             if judged is None:
                 return self._decide_rows(read, look)
             within = look.within(np.flatnonzero(judged))
@@ -171,7 +171,7 @@ def find_failures(
     inputs = np.zeros(len(original.logits), np.bool_) if not_finite is None else not_finite
     if isinstance(clipped, InferenceError):
         found = [Failure(clipped, ~inputs)]
-    elif not_finite is None and all(map(_all_finite, (original.logits, clipped.logits, original.distances))):
+    elif not_finite is None and all(map(_all_finite, (original.logits, clipped.logits, original.activations))):
         return []  # the usual case
     else:
         found = _logit_failures(original, clipped, inputs)
@@ -186,8 +186,8 @@ def _all_finite(values: Logits | None) -> bool:
 
 def _logit_failures(original: NetworkOutput, clipped: NetworkOutput, inputs: BoolArray) -> list[Failure]:
     of = {"original": rows_not_finite(original.logits), "clipped": rows_not_finite(clipped.logits)}
-    if original.distances is not None:
-        of["original"] |= rows_not_finite(original.distances)
+    if original.activations is not None:
+        of["original"] |= rows_not_finite(original.activations)
     bad = (of["original"] | of["clipped"]) & ~inputs
     names = " and the ".join(name for name, rows in of.items() if (rows & bad).any())
     message = f"logits of the {names} network: {rows_are(bad)} NaN or infinite values"

@@ -55,8 +55,8 @@ class NetworkPair:
         manifest = bundle.manifest
         self.providers = tuple(providers)
         self._sessions = {form: GraphSession(bundle, form, providers, threads) for form in ("original", "clipped")}
-        classes, sites = len(manifest.classes), len(manifest.evidence)
-        self.original = Network(self._sessions["original"], manifest.output, classes, sites)
+        classes, columns = len(manifest.classes), manifest.activation_columns
+        self.original = Network(self._sessions["original"], manifest.output, classes, columns)
         self.clipped = Network(self._sessions["clipped"], manifest.output, classes)
         self.head: Head | None = None
         if manifest.output.derived:  # the head only gets a few rows, so one CPU thread is enough

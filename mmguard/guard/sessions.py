@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from mmguard.bundle.bundle import Bundle
-from mmguard.bundle.manifest import DISTANCES, OutputSpec
+from mmguard.bundle.manifest import ACTIVATIONS, OutputSpec
 from mmguard.errors import InferenceError, ModelError, ProviderError, TamperedBundleError
 from mmguard.guard.forks import abandon, watch
 from mmguard.guard.interface import check_session
@@ -35,13 +35,13 @@ class NetworkOutput:
     Attributes:
         outputs: the model's own outputs, by name: arrays (N, ...), or a list of N maps if the model returns a sequence.
         logits: (N, K) float32; rows that contain NaN or infinity cannot be tested.
-        distances: (N, S) float32, squared distances of the original network's activations
-            (`mmguard.detection.distances`); None for the clipped network, and for a bundle without this evidence.
+        activations: (N, S + 1) float32, what the test reads of the original network's activations
+            (`mmguard.detection.evidence`); None for the clipped network, and for a bundle without this evidence.
     """
 
     outputs: dict[str, Any]
     logits: Logits
-    distances: Logits | None = None
+    activations: Logits | None = None
 
     @property
     def output(self) -> Any:
@@ -180,13 +180,13 @@ class Network:
         session: session of the original or the clipped runtime graph.
         output: the manifest's description of the outputs.
         classes: number of classes K.
-        sites: number S of sites whose distances the session also returns.
+        columns: number of columns of what the session also returns of its activations; 0 for nothing.
     """
 
-    def __init__(self, session: GraphSession, output: OutputSpec, classes: int, sites: int = 0) -> None:
+    def __init__(self, session: GraphSession, output: OutputSpec, classes: int, columns: int = 0) -> None:
         self._session = session
-        self._output, self._classes, self._sites = output, classes, sites
-        self._names = list(dict.fromkeys((*output.names, output.logits, *([DISTANCES] if sites else ()))))
+        self._output, self._classes, self._columns = output, classes, columns
+        self._names = list(dict.fromkeys((*output.names, output.logits, *([ACTIVATIONS] if columns else ()))))
 
     @property
     def session(self) -> ort.InferenceSession:
@@ -207,8 +207,10 @@ class Network:
         """
         found = dict(zip(self._names, run(self.session, self._names, x), strict=True))
         logits = check_rows("logits", found[self._output.logits], len(x), self._classes)
-        distances = check_rows("distances", found[DISTANCES], len(x), self._sites) if self._sites else None
-        return NetworkOutput({name: found[name] for name in self._output.names}, logits, distances)
+        activations = None
+        if self._columns:
+            activations = check_rows("activations", found[ACTIVATIONS], len(x), self._columns)
+        return NetworkOutput({name: found[name] for name in self._output.names}, logits, activations)
 
 
 def run(session: ort.InferenceSession, names: Sequence[str], x: Array) -> list[Any]:

@@ -22,7 +22,7 @@ def verify_bundle(bundle: str | Path | Bundle, device: str = "cpu") -> float:
 
     Check the size and hash of every file. Then run everything that serving runs (both networks, the output head and the
     guard's decision) on the probes stored in the bundle. Compare both networks' logits with the logits stored in the
-    bundle, the distances of activations with the stored distances, and the head's outputs with those of the original
+    bundle, what the test reads of activations with the stored values, and the head's outputs with those of the original
     network.
 
     Args:
@@ -30,9 +30,9 @@ def verify_bundle(bundle: str | Path | Bundle, device: str = "cpu") -> float:
         device: device on which the networks run, `cpu` or `cuda`.
 
     Returns:
-        The largest relative difference of the two networks' logits and of the distances. A relative difference is the
-        largest absolute difference between computed and stored values, divided by the largest absolute stored value. If
-        the divisor is less than 1, it is replaced by 1.
+        The largest relative difference of the two networks' logits and of the activations. A relative difference is the
+        largest absolute difference between computed and stored values, divided by the largest absolute stored value; of
+        activations, in each column. If the divisor is less than 1, it is replaced by 1.
 
     Raises:
         OptionError: the device is neither `cpu` nor `cuda`.
@@ -62,9 +62,12 @@ def verify_bundle(bundle: str | Path | Bundle, device: str = "cpu") -> float:
             )
             for form, network in (("original", original), ("clipped", clipped))
         ]
-        if probes.distances is not None:
-            stored = "the distances stored in the bundle"
-            differences.append(_require_equal(guard, "distances", original.distances, probes.distances, stored))
+        if probes.activations is not None and original.activations is not None:
+            stored = "the activations stored in the bundle"
+            differences += [  # by column, because distances can be many times as large as the excess
+                _require_equal(guard, "activations", found, expected, stored)
+                for found, expected in zip(original.activations.T, probes.activations.T, strict=True)
+            ]
         _verify_head(guard, original)
         _verify_answer(guard, x, original, clipped)
     return max(differences)

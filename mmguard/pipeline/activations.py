@@ -4,8 +4,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmguard.detection.distances import ActivationEvidence, held_out_distances
-from mmguard.detection.statistics import NEED_DISTANCES
+from mmguard.detection.evidence import ActivationEvidence, held_out_evidence
+from mmguard.detection.statistics import READ_ACTIVATIONS
 from mmguard.exporter.add_logits import file_with_logits
 from mmguard.exporter.equality import run
 from mmguard.exporter.evidence.choose import choose_sites
@@ -22,28 +22,28 @@ class SeenActivations:
     """What was seen of the original network's activations on D.
 
     Attributes:
-        evidence: the sites and their Gaussians, fitted to D.
-        distances: (n, S) squared distances of D from these Gaussians.
-        held_out_distances: (n, S) squared distances of each input of D from Gaussians fitted without this input.
+        evidence: the evidence, fitted to D.
+        read: (n, S + 1) what the test reads of the activations of D.
+        held_out: (n, S + 1) what it would read of each input of D if the evidence were fitted without this input.
     """
 
     evidence: ActivationEvidence
-    distances: FloatArray
-    held_out_distances: FloatArray
+    read: FloatArray
+    held_out: FloatArray
 
 
 def observe_activations(prepared: PreparedCalibration, parts: Sequence[IntArray]) -> SeenActivations | None:
-    """Pool the activations of D, and fit the Gaussians of each site.
+    """Pool the activations of D, and fit the evidence.
 
     Args:
         prepared: the model and the calibration set.
-        parts: row numbers of each held-out part of D, as in `mmguard.detection.distances.held_out_distances`.
+        parts: row numbers of each held-out part of D, as in `mmguard.detection.evidence.held_out_evidence`.
 
     Returns:
         The evidence; None if no statistic of the test reads it, if the model is quantised, or if no site has one row of
         activations per input.
     """
-    if not NEED_DISTANCES & set(prepared.request.settings.statistics):
+    if not READ_ACTIVATIONS & set(prepared.request.settings.statistics):
         return None
     classifier, x = prepared.classifier, prepared.x
     if any(node.op_type in QUANTISERS for node in classifier.model.graph):
@@ -61,5 +61,5 @@ def observe_activations(prepared: PreparedCalibration, parts: Sequence[IntArray]
     decisions, classes = logits.argmax(axis=1), logits.shape[1]
     evidence = ActivationEvidence.fit(sites, features, decisions, classes)
     return SeenActivations(
-        evidence, evidence(features, decisions), held_out_distances(features, decisions, classes, parts)
+        evidence, evidence(features, decisions), held_out_evidence(sites, features, decisions, classes, parts)
     )

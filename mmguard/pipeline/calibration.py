@@ -101,10 +101,10 @@ def _tested(
             warn_of_blindness(margins.original, margins.clipped)
         output = prepared.classifier.output
         seen = observe_activations(prepared, folds)
-        held_out = None if seen is None else seen.held_out_distances
+        held_out = None if seen is None else seen.held_out
         null, clean_scores = fit_null(learned, settings, folds, held_out, centred=output.logits not in output.names)
-    distances = None if seen is None else seen.distances
-    figures = figures_of(learned, distances, prepared.labels, null, margins)
+    activations = None if seen is None else seen.read
+    figures = figures_of(learned, activations, prepared.labels, null, margins)
     warn_of_lost_accuracy(figures, _looser(settings))
     return Outcome(learned, seen, null, clean_scores, figures)
 

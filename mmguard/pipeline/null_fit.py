@@ -20,10 +20,18 @@ logger = logging.getLogger(__name__)
 DOUBT = 0.05
 """The Gaussian null is rejected if a one-sided binomial test of the number of clean inputs with p ≤ θ has a p-value
 below this level."""
-WITHOUT_DISTANCES = {"activation_distance": "", "supported_margin_gap": "residual_margin_gap"}
-"""Maps each statistic that reads distances to the statistic to use instead, or to none, if there are no distances."""
+WITHOUT_ACTIVATIONS = {
+    "activation_distance": "",
+    "activation_excess": "",
+    "supported_margin_gap": "residual_margin_gap",
+}
+"""Maps each statistic that reads activations to the statistic to use instead, or to none, if there are no activations.
+"""
 CENTRED = {"residual_norm": "centred_residual_norm"}
 """Maps each statistic that depends on the mean of an input's logits to the statistic to use if this mean is unknown."""
+MOST = 0.9
+"""The excess of activations is tested if it is positive for at least this share of clean inputs. With few channels, it
+is 0 for so many of them that no Gaussian fits."""
 FEW = 2.0
 """If the expected number of clean inputs with p ≤ θ is below this, the fit is not rejected, regardless of the
 observed number."""
@@ -33,7 +41,7 @@ def fit_null(
     learned: Calibration,
     settings: Settings,
     parts: Sequence[IntArray],
-    distances: FloatArray | None = None,
+    activations: FloatArray | None = None,
     centred: bool = False,
 ) -> tuple[NullSpec, FloatArray]:
     """Fit the statistics of the test and their null.
@@ -43,8 +51,8 @@ def fit_null(
             clipped network's logits for an input are computed with bounds that were learned without this input.
         settings: the statistics, the kind of null and the levels.
         parts: rows of each held-out part of D, as in `Criterion.fit`.
-        distances: (n, S) distances of the activations of D, each computed without its input; None leaves out the
-            statistics that read them.
+        activations: (n, S + 1) what the test reads of the activations of D, with evidence that was fitted without the
+            input; None leaves out the statistics that read them.
         centred: whether to subtract the mean of each input's logits, because the model's outputs do not determine that
             mean.
 
@@ -63,8 +71,8 @@ def fit_null(
             "there is no null distribution to test against; use a higher weight"
         )
     warn_of_few(len(original), settings.theta)
-    read = Readings(original, clipped, distances)
-    names = _names(settings, distances is not None, centred)
+    read = Readings(original, clipped, activations)
+    names = _names(settings, activations, centred)
     fitted = {name: Criterion.fit(name, read, settings.null_power, parts) for name in names}
     scores: FloatArray = np.max([own for _, own in fitted.values()], axis=0)
     criteria = tuple(criterion for criterion, _ in fitted.values())
@@ -82,11 +90,21 @@ def fit_null(
     return null, scores
 
 
-def _names(settings: Settings, distances: bool, centred: bool) -> list[str]:
+def _names(settings: Settings, activations: FloatArray | None, centred: bool) -> list[str]:
     """Return the names of the statistics, replaced where what they read is not available."""
-    replaced = ({} if distances else WITHOUT_DISTANCES) | (CENTRED if centred else {})
-    names = [replaced.get(name, name) for name in settings.statistics]
-    return list(dict.fromkeys(name for name in names if name))
+    replaced = (WITHOUT_ACTIVATIONS if activations is None else {}) | (CENTRED if centred else {})
+    if activations is not None and (activations[:, -1] > 0).mean() < MOST:
+        logger.info(
+            "the test does not read the excess of activations, because it is 0 for more than %g %% of the clean inputs",
+            100 * (1 - MOST),
+        )
+        replaced["activation_excess"] = ""
+    names = list(dict.fromkeys(replaced.get(name, name) for name in settings.statistics))
+    if not any(names):
+        raise OptionError(
+            f"the test cannot read {', '.join(settings.statistics)} of this model; choose other statistics"
+        )
+    return [name for name in names if name]
 
 
 def _kind_for(gaussian: MmdfTest, scores: FloatArray) -> NullKind:

@@ -8,12 +8,12 @@ import numpy.typing as npt
 
 from mmguard.bundle.file_names import BOUNDS, PROBES, REPORT
 from mmguard.bundle.integrity import sha256
-from mmguard.bundle.manifest import DISTANCES, CalibrationFigures, Manifest, NullSpec
+from mmguard.bundle.manifest import ACTIVATIONS, CalibrationFigures, Manifest, NullSpec
 from mmguard.bundle.provenance import versions
 from mmguard.bundle.tensors import write_tensors
 from mmguard.calibrate.progress import FORWARD, Schedule
 from mmguard.calibrate.site_clipping import measure_clipping
-from mmguard.exporter.equality import check_distances, check_export, check_head, run
+from mmguard.exporter.equality import check_activations, check_export, check_head, run
 from mmguard.exporter.insert_min import write_clipped
 from mmguard.exporter.runtime_graphs import FORMS, write_runtime_graphs
 from mmguard.exporter.tolerance import tolerance
@@ -110,7 +110,7 @@ def write_report(folder: Path, manifest: Manifest, prepared: PreparedCalibration
 
 def figures_of(
     learned: Calibration,
-    distances: FloatArray | None,
+    activations: FloatArray | None,
     labels: IntArray | None,
     null: NullSpec | None,
     margins: Margins,
@@ -119,7 +119,7 @@ def figures_of(
 
     Args:
         learned: the logits of both networks on D, and the number of rounds.
-        distances: (n, S) distances of the activations of D; None if the test reads none.
+        activations: (n, S + 1) what the test reads of the activations of D; None if it reads none.
         labels: labels of D, (N,) int64; if None, accuracy is measured against the original network's decisions.
         null: the null and the levels of the test; None if there is no test.
         margins: maximum margins of both networks by scale; empty if the search was skipped.
@@ -128,7 +128,7 @@ def figures_of(
     truth = original if labels is None else labels
     flagged = np.zeros(len(truth), np.bool_)
     if null is not None:
-        flagged = null.test()(learned.original_logits, learned.clipped_logits, distances).flagged
+        flagged = null.test()(learned.original_logits, learned.clipped_logits, activations).flagged
     return CalibrationFigures(
         n=len(truth),
         labelled=labels is not None,
@@ -160,14 +160,14 @@ def _write_networks(
         check_export(folder / graphs[form], x, logits, logits_name, allowed, checked)
         schedule.add(FORWARD * len(x))
     if seen is not None:
-        check_distances(folder / graphs["original"], x, seen.distances, allowed)
+        check_activations(folder / graphs["original"], x, seen.read, allowed)
     if "head" in graphs:
         check_head(folder / graphs["head"], folder / graphs["original"], x, classifier.output, allowed)
     write_tensors(folder / BOUNDS, learned.bounds)
     probes = _draw_probes(prepared)
     probed = {form: run(folder / graphs[form], probes, logits_name) for form in FORMS}
     if seen is not None:
-        probed["distances"] = run(folder / graphs["original"], probes, DISTANCES)
+        probed["activations"] = run(folder / graphs["original"], probes, ACTIVATIONS)
     write_tensors(folder / PROBES, {"x": probes, **probed})
     return graphs
 

@@ -27,6 +27,7 @@ StatisticName = Literal[
     "residual_norm",
     "centred_residual_norm",
     "activation_distance",
+    "activation_excess",
     "supported_margin_gap",
     "original_margin",
 ]
@@ -177,6 +178,7 @@ class Settings:
         "supported_margin_gap",
         "residual_norm",
         "activation_distance",
+        "activation_excess",
         "original_margin",
     )
     null: Null = "auto"

@@ -46,13 +46,18 @@ def parameters(raw: dict[str, Any], statistic: str) -> dict[str, Any]:
     return found[statistic]
 
 
-def test_the_manifest_lists_the_sites_of_the_distances(made: Path) -> None:
+def test_the_manifest_lists_the_sites_whose_activations_are_read(made: Path) -> None:
     bundle = Bundle.open(made)
     assert bundle.manifest.evidence == (EvidenceSite("relu2", 1, "mean"), EvidenceSite("relu2", 1, "root"))
     assert bundle.manifest.runtime_graphs["original"] == "runtime/original.onnx"
+    assert bundle.manifest.activation_columns == 3
     probes = bundle.probes()
-    assert probes.distances is not None
-    assert probes.distances.shape == (len(probes.x), 2)
+    assert probes.activations is not None
+    assert probes.activations.shape == (len(probes.x), 3)
+
+
+def test_without_evidence_there_are_no_columns_of_activations(tiny_bundle: Path) -> None:
+    assert Bundle.open(tiny_bundle).manifest.activation_columns == 0
 
 
 def test_a_manifest_with_evidence_survives_json(made: Path) -> None:
@@ -71,7 +76,7 @@ def test_a_criterion_survives_the_manifest(made: Path, name: str) -> None:
     manifest = Manifest.from_json(json.dumps(raw))
     assert manifest.null is not None
     (restored,) = manifest.null.test().criteria
-    unseen = Readings(read.clipped, read.original, read.distances)
+    unseen = Readings(read.clipped, read.original, read.activations)
     np.testing.assert_array_equal(restored.scores(unseen), criterion.scores(unseen))
 
 
@@ -89,6 +94,10 @@ def test_a_criterion_survives_the_manifest(made: Path, name: str) -> None:
         (
             lambda raw: parameters(raw, "original_margin").update(slope=0.0),
             "parameters of 'original_margin': expected none, got slope",
+        ),
+        (
+            lambda raw: parameters(raw, "activation_excess").update(slope=0.0),
+            "parameters of 'activation_excess': expected none, got slope",
         ),
         (lambda raw: parameters(raw, "activation_distance").update(means=0.0), "expected means, stds"),
         (lambda raw: parameters(raw, "supported_margin_gap").update(slope=[0.0]), "expected intercepts, slope"),
@@ -140,8 +149,8 @@ def test_a_manifest_that_contradicts_its_statistics_is_refused(
         Bundle.open(bundle)
 
 
-@pytest.mark.parametrize("statistic", ["activation_distance", "supported_margin_gap"])
-def test_a_statistic_of_distances_without_evidence_is_refused(bundle: Path, statistic: str) -> None:
+@pytest.mark.parametrize("statistic", ["activation_distance", "activation_excess", "supported_margin_gap"])
+def test_a_statistic_of_activations_without_evidence_is_refused(bundle: Path, statistic: str) -> None:
     def change(raw: dict[str, Any]) -> None:
         raw["evidence"] = []
         raw["null"]["criteria"] = [each for each in raw["null"]["criteria"] if each["statistic"] == statistic]
@@ -154,29 +163,30 @@ def test_a_statistic_of_distances_without_evidence_is_refused(bundle: Path, stat
 
 
 @pytest.mark.parametrize(
-    ("distances", "refusal"),
+    ("activations", "refusal"),
     [
-        (None, "expected the tensors x, original, clipped, distances; do not use"),
-        (np.zeros((3, 2)), "the tensor distances to contain 4 rows of distances, got shape"),
-        (np.zeros((4, 2, 1)), "the tensor distances to contain 4 rows of distances, got shape"),
-        (np.zeros((4, 3)), "expected distances at 2 sites, got 3"),
+        (None, "expected the tensors x, original, clipped, activations; do not use"),
+        (np.zeros((3, 3)), "the tensor activations to contain 4 rows of activations, got shape"),
+        (np.zeros((4, 3, 1)), "the tensor activations to contain 4 rows of activations, got shape"),
+        (np.zeros((4, 2)), "expected 3 columns of activations, got 2"),
+        (np.zeros((4, 4)), "expected 3 columns of activations, got 4"),
     ],
 )
-def test_each_probe_has_a_distance_at_each_site(
-    bundle: Path, distances: np.ndarray[Any, Any] | None, refusal: str
+def test_each_probe_has_a_distance_at_each_site_and_an_excess(
+    bundle: Path, activations: np.ndarray[Any, Any] | None, refusal: str
 ) -> None:
-    tensors = {name: tensor for name, tensor in read_tensors(bundle / PROBES).items() if name != "distances"}
-    if distances is not None:
-        tensors["distances"] = distances.astype(np.float32)
+    tensors = {name: tensor for name, tensor in read_tensors(bundle / PROBES).items() if name != "activations"}
+    if activations is not None:
+        tensors["activations"] = activations.astype(np.float32)
     write_tensors(bundle / PROBES, tensors)
     hash_anew(bundle)
     with pytest.raises(TamperedBundleError, match=refusal):
         Bundle.open(bundle)
 
 
-def test_distances_of_a_bundle_without_evidence_are_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_activations_of_a_bundle_without_evidence_are_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "tiny.mmguard"))
-    write_tensors(bundle / PROBES, read_tensors(bundle / PROBES) | {"distances": np.zeros((4, 2), np.float32)})
+    write_tensors(bundle / PROBES, read_tensors(bundle / PROBES) | {"activations": np.zeros((4, 2), np.float32)})
     hash_anew(bundle)
     with pytest.raises(TamperedBundleError, match="expected the tensors x, original, clipped; do not use"):
         Bundle.open(bundle)

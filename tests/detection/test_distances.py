@@ -3,16 +3,9 @@
 import numpy as np
 import pytest
 
-from mmguard.detection.distances import (
-    LEAST_VARIATION,
-    MAX_DIRECTIONS,
-    MIN_OF_CLASS,
-    SHRINKAGE,
-    ActivationEvidence,
-    SiteGaussian,
-    held_out_distances,
-)
-from mmguard.types import EvidenceSite, FloatArray, IntArray
+from mmguard.detection.distances import LEAST_VARIATION, MAX_DIRECTIONS, SHRINKAGE, SiteGaussian
+from mmguard.detection.groups import MIN_OF_CLASS
+from mmguard.types import FloatArray, IntArray
 
 CLASSES = 3
 
@@ -109,27 +102,3 @@ def test_the_scale_and_the_level_of_a_channel_do_not_change_distances() -> None:
     other = clean * np.geomspace(0.2, 5, 6) - np.arange(6)
     ours, theirs = (SiteGaussian.fit(each, decisions, CLASSES)(each, decisions) for each in (clean, other))
     np.testing.assert_allclose(ours, theirs, rtol=1e-9)
-
-
-def test_held_out_distances_come_from_gaussians_of_the_other_parts() -> None:
-    clean, decisions = correlated(90, 40)
-    parts = np.array_split(np.random.default_rng(0).permutation(90), 3)
-    held_out = held_out_distances([clean], decisions, CLASSES, parts)[:, 0]
-    for part in parts:
-        others = np.setdiff1d(np.arange(90), part)
-        expected = by_inverse(clean[others], decisions[others], clean[part], decisions[part])
-        np.testing.assert_allclose(held_out[part], expected, rtol=1e-9)
-    in_sample = SiteGaussian.fit(clean, decisions, CLASSES)(clean, decisions)
-    assert np.mean(held_out) > 1.2 * np.mean(in_sample), "Gaussians are too near the inputs that they were fitted to"
-
-
-def test_without_parts_distances_are_those_of_all_inputs() -> None:
-    clean, decisions = correlated(60, 6)
-    sites = [EvidenceSite("a", 1, "mean"), EvidenceSite("a", 1, "root")]
-    features = [clean, np.sign(clean) * np.sqrt(np.abs(clean))]
-    evidence = ActivationEvidence.fit(sites, features, decisions, CLASSES)
-    assert evidence.sites == tuple(sites)
-    distances = evidence(features, decisions)
-    assert distances.shape == (60, 2)
-    np.testing.assert_array_equal(held_out_distances(features, decisions, CLASSES, ()), distances)
-    np.testing.assert_allclose(distances[:, 0], by_inverse(clean, decisions, clean, decisions), rtol=1e-9)

@@ -28,14 +28,15 @@ def clean_logits(n: int, k: int, seed: int) -> tuple[FloatArray, FloatArray]:
 
 
 def clean_readings(n: int, k: int, seed: int) -> Readings:
-    """Those logits, and distances at two sites."""
-    return Readings(*clean_logits(n, k, seed), np.random.default_rng(seed).chisquare(5, (n, 2)))
+    """Those logits, and distances at two sites and an excess."""
+    return Readings(*clean_logits(n, k, seed), np.random.default_rng(seed).chisquare(5, (n, 3)))
 
 
 def test_an_empty_batch_goes_through() -> None:
     nothing, clean = np.zeros((0, 2), np.float32), clean_readings(50, 2, 1)
+    unread = np.zeros((0, 3), np.float32)
     criteria = tuple(Criterion(kind.fit(clean), GaussianNull(0, 1, 100)) for kind in STATISTICS.values())
-    verdicts = MmdfTest(criteria, 0.005, 1)(nothing, nothing, nothing)
+    verdicts = MmdfTest(criteria, 0.005, 1)(nothing, nothing, unread)
     assert {array.shape for array in vars(verdicts).values()} == {(0,)}
 
 
@@ -214,7 +215,7 @@ def test_a_bounded_p_value_is_the_larger_of_the_fitted_and_the_ranked_one() -> N
 @pytest.mark.parametrize("row", [0, 2])
 def test_readings_that_are_not_finite_are_never_taken_for_clean(value: float, part: int, row: int) -> None:
     clean = clean_readings(3, 4, 0)
-    read = (clean.original, clean.clipped, clean.distances)
+    read = (clean.original, clean.clipped, clean.activations)
     statistics = [kind.fit(clean) for kind in STATISTICS.values()]
     read[part][row, 1] = value
     for statistic in statistics:

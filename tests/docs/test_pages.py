@@ -43,7 +43,7 @@ def test_every_metric_is_documented_with_its_type_and_labels() -> None:
 
 def test_no_other_metric_is_named() -> None:
     known = set(re.findall(r"mmguard_\w+", (DOCS / "reference/metrics.md").read_text(encoding="utf-8")))
-    names = ("label", "original_label", "flagged", "reason", "confidence", "logits", "distances")
+    names = ("label", "original_label", "flagged", "reason", "confidence", "logits", "activations")
     outputs = {f"mmguard_{name}" for name in names}
     for page in pages():
         found = set(re.findall(r"\bmmguard_[a-z_]+\b", page.read_text(encoding="utf-8")))

@@ -22,7 +22,7 @@ CLIPPED = np.array([[2, 1, 0], [0, 1, 3], [9, 0, 0]], np.float32)
 
 
 def decided(test: MmdfTest, policy: Policy, rows: slice = slice(None)) -> Decision:
-    return decide(Readings(ORIGINAL[rows], CLIPPED[rows], np.full((3, 1), 1e9)[rows]), test, policy)
+    return decide(Readings(ORIGINAL[rows], CLIPPED[rows], np.tile([1e9, 0.0], (3, 1))[rows]), test, policy)
 
 
 def test_a_label_that_lost_confidence_is_as_sure_as_the_softmax_over_the_other_classes() -> None:
@@ -33,7 +33,7 @@ def test_a_label_that_lost_confidence_is_as_sure_as_the_softmax_over_the_other_c
 
 def test_belief_in_the_original_s_decision_counts_against_a_label_that_only_activations_speak_for() -> None:
     gains = np.array([[20, 1, 0]], np.float32)  # the clipped network is even surer of class 0
-    decision = decide(Readings(ORIGINAL[:1], gains, np.full((1, 1), 1e9)), both_tests(), Policy())
+    decision = decide(Readings(ORIGINAL[:1], gains, np.array([[1e9, 0.0]])), both_tests(), Policy())
     assert decision.reasons.tolist() == ["activations"]
     assert decision.labels.tolist() == [1]
     np.testing.assert_allclose(decision.confidences, np.exp(1 - 20) / (1 + np.exp(-19) + np.exp(-20)))

@@ -10,7 +10,7 @@ from mmguard.detection import margins
 from mmguard.detection.margins import Readings
 from mmguard.detection.mmdf import Criterion, MmdfTest
 from mmguard.detection.null import GaussianNull
-from mmguard.detection.statistics import ActivationDistance, MarginGap, OriginalMargin, ResidualNorm
+from mmguard.detection.statistics import ActivationDistance, ActivationExcess, MarginGap, OriginalMargin, ResidualNorm
 from mmguard.guard.answer import guarded_outputs
 from mmguard.guard.decide import corrected_model, decide, decide_rows, uncorrected, untested
 from mmguard.guard.policy import Mode, OnError, OnFlag, Policy
@@ -29,6 +29,11 @@ CLIPPED = np.array(
     np.float32,
 )
 READ = Readings(ORIGINAL, CLIPPED)
+
+
+def with_activations(distance: float, excess: float = 0.0) -> Readings:
+    """Those logits, with this distance at one site and this excess."""
+    return Readings(ORIGINAL, CLIPPED, np.tile(np.array([distance, excess], np.float32), (3, 1)))
 
 
 @pytest.mark.parametrize(
@@ -61,31 +66,40 @@ def test_a_disagreement_is_told_from_lost_confidence(theta: float, reasons: list
 
 
 def test_the_reason_is_the_evidence_that_is_the_most_improbable() -> None:
-    """The gaps of the rows are 3, 6 and -1, their margins 4; what is the largest is chosen by the distances."""
-    statistics = (MarginGap((0.0,) * 3, 0.0), ActivationDistance((0.0,), (1.0,)), OriginalMargin())
+    """The gaps of the rows are 3, 6 and -1, their margins 4; what is the largest is chosen by the activations."""
+    statistics = (MarginGap((0.0,) * 3, 0.0), ActivationDistance((0.0,), (1.0,)), ActivationExcess(), OriginalMargin())
     test = MmdfTest(tuple(Criterion(each, GaussianNull(0, 1, 100)) for each in statistics), 0.005, 0.005)
-    for log_distance, reasons in (
-        (1.0, ["margin", "both", "margin"]),
-        (5.0, ["activations", "both", "activations"]),
-        (9.0, ["activations"] * 3),
+    for log_distance, log_excess, reasons in (
+        (1.0, 1.0, ["margin", "both", "margin"]),
+        (5.0, 1.0, ["activations", "both", "activations"]),
+        (9.0, 1.0, ["activations"] * 3),
+        (1.0, 5.0, ["activations", "both", "activations"]),
+        (1.0, 9.0, ["activations"] * 3),
     ):
-        read = Readings(ORIGINAL, CLIPPED, np.full((3, 1), np.exp(log_distance), np.float32))
-        decision = decide(read, test, Policy())
+        decision = decide(with_activations(np.exp(log_distance), np.expm1(log_excess)), test, Policy())
         assert decision.reasons.tolist() == reasons
         assert decision.flagged.all()
 
 
 def test_a_disagreement_above_theta_is_no_evidence_of_activations() -> None:
     test = MmdfTest((Criterion(ActivationDistance((0.0,), (1.0,)), GaussianNull(0, 1, 100)),), 0.005, 1.0)
-    read = Readings(ORIGINAL, CLIPPED, np.full((3, 1), np.exp(1.0), np.float32))
-    assert decide(read, test, Policy()).reasons.tolist() == ["none", "disagreement", "none"]
+    assert decide(with_activations(np.exp(1.0)), test, Policy()).reasons.tolist() == ["none", "disagreement", "none"]
 
 
-def test_activations_unlike_those_of_the_decision_exclude_it_from_the_corrected_label() -> None:
+@pytest.mark.parametrize(
+    ("statistic", "read"),
+    [
+        (ActivationDistance((0.0,), (1.0,)), with_activations(np.exp(9.0))),
+        (ActivationExcess(), with_activations(1.0, np.exp(9.0))),
+    ],
+    ids=["distance", "excess"],
+)
+def test_activations_unlike_those_of_the_decision_exclude_it_from_the_corrected_label(
+    statistic: ActivationDistance | ActivationExcess, read: Readings
+) -> None:
     """The last row's decision is surer than before, which clears it of a small residual, but not of its activations."""
-    statistics = (MarginGap((0.0,) * 3, 0.0), ActivationDistance((0.0,), (1.0,)))
+    statistics = (MarginGap((0.0,) * 3, 0.0), statistic)
     test = MmdfTest(tuple(Criterion(each, GaussianNull(0, 1, 100)) for each in statistics), 0.005, 0.005)
-    read = Readings(ORIGINAL, CLIPPED, np.full((3, 1), np.exp(9.0), np.float32))
     assert decide(read, test, Policy()).labels.tolist() == [1, 2, 1]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmguard import Bundle, Guard
-from mmguard.bundle.manifest import DISTANCES
+from mmguard.bundle.manifest import ACTIVATIONS
 from mmguard.exporter.equality import run
 from mmguard.exporter.evidence import choose, pool
 from mmguard.guard.verify import verify_bundle
@@ -19,21 +19,26 @@ from tests.networks import write_tiny
 from tests.quick import QUICK, QUICK_MMOM, calibrate
 
 
-def test_a_bundle_has_the_distances_of_the_chosen_sites(tmp_path: Path) -> None:
+def test_a_bundle_has_the_evidence_of_the_chosen_sites(tmp_path: Path) -> None:
     path = calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"))
     manifest = Bundle.open(path).manifest
     assert [(site.value, site.feature) for site in manifest.evidence] == [("relu2", "mean"), ("relu2", "root")]
     assert manifest.runtime_graphs["original"] == "runtime/original.onnx"
     assert manifest.runtime_graphs["clipped"] == "clipped.onnx"
-    distances = run(path / "runtime/original.onnx", clean_inputs(120), DISTANCES)
+    read = run(path / "runtime/original.onnx", clean_inputs(120), ACTIVATIONS)
+    assert read.shape == (120, 3)
+    distances, excess = read[:, :2], read[:, 2]
     # with a divisor of n and one covariance for all classes, the mean squared distance of D itself is the trace of
     # (½ I + ½ R)⁻¹ R, which is between half of and twice the number of channels that are not silent
     assert (distances.mean(axis=0) <= 2 * 6).all()
     assert (distances.mean(axis=0) >= 1).all()
+    # half of a channel's clean inputs are within one median absolute deviation, so few are outside of three
+    assert np.median(excess) < 1
+    assert excess.min() >= 0
     with Guard(path, registry=None) as guard:
-        found = guard.networks.original(clean_inputs(120)).distances
+        found = guard.networks.original(clean_inputs(120)).activations
     assert found is not None
-    np.testing.assert_allclose(found, distances, rtol=1e-4)  # float32, on other threads
+    np.testing.assert_allclose(found, read, rtol=1e-4)  # float32, on other threads
     assert verify_bundle(path) < 1e-5
 
 
@@ -43,7 +48,7 @@ def test_statistics_that_read_no_activations_leave_the_network_as_it_is(tmp_path
     bundle = Bundle.open(path)
     assert bundle.manifest.evidence == ()
     assert bundle.manifest.runtime_graphs["original"] == "original.onnx"
-    assert bundle.probes().distances is None
+    assert bundle.probes().activations is None
     assert not (path / "runtime").exists()
 
 
@@ -91,12 +96,12 @@ def test_a_quantised_model_is_tested_without_activations(
 
 
 def test_decisions_on_near_ties_are_those_of_the_runtime_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where PyTorch decides otherwise, the distances are still from the class that the graph decides on."""
+    """Where PyTorch decides otherwise, activations are still compared with the class that the graph decides on."""
     own = activations.observe_activations
 
     def decided_otherwise(prepared: Any, parts: Any) -> Any:
         return own(replace(prepared, original_logits=-prepared.original_logits), parts)
 
     monkeypatch.setattr(calibration, "observe_activations", decided_otherwise)
-    path = calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"))  # compares the graph's distances with these
+    path = calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"))  # compares what the graph returns with this
     assert len(Bundle.open(path).manifest.evidence) == 2

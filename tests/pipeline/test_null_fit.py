@@ -90,16 +90,35 @@ def test_a_model_that_does_not_show_the_level_of_its_logits_is_tested_without_it
 
 
 @pytest.mark.parametrize("centred", [False, True])
-def test_distances_are_read_where_there_are_any(centred: bool) -> None:
+def test_activations_are_read_where_there_are_any(centred: bool) -> None:
     calibration, parts = learned(*clean_logits(400, 5, 0)), split_folds(400, 5, 0)
-    distances = np.random.default_rng(0).chisquare(9, (400, 2))
-    null, scores = fit_null(calibration, SETTINGS, parts, distances, centred)
+    activations = np.random.default_rng(0).chisquare(9, (400, 3))
+    null, scores = fit_null(calibration, SETTINGS, parts, activations, centred)
     norm = "centred_residual_norm" if centred else "residual_norm"
-    names = ["supported_margin_gap", norm, "activation_distance", "original_margin"]
+    names = ["supported_margin_gap", norm, "activation_distance", "activation_excess", "original_margin"]
     assert [criterion.statistic for criterion in null.criteria] == names
     assert scores.shape == (400,)
-    far = null.test()(*clean_logits(400, 5, 1), 10 * np.random.default_rng(1).chisquare(9, (400, 2)))
-    assert far.improbable.mean() > 0.5
+    unseen = np.random.default_rng(1).chisquare(9, (400, 3))
+    for columns in (slice(2), slice(2, 3)):
+        far = unseen.copy()
+        far[:, columns] *= 20
+        assert null.test()(*clean_logits(400, 5, 1), far).improbable.mean() > 0.5
+
+
+@pytest.mark.parametrize("zeros", [0.05, 0.2, 1.0])
+def test_an_excess_that_is_mostly_0_is_not_tested(zeros: float, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    calibration, parts = learned(*clean_logits(400, 5, 0)), split_folds(400, 5, 0)
+    activations = np.random.default_rng(0).chisquare(9, (400, 3))
+    activations[: round(400 * zeros), 2] = 0
+    null, _ = fit_null(calibration, SETTINGS, parts, activations)
+    names = [criterion.statistic for criterion in null.criteria]
+    assert ("activation_excess" in names) == (zeros == 0.05)
+    assert "activation_distance" in names
+    assert ("is 0 for more than 10 % of the clean inputs" in caplog.text) == (zeros != 0.05)
+    if zeros == 1:
+        with pytest.raises(OptionError, match="cannot read activation_excess of this model"):
+            fit_null(calibration, replace(SETTINGS, statistics=("activation_excess",)), parts, activations)
 
 
 def test_all_statistics_together_keep_the_level() -> None:

@@ -38,7 +38,7 @@ class ActivationDistance:
 
         Args:
             read: readings of n clean inputs. Each input's distances must be computed with Gaussians that were fitted
-                without this input (`mmguard.detection.distances.held_out_distances`).
+                without this input (`mmguard.detection.evidence.held_out_evidence`).
 
         Returns:
             The fitted statistic.
@@ -59,6 +59,43 @@ class ActivationDistance:
         largest = scores.max(axis=1)
         total: FloatArray = largest + np.log(np.exp(scores - largest[:, None]).sum(axis=1))
         return total
+
+
+@dataclass(frozen=True)
+class ActivationExcess:
+    """The excess of the original network's activations beyond the ranges of clean inputs with the same decision.
+
+    The statistic is log(1 + excess), because the excess of some clean inputs is many times that of most.
+
+    Attributes:
+        evidence: the kind of evidence to which the statistic belongs.
+    """
+
+    evidence: ClassVar[Evidence] = "activations"
+
+    @classmethod
+    def fit(cls, read: Readings) -> Self:
+        """Return the statistic, which has no parameters to fit.
+
+        Args:
+            read: readings of clean inputs; not used.
+
+        Returns:
+            The statistic.
+        """
+        return cls()
+
+    def __call__(self, read: Readings) -> FloatArray:
+        """Compute the statistic for each input.
+
+        Args:
+            read: readings of N inputs.
+
+        Returns:
+            (N,) float64, at least 0; larger is more suspicious.
+        """
+        excess: FloatArray = read.activations[:, -1].astype(np.float64)
+        return np.log1p(excess)
 
 
 @dataclass(frozen=True)
@@ -135,7 +172,7 @@ def log_distances(read: Readings) -> FloatArray:
     Returns:
         (N, S) float64; larger is more suspicious.
     """
-    return np.log(np.maximum(read.distances.astype(np.float64), LEAST_DISTANCE))
+    return np.log(np.maximum(read.activations[:, :-1].astype(np.float64), LEAST_DISTANCE))
 
 
 def _stds(values: FloatArray) -> FloatArray:

@@ -1,1 +1,1 @@
-"""Activation evidence: pool the activations of some sites, and compute their distances within the runtime graph."""
+"""Activation evidence: pool the activations of some sites, and compute what the test reads of them in a graph."""

@@ -30,6 +30,7 @@ SHIFT_INVARIANT = frozenset(
         "residual_margin_gap",
         "centred_residual_norm",
         "activation_distance",
+        "activation_excess",
         "supported_margin_gap",
         "original_margin",
     }

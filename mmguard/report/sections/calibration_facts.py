@@ -42,6 +42,10 @@ STATISTICS = {
         "distance of the original network's activations from those of clean inputs with the same decision, over all "
         "sites; without a unit"
     ),
+    "activation_excess": (
+        "by how much the original network's activations are outside of the ranges of clean inputs with the same "
+        "decision, over all channels; logarithm of a sum of ratios"
+    ),
     "supported_margin_gap": (
         "the residual margin gap, plus the activations' distance at the last site where that is larger than usual; in "
         "standard deviations"

@@ -14,13 +14,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mmguard.bundle.bundle import Bundle
 from mmguard.bundle.file_names import BOUNDS, PROBES
-from mmguard.bundle.manifest import DISTANCES, CriterionSpec, NullSpec
+from mmguard.bundle.manifest import ACTIVATIONS, CriterionSpec, NullSpec
 from mmguard.bundle.tensors import write_tensors
 from mmguard.bundle.write import staged, write
-from mmguard.detection.distances import ActivationEvidence
+from mmguard.detection.evidence import ActivationEvidence
 from mmguard.detection.margins import Readings
 from mmguard.detection.mmdf import Criterion
-from mmguard.detection.statistics import NEED_DISTANCES
+from mmguard.detection.statistics import READ_ACTIVATIONS
 from mmguard.errors import InferenceError
 from mmguard.exporter.add_logits import file_with_logits
 from mmguard.exporter.classifier import Classifier, read_classifier
@@ -137,7 +137,8 @@ def write_ended_bundle(
 
 def write_evidence_bundle(out: Path) -> Path:
     """Write a bundle of the tiny network whose test reads activations at two sites, and the margin."""
-    return write_ended_bundle(out, LOGITS, ("supported_margin_gap", "activation_distance", "original_margin"))
+    statistics = ("supported_margin_gap", "activation_distance", "activation_excess", "original_margin")
+    return write_ended_bundle(out, LOGITS, statistics)
 
 
 def write_bundle(
@@ -157,16 +158,16 @@ def write_bundle(
     with staged(out) as folder:
         shutil.copyfile(path, folder / "original.onnx")
         write_clipped(classifier, bounds, folder / "clipped.onnx")
-        evidence = evidence_of(classifier, x) if NEED_DISTANCES & set(statistics) else None
+        evidence = evidence_of(classifier, x) if READ_ACTIVATIONS & set(statistics) else None
         runtime_graphs = write_runtime_graphs(folder, classifier, evidence)
         write_tensors(folder / BOUNDS, bounds)
         probed = {form: run(folder / runtime_graphs[form], probes, name) for form in forms}
         if evidence is not None:
-            probed["distances"] = run(folder / runtime_graphs["original"], probes, DISTANCES)
+            probed["activations"] = run(folder / runtime_graphs["original"], probes, ACTIVATIONS)
         write_tensors(folder / PROBES, {"x": probes, **probed})
         original, clipped = (run(folder / runtime_graphs[form], x, name) for form in forms)
-        distances = None if evidence is None else run(folder / runtime_graphs["original"], x, DISTANCES)
-        read = Readings(original, clipped, distances)
+        activations = None if evidence is None else run(folder / runtime_graphs["original"], x, ACTIVATIONS)
+        read = Readings(original, clipped, activations)
         fitted = {each: Criterion.fit(each, read, None)[0] for each in statistics}
         criteria = tuple(CriterionSpec.of(each, criterion) for each, criterion in fitted.items())
         margins = dict.fromkeys(("sample", "shared"), (1.0,) * original.shape[1])

@@ -1,4 +1,4 @@
-"""Distances that a runtime graph computes, against those that NumPy computes of the activations themselves."""
+"""What a runtime graph computes of activations, against what NumPy computes of the activations themselves."""
 
 import shutil
 from pathlib import Path
@@ -9,11 +9,11 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mmguard.bundle.manifest import DISTANCES
-from mmguard.detection.distances import ActivationEvidence
+from mmguard.bundle.manifest import ACTIVATIONS
+from mmguard.detection.evidence import ActivationEvidence
 from mmguard.errors import GraphMismatchError, NotClassifierError
 from mmguard.exporter.classifier import Classifier, read_classifier
-from mmguard.exporter.equality import check_distances, check_export, run
+from mmguard.exporter.equality import check_activations, check_export, run
 from mmguard.exporter.evidence.choose import choose_sites
 from mmguard.exporter.evidence.pool import pooled_features
 from mmguard.exporter.runtime_graphs import write_runtime_graphs
@@ -114,16 +114,25 @@ def features_by_hand(path: Path, site: EvidenceSite, x: Array) -> Array:
     return means if site.feature == "mean" else np.sign(means) * np.sqrt(np.abs(means))
 
 
-def fit(classifier: Classifier, x: Array) -> tuple[ActivationEvidence, list[Array]]:
-    """Evidence of the sites that calibration would choose, and their features."""
-    sites = choose_sites(find_activations(classifier.model, classifier.logits_source.value))
-    usable, features = pooled_features(classifier, sites, x)
+def fit(
+    classifier: Classifier, x: Array, sites: list[EvidenceSite] | None = None
+) -> tuple[ActivationEvidence, list[Array]]:
+    """Evidence of these sites, or of those that calibration would choose, and their features."""
+    chosen = sites or choose_sites(find_activations(classifier.model, classifier.logits_source.value))
+    usable, features = pooled_features(classifier, chosen, x)
     return ActivationEvidence.fit(usable, features, np.arange(len(x)) % 3, 3), features
 
 
-def check(folder: Path, classifier: Classifier, x: Array, expected: list[str], tolerance: float = FLOAT) -> None:
-    """Check the features, and then the distances of the runtime graph, within the tolerance of an export."""
-    evidence, features = fit(classifier, x)
+def check(
+    folder: Path,
+    classifier: Classifier,
+    x: Array,
+    expected: list[str],
+    tolerance: float = FLOAT,
+    sites: list[EvidenceSite] | None = None,
+) -> None:
+    """Check the features, and then what the runtime graph returns of them, within the tolerance of an export."""
+    evidence, features = fit(classifier, x, sites)
     assert [site.value for site in evidence.sites] == expected
     for site, own in zip(evidence.sites, features, strict=True):
         by_hand = features_by_hand(classifier.path, site, x)
@@ -133,12 +142,14 @@ def check(folder: Path, classifier: Classifier, x: Array, expected: list[str], t
     path, name = folder / graphs["original"], classifier.output.logits
     logits = run(path, x, name)
     check_export(path, x, run(folder / graphs["clipped"], x, name), name, tolerance)  # the same network
-    distances = run(path, x, DISTANCES)
-    assert distances.dtype == np.float32
-    assert distances.shape == (len(x), len(expected))
+    read = run(path, x, ACTIVATIONS)
+    assert read.dtype == np.float32
+    assert read.shape == (len(x), len(expected) + 1)
     by_numpy = evidence(features, logits.argmax(axis=1))
-    np.testing.assert_allclose(distances, by_numpy, rtol=tolerance, atol=tolerance * by_numpy.max())
-    check_distances(path, x, by_numpy, tolerance)
+    assert (by_numpy[:, -1] > 0).mean() > 0.3
+    for column, own in zip(read.T, by_numpy.T, strict=True):
+        np.testing.assert_allclose(column, own, rtol=tolerance, atol=tolerance * own.max())
+    check_activations(path, x, by_numpy, tolerance)
 
 
 # Split takes its sizes as an input from opset 13 on, and ReduceMean its axes from opset 18 on; opset 8 has no Sign.
@@ -148,10 +159,31 @@ def check(folder: Path, classifier: Classifier, x: Array, expected: list[str], t
     [(CONVOLUTIONAL, IMAGES), (FULLY_CONNECTED, ROWS), (CHANNELS_LAST, TOKENS)],
     ids=["convolutional", "fully connected", "channels last"],
 )
-def test_the_graph_s_distances_are_those_of_numpy(
+def test_the_graph_s_distances_and_excess_are_those_of_numpy(
     tmp_path: Path, nodes: tuple[onnx.NodeProto, ...], x: Array, opset: int
 ) -> None:
     check(tmp_path, save(tmp_path, nodes, x, opset), x, ["last", "last"])
+
+
+@pytest.mark.parametrize("opset", [8, 17])
+@pytest.mark.parametrize(("nodes", "x"), [(CONVOLUTIONAL, IMAGES), (CHANNELS_LAST, TOKENS)], ids=["conv", "tokens"])
+def test_the_excess_is_that_of_all_sites(
+    tmp_path: Path, nodes: tuple[onnx.NodeProto, ...], x: Array, opset: int
+) -> None:
+    axis = 1 if x is IMAGES else -1
+    first, last = EvidenceSite("first", axis, "mean"), EvidenceSite("last", axis, "mean")
+    sites = [first, last, EvidenceSite("last", axis, "root")]
+    check(tmp_path, save(tmp_path, nodes, x, opset), x, ["first", "last", "last"], sites=sites)
+
+
+def test_a_site_that_is_silent_for_all_clean_inputs_has_a_finite_excess(tmp_path: Path) -> None:
+    classifier = save(tmp_path, CONVOLUTIONAL, IMAGES)
+    evidence, (means, roots) = fit(classifier, IMAGES)
+    silent = [np.zeros_like(each) for each in (means, roots)]
+    evidence = ActivationEvidence.fit(evidence.sites, silent, np.arange(60) % 3, 3)
+    path = tmp_path / write_runtime_graphs(tmp_path, classifier, evidence)["original"]
+    # the size of each range is 0.01, a hundredth of the mean 1 that takes the place of 0
+    np.testing.assert_allclose(run(path, IMAGES, ACTIVATIONS)[:, -1], np.abs(means).sum(axis=1) / 0.01, rtol=FLOAT)
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -162,18 +194,18 @@ def test_a_fixed_batch_size_changes_nothing(
     check(tmp_path, save(tmp_path, nodes, x, batch=batch), x, ["last", "last"])
 
 
-def test_a_model_in_half_precision_has_distances_in_single_precision(tmp_path: Path) -> None:
+def test_a_model_in_half_precision_has_evidence_in_single_precision(tmp_path: Path) -> None:
     # ONNX Runtime may compute an operator of a float16 graph in float32, so the features differ by float16's rounding
     check(tmp_path, save(tmp_path, CONVOLUTIONAL, IMAGES, dtype=TensorProto.FLOAT16), IMAGES, ["last"] * 2, 1e-2)
 
 
-def test_logits_that_are_added_and_distances_come_side_by_side(tmp_path: Path) -> None:
+def test_logits_that_are_added_and_evidence_come_side_by_side(tmp_path: Path) -> None:
     classifier, x = read_classifier(write_tiny(tmp_path / "original.onnx", Head.SOFTMAX)), clean_inputs(60)
     shutil.copyfile(tmp_path / "original.onnx", tmp_path / "clipped.onnx")
     check(tmp_path, classifier, x, ["relu2", "relu2"])
     outputs = [value.name for value in onnx.load(tmp_path / "runtime/original.onnx").graph.output]
-    assert outputs == ["probabilities", classifier.output.logits, DISTANCES]
-    assert DISTANCES not in [value.name for value in onnx.load(tmp_path / "runtime/clipped.onnx").graph.output]
+    assert outputs == ["probabilities", classifier.output.logits, ACTIVATIONS]
+    assert ACTIVATIONS not in [value.name for value in onnx.load(tmp_path / "runtime/clipped.onnx").graph.output]
 
 
 @pytest.mark.parametrize("batch", [None, 1])
@@ -192,18 +224,20 @@ def test_a_site_that_overflows_is_left_out(tmp_path: Path) -> None:
     assert pooled_features(classifier, [EvidenceSite("last", 1, "mean")], huge) == ([], [])
 
 
-def test_distances_that_are_not_those_of_calibration_are_refused(tmp_path: Path) -> None:
+def test_activations_that_are_not_those_of_calibration_are_refused(tmp_path: Path) -> None:
     classifier, x = read_classifier(write_tiny(tmp_path / "original.onnx")), clean_inputs(60)
     shutil.copyfile(tmp_path / "original.onnx", tmp_path / "clipped.onnx")
     evidence, features = fit(classifier, x)
     path = tmp_path / write_runtime_graphs(tmp_path, classifier, evidence)["original"]
     expected = evidence(features, run(path, x, classifier.output.logits).argmax(axis=1))
-    for wrong in (expected + 2 * FLOAT * expected.max(axis=0), np.full_like(expected, np.nan)):
-        with pytest.raises(GraphMismatchError, match=r"expected original\.onnx to return the distances of activations"):
-            check_distances(path, x, wrong, FLOAT)
+    above = 2 * FLOAT * expected.max(axis=0)
+    each = [expected + above * (np.arange(3) == column) for column in range(3)]
+    for wrong in (*each, np.full_like(expected, np.nan)):
+        with pytest.raises(GraphMismatchError, match=r"expected original\.onnx to return the distances and the excess"):
+            check_activations(path, x, wrong, FLOAT)
 
 
-@pytest.mark.parametrize("name", [DISTANCES, "mmguard_evidence_1"])
+@pytest.mark.parametrize("name", [ACTIVATIONS, "mmguard_evidence_1"])
 def test_a_model_with_a_value_of_a_reserved_name_is_refused(tmp_path: Path, name: str) -> None:
     model = tiny_network().model()
     model.graph.node[-2].output[0] = model.graph.node[-1].input[0] = name
