@@ -23,7 +23,7 @@ from scipy.stats import binomtest
 from benchmarks.cells import Bed, Cell
 from benchmarks.cifar import Images
 from benchmarks.environment import environment
-from benchmarks.guarded import BATCH, bundle_of, decide, inputs, joined
+from benchmarks.guarded import BATCH, BOTH, bundle_of, decide, inputs, joined
 from benchmarks.metrics import auroc, flag_rates
 from benchmarks.record import RESULTS, write_json
 from mmguard import Bundle, Decision, Guard
@@ -141,7 +141,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     bed = Bed.of(Cell(NETWORK, "MMDF", draw=options.draw), options.data_folder)
     bundle = bundle_of(bed.suspect, bed.clean, options.preset, None, options.draw)
     keep_images(bundle.path.with_suffix(".images.npz"), bed)
-    with Guard(bundle, registry=None) as guard:
+    with Guard(bundle, policy=BOTH, registry=None) as guard:
         figures = detection(guard, bed)
         figures["false_positive_rate_of_a_plain_gaussian"] = plain_gaussian_rate(guard, bed)
     return {

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.cifar import Images
 from benchmarks.environment import environment
-from benchmarks.guarded import inputs, joined
+from benchmarks.guarded import BOTH, inputs, joined
 from benchmarks.record import RESULTS, write_json
 from mmguard import Decision, Guard
 from mmguard.guard.sessions import PROVIDERS
@@ -22,7 +22,7 @@ from mmguard.guard.sessions import PROVIDERS
 
 def timed(bundle: Path, device: str, images: Images) -> tuple[Decision, list[list[str]], float]:
     """Return decisions, the providers of each session, and seconds, measured after one warm-up batch."""
-    with Guard(bundle, providers=PROVIDERS[device], registry=None) as guard:
+    with Guard(bundle, providers=PROVIDERS[device], policy=BOTH, registry=None) as guard:
         providers = [n.session.get_providers() for n in (guard.networks.original, guard.networks.clipped)]
         batches = inputs(guard, images)
         guard(batches[0])

@@ -16,9 +16,11 @@ from benchmarks import (
     detection,
     detectors,
     evidence_cost,
+    guard_cost,
     mitigation,
     objective,
     overfitting,
+    screening,
     small_sets,
 )
 from benchmarks.arrays import detect as arrays_detect
@@ -31,6 +33,7 @@ from benchmarks.report import evidence as evidence_report
 from benchmarks.report import guard as guard_report
 from benchmarks.report import overfitting as overfitting_report
 from benchmarks.report import plots
+from benchmarks.report import screening as screening_report
 from benchmarks.report import small_sets as small_sets_report
 from benchmarks.report.grid import Grid, average, read, spread
 from benchmarks.report.markdown import footnote, percent, table
@@ -198,8 +201,9 @@ def page() -> list[str]:
         "`make tables` writes this page from `benchmarks/zoo/` and `benchmarks/results/`. The form of the preset "
         "`default` was chosen after seeing figures of the ResNet-20 networks of seed 0: its penalty and the statistics "
         "of logits under badnets, chessboard, wanet and input_aware; the statistics of activations, their features and "
-        "their shrinkage under these and adaptive_blend, sig and source_specific. No other network was looked at. All "
-        "other methods have the settings of their papers.",
+        "their shrinkage under these and adaptive_blend, sig, source_specific, badnets_all_to_all and clean_label; the "
+        "level of the screen under all of these but the last two. No other network was looked at. All other methods "
+        "have the settings of their papers.",
         "",
         "## The zoo",
         "",
@@ -216,6 +220,8 @@ def page() -> list[str]:
     lines += evidence_report.ablation(ablated)
     lines += evidence_report.arrays(guarded)
     lines += evidence_report.cost(cost)
+    lines += screening_report.screening(read(screening.FOLDER))
+    lines += screening_report.guard_cost(json.loads(guard_cost.PATH.read_text()) if guard_cost.PATH.is_file() else None)
     lines += guard_report.objective(objectives)
     lines += guard_report.adaptive(attacked)
     lines += audit_report.section(audited)

@@ -4,6 +4,7 @@ from mmguard import errors
 from mmguard.bundle.bundle import Bundle
 from mmguard.detection.audit import Audit
 from mmguard.guard import Guard, GuardedBatch, Policy, wrap
+from mmguard.guard.bench import Bench, bench
 from mmguard.guard.serve import serve
 from mmguard.guard.serving.options import RequestLimits, ServerOptions
 from mmguard.guard.verify import verify_bundle
@@ -16,6 +17,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Audit",
+    "Bench",
     "Bundle",
     "Decision",
     "Guard",
@@ -27,6 +29,7 @@ __all__ = [
     "ServerOptions",
     "Settings",
     "__version__",
+    "bench",
     "calibrate_model",
     "clipped_module",
     "errors",

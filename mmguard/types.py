@@ -102,12 +102,15 @@ class Decision:
     Attributes:
         labels: (N,) int64, the labels that the policy returns; -1 if the policy abstains.
         original_labels: (N,) int64, decisions of the original network.
-        clipped_labels: (N,) int64, decisions of the clipped network.
+        clipped_labels: (N,) int64, decisions of the clipped network; -1 for an input on which it did not run: one that
+            passed the screen, or was not tested.
         flagged: (N,) bool, whether the test judges an input to be triggered.
         corrected: (N,) bool, whether an input was flagged and its label was changed to a different class.
         reasons: (N,) str, values of `Reason`.
-        p_values: (N,) float64 in [0, 1]; smaller is more suspicious. NaN for an untested input.
-        margin_gaps: (N,) float64, in logits; larger is more suspicious. NaN for an untested input.
+        p_values: (N,) float64 in [0, 1]; smaller is more suspicious. That of the screen for an input that passed the
+            screen; NaN for an untested input.
+        margin_gaps: (N,) float64, in logits; larger is more suspicious. NaN for an input on which the clipped
+            network did not run.
         confidences: (N,) float64 in [0, 1], how sure the clipped network is of a flagged input's corrected label; NaN
             if no label was proposed.
     """

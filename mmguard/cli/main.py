@@ -8,12 +8,12 @@ from io import TextIOWrapper
 
 from cyclopts import CycloptsError
 
-from mmguard.cli import audit, calibrate, demo, inspect, report, scan, serve, verify
+from mmguard.cli import audit, bench, calibrate, demo, inspect, report, scan, serve, verify
 from mmguard.cli.app import DONE, FAILED, WRONG_USE, app
 from mmguard.cli.console import ConsoleHandler, console
 from mmguard.errors import MmguardError, OptionError
 
-__all__ = ["audit", "calibrate", "demo", "inspect", "main", "report", "scan", "serve", "verify"]
+__all__ = ["audit", "bench", "calibrate", "demo", "inspect", "main", "report", "scan", "serve", "verify"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

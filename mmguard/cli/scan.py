@@ -7,7 +7,7 @@ from mmguard.cli.app import DONE, FOUND, Device, app
 from mmguard.cli.console import console
 from mmguard.cli.rows import check_rows_file, rows_file
 from mmguard.guard import Guard, Policy
-from mmguard.guard.policy import OnFlag
+from mmguard.guard.policy import SCREEN, OnFlag
 from mmguard.guard.scan import Summary, summarise
 from mmguard.guard.scan import scan as scan_rows
 from mmguard.guard.sessions import PROVIDERS
@@ -23,6 +23,7 @@ def scan(
     out: Path | None = None,
     on_flag: OnFlag = "correct",
     min_confidence: float = 0.0,
+    screen: float = SCREEN,
     device: Device = "cpu",
     skip_bad: bool = False,
     fail_on_flag: bool = False,
@@ -49,6 +50,9 @@ def scan(
         What to do with the label of a flagged input.
     min_confidence
         Smallest confidence, from 0 to 1, with which a corrected label is returned; below it, the guard abstains.
+    screen
+        Share of clean inputs, from 0 to 1, on which the clipped network may run. It runs only on inputs that look
+        unusual in the original network. With 0, it runs on every input.
     device
         Device that the networks run on.
     skip_bad
@@ -58,7 +62,7 @@ def scan(
     """
     if out is not None:
         check_rows_file(out, bundle, inputs)
-    policy = Policy(on_flag=on_flag, on_error="closed", min_confidence=min_confidence)
+    policy = Policy(on_flag=on_flag, on_error="closed", min_confidence=min_confidence, screen=screen)
     with Guard(bundle, providers=PROVIDERS[device], policy=policy, registry=None) as guard:
         rows = []
         with rows_file(out) as file:

@@ -5,7 +5,7 @@ from pathlib import Path
 from mmguard.cli.app import DONE, Device, app
 from mmguard.errors import OptionError
 from mmguard.guard import Policy
-from mmguard.guard.policy import Mode, OnError, OnFlag
+from mmguard.guard.policy import SCREEN, Mode, OnError, OnFlag
 from mmguard.guard.serve import serve as run_server
 from mmguard.guard.serving.options import MAX_JSON_BYTES, MAX_REQUEST_BYTES, RequestLimits, ServerOptions
 from mmguard.guard.sessions import PROVIDERS
@@ -20,6 +20,7 @@ def serve(
     mode: Mode = "enforce",
     on_flag: OnFlag = "correct",
     min_confidence: float = 0.0,
+    screen: float = SCREEN,
     on_error: OnError = "raise",
     timeout: float | None = None,
     device: Device = "cpu",
@@ -45,6 +46,9 @@ def serve(
         What to do with the label of a flagged input.
     min_confidence
         Smallest confidence, from 0 to 1, with which a corrected label is returned; below it, the guard abstains.
+    screen
+        Share of clean inputs, from 0 to 1, on which the clipped network may run. It runs only on inputs that look
+        unusual in the original network. With 0, it runs on every input.
     on_error
         What to do if the clipped network fails or times out: raise an error (raise), return the original
         network's answer (open) or abstain (closed).
@@ -61,7 +65,7 @@ def serve(
     """
     if not bundles:
         raise OptionError("mmguard serve needs at least one bundle; pass the path of a bundle's folder")
-    policy = Policy(mode, on_flag, on_error, timeout, min_confidence)
+    policy = Policy(mode, on_flag, on_error, timeout, min_confidence, screen)
     limits = RequestLimits(max_request_mib * 2**20, max_json_mib * 2**20)
     options = ServerOptions(host, port, metrics_port, limits)
     run_server(bundles, options, policy=policy, providers=PROVIDERS[device], threads=threads)

@@ -30,26 +30,45 @@ def margin(logits: Logits, labels: IntArray) -> FloatArray:
     return gaps
 
 
-class Readings:
-    """What the test reads from both networks for the same N inputs, and the decisions and margins that follow.
+class OriginalReadings:
+    """What the test reads from the original network for N inputs, and the decisions and margins that follow.
 
     All arrays are computed once and then shared, so do not modify them.
 
     Args:
-        original: (N, K) logits of the original network, all finite, K >= 2.
-        clipped: (N, K) logits of the clipped network, all finite.
+        original: (N, K) logits of the original network, K >= 2.
         activations: (N, S + 1) what the test reads of the original network's activations: squared distances at S
-            sites, and the excess (`mmguard.detection.evidence.ActivationEvidence`), all finite; None if they were not
-            computed.
+            sites, and the excess (`mmguard.detection.evidence.ActivationEvidence`); None if they were not computed.
 
     Attributes:
         original: the original network's logits, as passed.
-        clipped: the clipped network's logits, as passed.
         activations: what was read of the activations, as passed; (N, 0) if they were not computed.
         decisions: (N,) int64, the original network's decisions.
-        clipped_decisions: (N,) int64, the clipped network's decisions.
         original_margins: (N,) float64 in logits, margins of `decisions` under the original network.
-        clipped_margins: (N,) float64 in logits, margins of the same `decisions` under the clipped network.
+    """
+
+    __slots__ = ("activations", "decisions", "original", "original_margins")
+
+    def __init__(self, original: Logits, activations: Logits | None = None) -> None:
+        self.original = original
+        self.activations: Logits = np.empty((len(original), 0)) if activations is None else activations
+        self.decisions: IntArray = original.argmax(axis=1)
+        best = np.partition(original, -2, axis=1)[:, -2:].astype(np.float64)
+        self.original_margins: FloatArray = best[:, 1] - best[:, 0]
+
+
+class Readings(OriginalReadings):
+    """What the test reads from both networks for the same N inputs, and the decisions and margins that follow.
+
+    Args:
+        original: (N, K) logits of the original network, all finite, K >= 2.
+        clipped: (N, K) logits of the clipped network, all finite.
+        activations: as in `OriginalReadings`, all finite.
+
+    Attributes:
+        clipped: the clipped network's logits, as passed.
+        clipped_decisions: (N,) int64, the clipped network's decisions.
+        clipped_margins: (N,) float64 in logits, margins of the original's `decisions` under the clipped network.
         margin_gaps: (N,) float64 in logits, `original_margins` minus `clipped_margins`; larger is more suspicious.
 
     Example:
@@ -58,23 +77,12 @@ class Readings:
         ([0], [1], [4.0])
     """
 
-    __slots__ = (
-        "activations",
-        "clipped",
-        "clipped_decisions",
-        "clipped_margins",
-        "decisions",
-        "margin_gaps",
-        "original",
-        "original_margins",
-    )
+    __slots__ = ("clipped", "clipped_decisions", "clipped_margins", "margin_gaps")
 
     def __init__(self, original: Logits, clipped: Logits, activations: Logits | None = None) -> None:
-        self.original, self.clipped = original, clipped
-        self.activations: Logits = np.empty((len(original), 0)) if activations is None else activations
-        self.decisions: IntArray = original.argmax(axis=1)
+        super().__init__(original, activations)
+        self.clipped = clipped
         self.clipped_decisions: IntArray = clipped.argmax(axis=1)
-        self.original_margins = margin(original, self.decisions)
         self.clipped_margins = margin(clipped, self.decisions)
         self.margin_gaps: FloatArray = self.original_margins - self.clipped_margins
 

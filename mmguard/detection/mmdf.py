@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Self
 
 import numpy as np
 from scipy.special import log_ndtr
 
 from mmguard.detection.margins import Logits, Readings
-from mmguard.detection.null import GaussianNull, check_level, empirical_p_values, ranked_tail
+from mmguard.detection.null import GaussianNull, GaussianNulls, check_level, empirical_p_values, ranked_tail
 from mmguard.detection.statistics import STATISTICS, MarginGap, Statistic, SupportedMarginGap
 from mmguard.errors import InferenceError
 from mmguard.types import BoolArray, FloatArray, IntArray
@@ -169,7 +170,7 @@ class MmdfTest:
         Returns:
             The result for each input.
         """
-        scores = np.array([criterion.scores(read) for criterion in self.criteria])
+        scores = self._nulls.standardise(np.array([each.statistic(read) for each in self.criteria]))
         p_values = self.p_values(scores.max(axis=0))
         return Verdicts(
             p_values,
@@ -178,6 +179,10 @@ class MmdfTest:
             evidence=scores.argmax(axis=0),
             lost_confidence=self._lost_confidence(read, scores),
         )
+
+    @cached_property
+    def _nulls(self) -> GaussianNulls:
+        return GaussianNulls.of([each.null for each in self.criteria])
 
     def _lost_confidence(self, read: Readings, scores: FloatArray) -> BoolArray:
         """Return whether each margin gap is larger than expected; True if no criterion measures a margin gap."""

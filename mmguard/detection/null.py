@@ -1,6 +1,7 @@
 """Null distributions of a statistic on clean inputs, and p-values (paper, section 3.1). Needs only NumPy and SciPy."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -147,6 +148,48 @@ class GaussianNull:
         return (yeo_johnson(gaps / self.scale, self.power) - self.mean) / self.std
 
 
+@dataclass(frozen=True)
+class GaussianNulls:
+    """The nulls of several statistics, applied at once.
+
+    Attributes:
+        means: (m, 1) float64, `GaussianNull.mean` of each null; the other arrays hold its other attributes.
+        stds: (m, 1) float64.
+        powers: (m, 1) float64.
+        scales: (m, 1) float64.
+    """
+
+    means: FloatArray
+    stds: FloatArray
+    powers: FloatArray
+    scales: FloatArray
+
+    @classmethod
+    def of(cls, nulls: Sequence[GaussianNull]) -> "GaussianNulls":
+        """Collect nulls.
+
+        Args:
+            nulls: the nulls of m statistics.
+
+        Returns:
+            The same nulls.
+        """
+        columns = zip(*((each.mean, each.std, each.power, each.scale) for each in nulls), strict=True)
+        return cls(*(np.array(column, np.float64)[:, None] for column in columns))
+
+    def standardise(self, values: FloatArray) -> FloatArray:
+        """Convert the values of each statistic to scores, as `GaussianNull.standardise` does.
+
+        Args:
+            values: (m, N) float64, the values of each statistic for N inputs.
+
+        Returns:
+            (m, N) float64; larger is more suspicious.
+        """
+        scores: FloatArray = (yeo_johnson(values / self.scales, self.powers) - self.means) / self.stds
+        return scores
+
+
 def empirical_p_values(values: FloatArray, clean: FloatArray) -> FloatArray:
     """Compute p-values by rank: (1 + k) / (1 + n), where k of the n clean values are at least as large.
 
@@ -211,14 +254,14 @@ def ranked_score(theta: float, clean: FloatArray) -> float:
     return float(clean[-places] if places else clean[-1] / (theta * (1 + len(clean))) ** (1 / TAIL_POWER))
 
 
-def yeo_johnson(x: FloatArray, power: float) -> FloatArray:
+def yeo_johnson(x: FloatArray, power: float | FloatArray) -> FloatArray:
     """Apply the power transform of Yeo and Johnson.
 
     The transform is increasing. For powers in [0, 2], it is unbounded on both sides.
 
     Args:
         x: values, float64 of any shape.
-        power: exponent, in [0, 2]; 1 is the identity.
+        power: exponent, in [0, 2], or an array of exponents that broadcasts to x; 1 is the identity.
 
     Returns:
         The transformed values, float64 of the same shape.
@@ -227,10 +270,8 @@ def yeo_johnson(x: FloatArray, power: float) -> FloatArray:
         >>> yeo_johnson(np.array([0.0, 3.0]), 0.5).tolist()
         [0.0, 2.0]
     """
-    transformed: FloatArray = np.where(
-        x < 0, -boxcox1p(-np.minimum(x, 0), 2 - power), boxcox1p(np.maximum(x, 0), power)
-    )
-    return transformed
+    transformed: FloatArray = boxcox1p(np.abs(x), np.where(x < 0, 2 - power, power))
+    return np.copysign(transformed, x)
 
 
 def _most_likely_transform(gaps: FloatArray) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from mmguard.detection.margins import Readings, exclude_class
 from mmguard.detection.mmdf import MmdfTest, Verdicts
 from mmguard.guard.policy import Policy
+from mmguard.guard.ran import Screened
 from mmguard.inputs.batch_checks import rows_not_finite
 from mmguard.types import ABSTAIN, BoolArray, Decision, FloatArray, IntArray, Reason
 
@@ -109,22 +110,34 @@ def corrected_model(original: Logits, clipped: Logits, policy: Policy) -> Decisi
     return _without_test(labels.copy(), original_labels, clipped_labels, Reason.NONE)
 
 
-def decide_rows(read: Readings, rows: BoolArray, decide: Callable[[Readings], Decision], policy: Policy) -> Decision:
-    """Return the decision for a batch in which only some rows can be tested. Mark the other rows as untested.
+def with_rows(decision: Decision, rows: BoolArray, others: Decision) -> Decision:
+    """Replace some rows of a decision.
 
     Args:
-        read: readings of N inputs.
-        rows: (N,) bool, True for rows that can be tested; their readings must be finite.
-        decide: function that returns the decision for a batch; it receives only the rows that can be tested.
-        policy: what to do with untested inputs.
+        decision: the decision for N inputs; it is changed.
+        rows: (N,) bool, True for the n rows to replace.
+        others: the decision for these n rows.
 
     Returns:
-        The decision for all N rows.
+        The decision that was passed in.
     """
-    decision, tested = untested(read.original, policy), decide(read.rows(rows))
     for field in fields(Decision):
-        getattr(decision, field.name)[rows] = getattr(tested, field.name)
+        getattr(decision, field.name)[rows] = getattr(others, field.name)
     return decision
+
+
+def passed(screened: Screened) -> Decision:
+    """Return the decision for inputs that passed the screen, so that the clipped network did not run on them.
+
+    Args:
+        screened: what the screen says of N inputs.
+
+    Returns:
+        The decision for all N inputs, in which nothing is flagged and the clipped network's labels are -1.
+    """
+    labels, p_values = screened.decisions, screened.p_values
+    nothing = np.full(len(labels), ABSTAIN, dtype=np.int64)
+    return _without_test(labels.copy(), labels.copy(), nothing, Reason.NONE, p_values.copy())
 
 
 def untested(original: Logits, policy: Policy) -> Decision:
@@ -178,7 +191,13 @@ def rows_of(decision: Decision, rows: BoolArray) -> Decision:
     return Decision(**{field.name: getattr(decision, field.name)[rows] for field in fields(Decision)})
 
 
-def _without_test(labels: IntArray, original_labels: IntArray, clipped_labels: IntArray, reason: Reason) -> Decision:
+def _without_test(
+    labels: IntArray,
+    original_labels: IntArray,
+    clipped_labels: IntArray,
+    reason: Reason,
+    p_values: FloatArray | None = None,
+) -> Decision:
     n = len(labels)
     return Decision(
         labels=labels,
@@ -187,7 +206,7 @@ def _without_test(labels: IntArray, original_labels: IntArray, clipped_labels: I
         flagged=np.zeros(n, np.bool_),
         corrected=np.zeros(n, np.bool_),
         reasons=np.full(n, reason, dtype=REASON_TYPE),
-        p_values=np.full(n, np.nan),
+        p_values=np.full(n, np.nan) if p_values is None else p_values,
         margin_gaps=np.full(n, np.nan),
         confidences=np.full(n, np.nan),
     )

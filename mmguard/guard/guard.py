@@ -1,10 +1,9 @@
 """The guard: runs both networks on every batch, tests the inputs, applies the policy and counts the results."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any, Self
 
 import numpy as np
@@ -12,17 +11,17 @@ import numpy.typing as npt
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from mmguard.bundle.bundle import Bundle
-from mmguard.errors import CopyError, InferenceError, InputError, LateError, OptionError, OverloadError
-from mmguard.guard.answer import own_copy
+from mmguard.detection.screen import Screen
+from mmguard.errors import CopyError, InputError, OptionError
 from mmguard.guard.forks import COUNTING
-from mmguard.guard.judge import KINDS, Judge, inference_error
-from mmguard.guard.lanes import Run
+from mmguard.guard.judge import Judge
 from mmguard.guard.metrics import Metrics
 from mmguard.guard.networks import open_networks
 from mmguard.guard.policy import Policy
-from mmguard.guard.sessions import PROVIDERS, Logits, NetworkOutput, check_rows
+from mmguard.guard.running import Runner
+from mmguard.guard.sessions import PROVIDERS, NetworkOutput
 from mmguard.inputs.batch_checks import check_batch, check_dtype_and_shape, rows_not_finite
-from mmguard.types import BoolArray, Decision, IntArray
+from mmguard.types import BoolArray, Decision
 
 Batch = npt.NDArray[Any]
 
@@ -89,7 +88,10 @@ class Guard:
         self.bundle, self.networks = open_networks(bundle, providers or PROVIDERS["cpu"], threads)
         with COUNTING:
             self._metrics = Metrics(registry or CollectorRegistry(), self.bundle)
-        self._judge = Judge(self.bundle.manifest, self.policy, self._metrics, self.networks.head)
+        manifest = self.bundle.manifest
+        screen = Screen.of(manifest.null.test(), self.policy.screen) if manifest.null else None
+        self._run = Runner(self.networks, bool(manifest.evidence), screen, self.policy, self._metrics)
+        self._judge = Judge(manifest, self.policy, self._metrics, self.networks.head)
 
     def __call__(self, x: Batch) -> Decision:
         """Judge a batch, row by row.
@@ -129,23 +131,10 @@ class Guard:
         """
         self._reopen_if_forked()
         not_finite = self._check(x)
-        run = self._start_clipped(_for_clipped(x, not_finite, shared=original is None), original is not None)
-        start = perf_counter()
-        try:
-            answer = self._run_original(x, original)
-        except Exception:  # a wrapped predictor can raise anything
-            if isinstance(run, Run):
-                self.networks.lanes.drop(run)
-            self._metrics.count_error("inference")
-            raise
-        seconds = perf_counter() - start
-        self._metrics.took("original", seconds)
-        clipped = self._wait_for_clipped(run, seconds)
-        if isinstance(clipped, NetworkOutput) and answer.activations is None:
-            answer = replace(answer, activations=clipped.activations)
+        ran = self._run(x, not_finite, original)
         axis = self.bundle.manifest.mirror_axis
-        mirrored = None if axis is None else partial(self._run_mirrored, x, axis)
-        return GuardedBatch(*self._judge(answer, clipped, not_finite, mirrored))
+        mirrored = None if axis is None else partial(self._run.mirrored, x, axis)
+        return GuardedBatch(*self._judge(ran, not_finite, mirrored))
 
     def scan(self, inputs: str | Path, *, skip_bad: bool = False) -> Iterator[dict[str, Any]]:
         """Judge a folder of images or a file of arrays, like `mmguard scan`. Inputs are read only while you iterate.
@@ -218,65 +207,3 @@ class Guard:
             self._metrics.count_error("input")
             raise
         return None if np.isfinite(x).all() else rows_not_finite(x)
-
-    def _start_clipped(self, x: Batch, wrapped: bool) -> Run | InferenceError:
-        try:
-            return self.networks.lanes.start(partial(self._run_clipped, x, wrapped))
-        except LateError as error:
-            return error
-        except OverloadError as error:
-            if self.policy.mode == "shadow":
-                return error
-            self._metrics.count_error("overload")
-            raise
-
-    def _run_clipped(self, x: Batch, wrapped: bool) -> NetworkOutput:
-        """Run the clipped network. A wrapped predictor shows no activations, so the original network runs here too."""
-        start = perf_counter()
-        output = self.networks.clipped(x)
-        if wrapped and self.bundle.manifest.evidence:
-            output = replace(output, activations=self.networks.original(x).activations)
-        self._metrics.took("clipped", perf_counter() - start)
-        return output
-
-    def _run_mirrored(self, x: Batch, axis: int, rows: IntArray) -> Logits | None:
-        """Return the clipped network's logits (n, K) of the mirror images of some rows (n,), or None if it fails."""
-        images = np.ascontiguousarray(np.flip(x[rows], axis))
-        try:
-            run = self.networks.lanes.start(partial(self.networks.clipped, images))
-            output: NetworkOutput = self.networks.lanes.result(run, self.policy.timeout, 0.0)
-        except Exception as error:
-            self._metrics.count_error(KINDS.get(type(error), "inference"))
-            return None
-        return output.logits
-
-    def _run_original(self, x: Batch, original: Callable[[Batch], NetworkOutput] | None) -> NetworkOutput:
-        if original is None:
-            return self.networks.original(x)
-        answer = original(x.copy(order="K"))
-        logits = check_rows("logits", answer.logits, len(x), len(self.bundle.manifest.classes))
-        return NetworkOutput(own_copy(answer.outputs), logits.copy())
-
-    def _wait_for_clipped(self, run: Run | InferenceError, seconds: float) -> NetworkOutput | InferenceError:
-        """Return the clipped network's output, or its error. The original network took `seconds` seconds."""
-        if isinstance(run, InferenceError):
-            return run
-        try:
-            output: NetworkOutput = self.networks.lanes.result(run, self.policy.timeout, seconds)
-        except Exception as error:
-            return inference_error("the clipped network", error)
-        return output
-
-
-def _for_clipped(x: Batch, not_finite: BoolArray | None, shared: bool) -> Batch:
-    """Return the batch for the clipped network: `x` itself, or a copy if `x` may change or is not finite.
-
-    In the copy, rows that are not finite are zeros, because a network may quantise its inputs by the range of the whole
-    batch, and NaN or infinity in one row would then change the results of all other rows.
-    """
-    if shared and not_finite is None:
-        return x
-    own = np.array(x, order="C")
-    if not_finite is not None:
-        own[not_finite] = 0
-    return own

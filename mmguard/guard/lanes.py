@@ -91,8 +91,7 @@ class Lanes:
         run = Run(job)
         with self._changed:
             entered = self._may_enter() or self._changed.wait_for(self._may_enter, MAX_WAIT)
-            if self.closed:
-                raise InferenceError("the guard is closed; open a new guard")
+            self.require_open()
             if len(self._late) >= MAX_PENDING:
                 raise LateError(f"the clipped network hangs: {MAX_PENDING} batches are late and have not finished")
             if not entered:
@@ -103,6 +102,15 @@ class Lanes:
             self._line.append(run)
             self._advance()
         return run
+
+    def require_open(self) -> None:
+        """Refuse work if the guard is closed.
+
+        Raises:
+            InferenceError: the guard is closed.
+        """
+        if self.closed:
+            raise InferenceError("the guard is closed; open a new guard")
 
     def result(self, run: Run, timeout: float | None, original: float) -> Any:
         """Wait for a batch's output. Call this once the original network has answered the same batch.

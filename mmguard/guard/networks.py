@@ -39,6 +39,7 @@ class NetworkPair:
         original: the original network.
         clipped: the clipped network.
         head: function that computes the derived outputs; None if the model has no derived outputs.
+        classes: number of classes K.
         lanes: the worker threads on which the clipped network runs.
 
     Raises:
@@ -62,6 +63,7 @@ class NetworkPair:
         if manifest.output.derived:  # the head only gets a few rows, so one CPU thread is enough
             session = self._sessions["head"] = GraphSession(bundle, "head", PROVIDERS["cpu"], 1)
             self.head = lambda logits: run(session.get(), manifest.output.derived, logits)
+        self.classes = classes
         self.lanes = Lanes(max(2, cores()))
         watch(self)
 

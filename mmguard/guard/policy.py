@@ -9,6 +9,9 @@ Mode = Literal["enforce", "shadow"]
 OnFlag = Literal["correct", "abstain", "original"]
 OnError = Literal["raise", "open", "closed"]
 
+SCREEN = 0.1
+"""Default of `Policy.screen`."""
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -31,6 +34,9 @@ class Policy:
         timeout: seconds that the guard waits for the clipped network after the original network has finished; None
             waits forever. Under load, the guard waits longer: a batch is late only after the clipped
             network has also run on it for 3 times the current usual time plus this timeout.
+        screen: share of clean inputs on which the clipped network may run, in [0, 1]. Inputs whose activations and
+            margins under the original network are usual for clean inputs pass without it
+            (`mmguard.detection.screen`). With 0, the clipped network runs on every input.
 
     Raises:
         OptionError: an option has an invalid value.
@@ -47,6 +53,7 @@ class Policy:
     on_error: OnError = "raise"
     timeout: float | None = None
     min_confidence: float = 0.0
+    screen: float = SCREEN
 
     def __post_init__(self) -> None:
         for field, choices in zip(fields(self), (Mode, OnFlag, OnError), strict=False):
@@ -57,6 +64,8 @@ class Policy:
             raise OptionError(f"timeout must be a positive number of seconds or None, got {self.timeout!r}")
         if not isinstance(self.min_confidence, int | float) or not 0 <= self.min_confidence <= 1:
             raise OptionError(f"min_confidence must be a number from 0 to 1, got {self.min_confidence!r}")
+        if not isinstance(self.screen, int | float) or not 0 <= self.screen <= 1:
+            raise OptionError(f"screen must be a number from 0 to 1, got {self.screen!r}")
 
     @property
     def corrects(self) -> bool:

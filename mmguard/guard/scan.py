@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,10 +109,31 @@ def scan(guard: "Guard", inputs: Path, skip_bad: bool = False) -> Iterator[Row]:
         InputError: there is nothing to scan, the inputs do not fit the model, or an input cannot be read.
         InferenceError: the networks cannot judge an input.
     """
-    spec = guard.bundle.manifest.input
-    items = _array_items(inputs, spec, skip_bad) if _is_array_file(inputs) else _image_items(inputs, spec)
-    for batch in _batches(items):
+    for batch in _batches(_items(guard, inputs, skip_bad)):
         yield from _rows(guard, batch, skip_bad)
+
+
+def read_inputs(guard: "Guard", inputs: Path, count: int) -> list[npt.NDArray[Any]]:
+    """Read the first inputs of a folder or file, without judging them; leave out what cannot be read.
+
+    Args:
+        guard: the guard whose model the inputs are for.
+        inputs: as in `scan`.
+        count: maximum number of inputs.
+
+    Returns:
+        The inputs, each without a batch axis.
+
+    Raises:
+        InputError: there is nothing to read, or the inputs do not fit the model.
+    """
+    found = (item.x for item in _items(guard, inputs, True) if item.x is not None)
+    return list(islice(found, count))
+
+
+def _items(guard: "Guard", inputs: Path, skip_bad: bool) -> Iterator[Item]:
+    spec = guard.bundle.manifest.input
+    return _array_items(inputs, spec, skip_bad) if _is_array_file(inputs) else _image_items(inputs, spec)
 
 
 def _is_array_file(inputs: Path) -> bool:

@@ -10,6 +10,7 @@ from mmguard.bundle.bundle import Bundle
 from mmguard.errors import GraphMismatchError, OptionError
 from mmguard.guard.answer import guarded_outputs
 from mmguard.guard.guard import Batch, Guard
+from mmguard.guard.policy import Policy
 from mmguard.guard.sessions import PROVIDERS, NetworkOutput
 from mmguard.runtime.difference import relative_difference
 
@@ -50,7 +51,7 @@ def verify_bundle(bundle: str | Path | Bundle, device: str = "cpu") -> float:
     probes = opened.probes()
     opened.bounds()  # checks that the bounds are finite
     x = probes.x.astype(opened.manifest.input.dtype)
-    with Guard(opened, providers=PROVIDERS[device], registry=None) as guard:
+    with Guard(opened, providers=PROVIDERS[device], policy=Policy(screen=0), registry=None) as guard:
         original, clipped = guard.networks.original(x), guard.networks.clipped(x)
         differences = [
             _require_equal(

@@ -8,6 +8,7 @@ import pytest
 
 import mmguard
 from benchmarks import cifar, overfitting, overfitting_grid
+from benchmarks.guarded import BOTH
 from benchmarks.overfitting import Place, run_cells
 from benchmarks.overfitting_grid import Cell, cells, small_cells
 from benchmarks.suspect import CleanSet
@@ -103,7 +104,7 @@ def test_a_clipped_cell_is_of_the_clipped_network(tmp_path: Path) -> None:
     chosen, unseen = cifar.calibration_split(DATA.y_test, 5, 0)
     clean = CleanSet(DATA.x_test[chosen], DATA.y_test[chosen])
     network, _ = overfitting.mitigate(CLIPPED, suspect, clean, place)
-    with mmguard.Guard(suspect.path.parent / f"{CLIPPED.name}.mmguard", registry=None) as guard:
+    with mmguard.Guard(suspect.path.parent / f"{CLIPPED.name}.mmguard", policy=BOTH, registry=None) as guard:
         x = DATA.x_test[unseen]
         decision = guard(suspect.exported.inputs(x))
     assert np.array_equal(network.labels(x), decision.clipped_labels)

@@ -29,6 +29,7 @@ X = np.concatenate([clean_inputs(60, seed=3), add_trigger(clean_inputs(40, seed=
 BAD = [1, 70]
 GOOD = np.setdiff1d(np.arange(len(X)), BAD)
 OPTIONS: dict[str, Any] = {"registry": None, "threads": 1}
+BOTH = Policy(screen=0)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_the_test_reads_what_the_runtime_graph_returns_of_activations(made: Path
     null = Bundle.open(made).manifest.null
     assert null is not None
     expected = null.test()(logits["original"], logits["clipped"], activations)
-    with Guard(made, **OPTIONS) as guard:
+    with Guard(made, policy=BOTH, **OPTIONS) as guard:
         decision = guard(X)
     # float32 logits from two sessions, one of which may fuse other operators
     np.testing.assert_allclose(decision.p_values, expected.p_values, rtol=1e-3, atol=1e-12)

@@ -1,7 +1,5 @@
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,9 +10,15 @@ from scipy.stats import norm
 
 from mmguard.errors import InferenceError, InputError
 from mmguard.guard import Guard, Policy
-from mmguard.guard import metrics as metrics_module
-from mmguard.guard.forks import COUNTING
-from mmguard.guard.metrics import DRIFT_INPUTS, ERROR_KINDS, MARGIN_GAP_BUCKETS, P_VALUE_BUCKETS, Metrics
+from mmguard.guard.metrics import (
+    DRIFT_INPUTS,
+    ERROR_KINDS,
+    FEW,
+    MARGIN_GAP_BUCKETS,
+    P_VALUE_BUCKETS,
+    BatchHistogram,
+    Metrics,
+)
 from mmguard.types import Decision
 from tests.bundles import CLASSES, add_trigger, clean_inputs, write_tiny_bundle
 from tests.guard.serving.servers import Gate
@@ -69,25 +73,22 @@ def test_histograms_count_each_value_in_its_bucket(
         assert value(f"{name}_count") == len(values)
 
 
-def test_others_count_while_a_large_batch_is_counted(
-    tiny_bundle: Path, registry: CollectorRegistry, value: Value, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pauses = list[bool]()
-
-    def pause(_: float) -> None:
-        with ThreadPoolExecutor(1) as other:  # a thread does not wait for its own lock
-            free = other.submit(COUNTING.acquire, timeout=1).result()
-            pauses.append(free)
-            other.submit(COUNTING.release if free else int).result()
-
-    with Guard(tiny_bundle, registry=registry, threads=1) as guard:
-        monkeypatch.setattr(metrics_module, "ROWS_AT_ONCE", 10)
-        monkeypatch.setattr(metrics_module, "time", SimpleNamespace(sleep=pause))
-        decision = guard(MIXED[:55])
-    assert pauses == [True] * 6
-    assert value("p_value_count") == value("inputs_total") == 55
-    assert value("p_value_sum") == pytest.approx(decision.p_values.sum())
-    assert value("margin_gap_bucket", le="0.0") == (decision.margin_gaps <= 0).sum()
+@pytest.mark.parametrize("count", [0, 1, FEW, FEW + 1, 300])
+def test_a_batch_is_counted_as_its_values_one_by_one(count: int) -> None:
+    bounds = (-1.0, 0.0, 2.0)
+    values = np.random.default_rng(count).choice([-3, -1, -0.5, 0, 1, 2, 2.0000001, 9], count).astype(np.float64)
+    samples = []
+    for at_once in (True, False):
+        registry = CollectorRegistry()
+        histogram = BatchHistogram("gap", "gaps", ("model",), buckets=bounds, registry=registry).labels("m")
+        if at_once:
+            histogram.observe_all(values)
+        else:
+            for each in values.tolist():
+                histogram.observe(each)
+        (family,) = registry.collect()
+        samples.append([(each.name, each.labels, each.value) for each in family.samples if "created" not in each.name])
+    assert samples[0] == samples[1]
 
 
 @pytest.mark.parametrize(
@@ -180,6 +181,7 @@ def test_the_names_are_those_of_the_docs(tiny_bundle: Path, registry: CollectorR
         "mmguard_inputs": "counter",
         "mmguard_detections": "counter",
         "mmguard_corrections": "counter",
+        "mmguard_held_back": "counter",
         "mmguard_detections_by_label": "counter",
         "mmguard_errors": "counter",
         "mmguard_untested": "counter",

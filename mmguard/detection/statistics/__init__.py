@@ -9,6 +9,8 @@ from mmguard.detection.statistics.margin_gaps import MarginGap, ResidualMarginGa
 from mmguard.detection.statistics.original_margin import OriginalMargin
 from mmguard.detection.statistics.residual_norms import CentredResidualNorm, ResidualNorm
 
+OriginalStatistic = ActivationDistance | ActivationExcess | OriginalMargin
+"""Statistics that read the original network only."""
 Statistic = MarginGap | ResidualNorm | ActivationDistance | ActivationExcess | SupportedMarginGap | OriginalMargin
 STATISTICS: dict[str, type[Statistic]] = {
     "margin_gap": MarginGap,
@@ -33,6 +35,7 @@ __all__ = [
     "Evidence",
     "MarginGap",
     "OriginalMargin",
+    "OriginalStatistic",
     "ResidualMarginGap",
     "ResidualNorm",
     "Statistic",

@@ -1,11 +1,12 @@
 """Statistics that read how far the original network's activations are from those of clean inputs."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Self
 
 import numpy as np
 
-from mmguard.detection.margins import Readings
+from mmguard.detection.margins import OriginalReadings, Readings
 from mmguard.detection.statistics.evidence import Evidence
 from mmguard.detection.statistics.margin_gaps import ResidualMarginGap
 from mmguard.types import FloatArray
@@ -46,7 +47,7 @@ class ActivationDistance:
         logs = log_distances(read)
         return cls(tuple(logs.mean(axis=0).tolist()), tuple(_stds(logs).tolist()))
 
-    def __call__(self, read: Readings) -> FloatArray:
+    def __call__(self, read: OriginalReadings) -> FloatArray:
         """Compute the statistic for each input.
 
         Args:
@@ -55,10 +56,14 @@ class ActivationDistance:
         Returns:
             (N,) float64; larger is more suspicious.
         """
-        scores = (log_distances(read) - np.asarray(self.means)) / np.asarray(self.stds)
-        largest = scores.max(axis=1)
-        total: FloatArray = largest + np.log(np.exp(scores - largest[:, None]).sum(axis=1))
+        means, stds = self._moments
+        total: FloatArray = np.logaddexp.reduce((log_distances(read) - means) / stds, axis=1)
         return total
+
+    @cached_property
+    def _moments(self) -> tuple[FloatArray, FloatArray]:
+        """Means and standard deviations as arrays, because converting a tuple takes longer than the arithmetic."""
+        return np.asarray(self.means), np.asarray(self.stds)
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class ActivationExcess:
         """
         return cls()
 
-    def __call__(self, read: Readings) -> FloatArray:
+    def __call__(self, read: OriginalReadings) -> FloatArray:
         """Compute the statistic for each input.
 
         Args:
@@ -147,7 +152,11 @@ class SupportedMarginGap:
         Returns:
             (N,) float64, in standard deviations over clean inputs; larger is more suspicious.
         """
-        return ResidualMarginGap(self.intercepts, self.slope)(read) / self.gap_std
+        return self._residual_gap(read) / self.gap_std
+
+    @cached_property
+    def _residual_gap(self) -> ResidualMarginGap:
+        return ResidualMarginGap(self.intercepts, self.slope)
 
     def __call__(self, read: Readings) -> FloatArray:
         """Compute the statistic for each input.
@@ -163,7 +172,7 @@ class SupportedMarginGap:
         return total
 
 
-def log_distances(read: Readings) -> FloatArray:
+def log_distances(read: OriginalReadings) -> FloatArray:
     """Return the logarithms of the squared distances; a distance of 0 counts as `LEAST_DISTANCE`.
 
     Args:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from mmguard.detection.margins import Readings
+from mmguard.detection.margins import OriginalReadings, Readings
 from mmguard.detection.statistics.evidence import Evidence
 from mmguard.types import FloatArray
 
@@ -30,7 +30,7 @@ class OriginalMargin:
         """
         return cls()
 
-    def __call__(self, read: Readings) -> FloatArray:
+    def __call__(self, read: OriginalReadings) -> FloatArray:
         """Return the margins.
 
         Args:

@@ -1,6 +1,7 @@
 """The size of the unexpected change of an input's logits."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Self
 
 import numpy as np
@@ -53,9 +54,14 @@ class ResidualNorm:
         Returns:
             (N,) float64 in logits; larger is more suspicious.
         """
-        rest = self._prepare(read.clipped) - np.asarray(self.intercepts) - self.slope * self._prepare(read.original)
+        rest = self._prepare(read.clipped) - self._intercepts - self.slope * self._prepare(read.original)
         lengths: FloatArray = np.sqrt(np.einsum("nk,nk->n", rest, rest))
         return lengths
+
+    @cached_property
+    def _intercepts(self) -> FloatArray:
+        """The intercepts as an array, because converting a tuple takes longer than the arithmetic."""
+        return np.asarray(self.intercepts)
 
     @staticmethod
     def _prepare(logits: Logits) -> FloatArray:
