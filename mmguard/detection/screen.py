@@ -41,8 +41,9 @@ class Screen:
 
         Args:
             test: the test.
-            share: share of clean inputs that the screen may hold back, in [0, 1]. A level of the test takes its place
-                if it is larger, because an input that the test could flag must not pass.
+            share: share of clean inputs that the screen may hold back, in [0, 1]. If a level of the test is larger, it
+                takes the place of this share; otherwise, the screen would pass inputs that the test would flag by the
+                same statistics.
 
         Returns:
             The screen; None if every input must be held back, because the share is 0, the level is 1, or the test does

@@ -19,6 +19,7 @@ from mmguard.guard.policy import SCREEN, Policy
 from mmguard.guard.scan import read_inputs
 from mmguard.guard.sessions import PROVIDERS, open_session, run
 from mmguard.inputs.batch_checks import check_batch
+from mmguard.inputs.spec import InputSpec
 from mmguard.types import Decision
 
 Batch = npt.NDArray[Any]
@@ -72,8 +73,10 @@ class Bench:
         provider: the execution provider that all networks ran on.
         threads: number of intra-op threads of each session.
         inputs: number of different inputs that were used.
-        session_bytes: memory that the model's own session added to this process; None if the system does not tell.
-        guard_bytes: memory that the guard added; None if the system does not tell.
+        session_bytes: memory that the model's own session added to this process, after one batch of the largest size;
+            None if the system does not tell.
+        guard_bytes: memory that the guard with the first screen added, after the same batch; None if the system does
+            not tell.
         timings: the times, by batch size and screen.
     """
 
@@ -119,22 +122,30 @@ def bench(
         MmguardError: the bundle or the inputs cannot be read, as in `Guard` and `Guard.scan`.
         OptionError: a batch size is below 1, `seconds` is not positive, or nothing is to be measured.
     """
-    if not batches or min(batches) < 1 or not screens or not seconds > 0:
-        raise OptionError("bench needs batch sizes of at least 1, at least one screen and a positive number of seconds")
+    sizes, shares = [*batches], [*screens]
+    if not sizes or not all(isinstance(size, int | np.integer) and size >= 1 for size in sizes):
+        raise OptionError(f"batches must be whole numbers of at least 1, got {batches!r}")
+    if not shares or not seconds > 0:
+        raise OptionError("bench needs at least one screen and a positive number of seconds")
     opened, providers = Bundle.open(bundle), providers or PROVIDERS["cpu"]
-    threads, memory = threads or default_threads(), [_resident()]
+    threads = default_threads() if threads is None else threads
+    if threads < 1:
+        raise OptionError(f"threads must be at least 1, got {threads}")
+    x = _read(opened.manifest.input, inputs)
+    largest, memory = _endless(x, max(sizes))[: max(sizes)], [_resident()]
     session = open_session(opened.path / "original.onnx", providers, threads)
+    model = partial(run, session, list(opened.manifest.output.names))
+    model(largest)
     memory.append(_resident())
     guards: dict[float, Guard] = {}
     try:
-        for share in screens:
+        for share in shares:
             guards[share] = Guard(
                 opened, providers=providers, policy=Policy(screen=share), registry=None, threads=threads
             )
+            guards[share](largest)
             memory.append(_resident())
-        x = _read(guards[screens[0]], inputs)
-        model = partial(run, session, list(opened.manifest.output.names))
-        timings = [each for size in batches for each in _compare(model, guards, x, size, seconds)]
+        timings = [each for size in sizes for each in _compare(model, guards, x, int(size), seconds)]
     finally:
         for guard in guards.values():
             guard.close()
@@ -163,14 +174,19 @@ def _resident() -> int | None:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _read(guard: Guard, inputs: str | Path | Batch) -> Batch:
+def _read(spec: InputSpec, inputs: str | Path | Batch) -> Batch:
     """Return at most `MAX_INPUTS` inputs (n, ...), all of the shape of the first one."""
     if isinstance(inputs, np.ndarray):
-        check_batch(inputs, guard.bundle.manifest.input)
-    found = inputs[:MAX_INPUTS] if isinstance(inputs, np.ndarray) else read_inputs(guard, Path(inputs), MAX_INPUTS)
+        check_batch(inputs, spec)
+    found = inputs[:MAX_INPUTS] if isinstance(inputs, np.ndarray) else read_inputs(spec, Path(inputs), MAX_INPUTS)
     if not len(found):
-        raise InputError(f"{inputs}: no input can be read; bench needs at least one")
+        raise InputError("bench needs at least one input that can be read")
     return np.stack([x for x in found if x.shape == found[0].shape])
+
+
+def _endless(x: Batch, size: int) -> Batch:
+    """Repeat inputs (n, ...) so often that a batch of any `size` rows can start at each of them."""
+    return np.concatenate([x] * (-(-size // len(x)) + 1))
 
 
 class _Stopwatch:
@@ -195,8 +211,7 @@ def _compare(
     model: Callable[[Batch], Any], guards: dict[float, Guard], x: Batch, size: int, seconds: float
 ) -> list[Timing]:
     """Time the model and each guard on the same batches in turn."""
-    endless = np.concatenate([x] * (-(-size // len(x)) + 1))
-    rng = np.random.default_rng(0)
+    endless, rng = _endless(x, size), np.random.default_rng(0)
 
     def batch() -> Batch:
         return np.ascontiguousarray(endless[(start := int(rng.integers(len(x)))) : start + size])

@@ -6,7 +6,7 @@ import numpy as np
 
 from mmguard.errors import InferenceError, InputError, LateError, LogitsError, OverloadError
 from mmguard.guard.ran import Ran
-from mmguard.guard.sessions import Logits, NetworkOutput
+from mmguard.guard.sessions import NetworkOutput
 from mmguard.inputs.batch_checks import rows_are, rows_not_finite
 from mmguard.types import BoolArray
 
@@ -49,10 +49,9 @@ def find_failures(ran: Ran, not_finite: BoolArray | None) -> list[Failure]:
     original, clipped, screened = ran.original, ran.clipped, ran.screened
     inputs = np.zeros(len(original.logits), np.bool_) if not_finite is None else not_finite
     if isinstance(clipped, InferenceError):
-        found = [Failure(clipped, ~inputs if screened is None else screened.held_back & ~inputs)]
-    elif clipped is None or (
-        not_finite is None and all(map(_all_finite, (original.logits, clipped.logits, original.activations)))
-    ):
+        rows = ~inputs if screened is None else screened.held_back & ~inputs
+        found = [Failure(clipped, rows)] if rows.any() else []
+    elif not_finite is None and _all_finite(original, clipped):
         return []  # the usual case
     else:
         found = _logit_failures(original, clipped, inputs)
@@ -61,15 +60,18 @@ def find_failures(ran: Ran, not_finite: BoolArray | None) -> list[Failure]:
     return found
 
 
-def _all_finite(values: Logits | None) -> bool:
-    return values is None or bool(np.isfinite(values).all())
+def _all_finite(original: NetworkOutput, clipped: NetworkOutput | None) -> bool:
+    read = (original.logits, original.activations, None if clipped is None else clipped.logits)
+    return all(values is None or bool(np.isfinite(values).all()) for values in read)
 
 
-def _logit_failures(original: NetworkOutput, clipped: NetworkOutput, inputs: BoolArray) -> list[Failure]:
-    of = {"original": rows_not_finite(original.logits), "clipped": rows_not_finite(clipped.logits)}
+def _logit_failures(original: NetworkOutput, clipped: NetworkOutput | None, inputs: BoolArray) -> list[Failure]:
+    of = {"original": rows_not_finite(original.logits)}
     if original.activations is not None:
         of["original"] |= rows_not_finite(original.activations)
-    bad = (of["original"] | of["clipped"]) & ~inputs
+    if clipped is not None:
+        of["clipped"] = rows_not_finite(clipped.logits)
+    bad = np.any(list(of.values()), axis=0) & ~inputs
     names = " and the ".join(name for name, rows in of.items() if (rows & bad).any())
     message = f"logits of the {names} network: {rows_are(bad)} NaN or infinite values"
     kind = LogitsError if of["original"][bad].all() else InferenceError

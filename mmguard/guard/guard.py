@@ -1,4 +1,4 @@
-"""The guard: runs both networks on every batch, tests the inputs, applies the policy and counts the results."""
+"""The guard: runs the networks on every batch, tests the inputs, applies the policy and counts the results."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,6 @@ Batch = npt.NDArray[Any]
 class GuardedBatch:
     """The guard's results for one batch.
 
-
     Attributes:
         decision: the guard's decision for each input.
         outputs: the model's own outputs with the policy applied, by name; see `mmguard.guard.answer`.
@@ -46,7 +45,10 @@ class GuardedBatch:
 
 
 class Guard:
-    """Runs a bundle's two networks side by side and tests every input. Safe to call from many threads.
+    """Runs a bundle's original network, and its clipped network where needed, and tests every input.
+
+    The clipped network runs on inputs that look unusual in the original network, or on every input (`Policy.screen`).
+    A guard is safe to call from many threads.
 
     If the bundle has no test (MMOM), nothing is flagged, and the clipped network's answers are returned; in shadow
     mode, the original network's answers are returned instead.

@@ -52,19 +52,23 @@ class Judge:
             InferenceError: some rows cannot be judged or answered, and the policy is to raise an error.
         """
         start = perf_counter()
-        if ran.screened is not None and ran.clipped is None:
-            decision = passed(ran.screened)
-            self._metrics.took("test", perf_counter() - start)
-            self._metrics.count_passed(ran.screened.p_values)
+        screened = ran.screened
+        if screened is not None and ran.clipped is None and not_finite is None:
+            decision = passed(screened)
+            self._metrics.took("test", screened.seconds + perf_counter() - start)
+            self._metrics.count_passed(screened.p_values)
             return decision, ran.original.outputs
+        if self._test is not None:
+            self._metrics.count_held_back(len(ran.original.logits) if screened is None else screened.held_back.sum())
         decision, outputs = self._judge(ran, not_finite, mirrored)
         if self._test is not None:
-            self._metrics.took("test", perf_counter() - start)
+            seconds = 0.0 if screened is None else screened.seconds
+            self._metrics.took("test", seconds + perf_counter() - start)
         self._metrics.count(decision)
         return decision, outputs
 
     def _judge(self, ran: Ran, not_finite: BoolArray | None, mirrored: OfMirrored | None) -> tuple[Decision, Outputs]:
-        """Judge a batch on which the clipped network ran, for some inputs at least."""
+        """Judge a batch in which not every input passed."""
         failures = find_failures(ran, not_finite)
         self._handle(failures)
         failed = np.any([failure.rows for failure in failures], axis=0) if failures else None

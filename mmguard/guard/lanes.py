@@ -1,4 +1,4 @@
-"""Runs the clipped network on worker threads, a few batches at a time. Other batches wait; late batches are dropped.
+"""Runs networks on worker threads, a few batches at a time. Other batches wait; late batches are dropped.
 
 A batch is late only if it has run far longer than batches currently take. Time spent in line does not count. If the
 machine is busy and every batch takes longer, a batch may also run longer before it is late.
@@ -26,14 +26,20 @@ FORGETTING = 0.95
 of that time is left."""
 
 
+CLIPPED = "the clipped network"
+"""How error messages name the network that usually runs on worker threads."""
+
+
 class Run:
-    """A batch that is waiting for the clipped network or running on it.
+    """A batch that is waiting for a network or running on it.
 
     Args:
         job: function that computes the output.
+        what: the network, as error messages name it.
 
     Attributes:
         job: the function that computes the output.
+        what: the network, as error messages name it.
         began: time at which the job began, by `time.perf_counter`; infinite while the batch is in line.
         asked: time, by `time.perf_counter`, at which the caller began to wait for the output, after running the
             original network; or at which the caller dropped the batch. Infinite before that time.
@@ -43,8 +49,8 @@ class Run:
         error: the exception that the job raised; None if there was no exception.
     """
 
-    def __init__(self, job: Callable[[], Any]) -> None:
-        self.job = job
+    def __init__(self, job: Callable[[], Any], what: str = CLIPPED) -> None:
+        self.job, self.what = job, what
         self.began, self.asked, self.original = math.inf, math.inf, 0.0
         self.done = threading.Lock()
         self.done.acquire()
@@ -74,11 +80,12 @@ class Lanes:
         self._share = 0.0
         self.closed = False
 
-    def start(self, job: Callable[[], Any]) -> Run:
+    def start(self, job: Callable[[], Any], what: str = CLIPPED) -> Run:
         """Start a batch, or put it in line. If too many batches are in flight, wait until one has finished.
 
         Args:
             job: function that computes the output.
+            what: the network that runs, as error messages name it.
 
         Returns:
             The batch, to be passed to `result` or `drop`.
@@ -88,12 +95,12 @@ class Lanes:
             LateError: all `MAX_PENDING` batches in flight are late, because the clipped network hangs.
             InferenceError: the guard is closed.
         """
-        run = Run(job)
+        run = Run(job, what)
         with self._changed:
             entered = self._may_enter() or self._changed.wait_for(self._may_enter, MAX_WAIT)
             self.require_open()
             if len(self._late) >= MAX_PENDING:
-                raise LateError(f"the clipped network hangs: {MAX_PENDING} batches are late and have not finished")
+                raise LateError(f"{what} hangs: {MAX_PENDING} batches are late and have not finished")
             if not entered:
                 raise OverloadError(
                     f"{MAX_PENDING} batches are in flight, and none of them finished within {MAX_WAIT:g} s; "
@@ -113,13 +120,13 @@ class Lanes:
             raise InferenceError("the guard is closed; open a new guard")
 
     def result(self, run: Run, timeout: float | None, original: float) -> Any:
-        """Wait for a batch's output. Call this once the original network has answered the same batch.
+        """Wait for a batch's output. Call this once the original network has answered the batch.
 
         Args:
             run: the batch.
             timeout: number of seconds to wait; None waits forever. The seconds are counted from now, or from the time
                 at which the batch has run `TIMES_USUAL` times as long as usual, whichever is later.
-            original: seconds that the original network took for the same batch.
+            original: seconds that the original network took for the batch.
 
         Returns:
             The return value of the job.
@@ -136,7 +143,7 @@ class Lanes:
             left = self._patience(run, timeout)
             if left is None:
                 raise LateError(
-                    f"the clipped network did not finish within {timeout:g} s after the original network had finished, "
+                    f"{run.what} did not finish within {timeout:g} s after the original network had finished, "
                     f"and it took more than {TIMES_USUAL} times as long as usual; use a larger timeout, or send fewer "
                     "batches at once"
                 )

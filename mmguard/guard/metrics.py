@@ -13,7 +13,7 @@ from mmguard.types import Decision, FloatArray, Reason
 
 P_VALUE_BUCKETS = (1e-6, 1e-5, 1e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 MARGIN_GAP_BUCKETS = (-20.0, -10.0, -5.0, -2.0, -1.0, 0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
-STAGES = ("original", "clipped", "test")
+STAGES = ("original", "activations", "clipped", "test")
 ERROR_KINDS = ("input", "inference", "timeout", "overload")
 """Causes of failed batches and of untested inputs."""
 SMALLEST = 1e-15
@@ -78,9 +78,7 @@ class Collectors:
             return Gauge(f"mmguard_{name}", text, ("model", *labels), registry=registry, multiprocess_mode="mostrecent")
 
         self.inputs = counter("inputs", "Inputs judged")
-        self.held_back = counter(
-            "held_back", "Inputs that the screen held back, so that the clipped network ran on them"
-        )
+        self.held_back = counter("held_back", "Inputs that did not pass the screen")
         self.detections = counter(
             "detections", "Inputs flagged because they may contain a trigger, by reason", "reason"
         )
@@ -173,6 +171,15 @@ class Metrics:
         with COUNTING:
             self._count(decision)
 
+    def count_held_back(self, inputs: int) -> None:
+        """Count inputs that did not pass the screen.
+
+        Args:
+            inputs: number of inputs.
+        """
+        with COUNTING:
+            self._held_back.inc(int(inputs))
+
     def count_passed(self, p_values: FloatArray) -> None:
         """Count a batch in which every input passed the screen.
 
@@ -192,7 +199,6 @@ class Metrics:
         self._p_value.observe_all(decision.p_values)
         gaps = decision.margin_gaps[~np.isnan(decision.margin_gaps)]
         if len(gaps):
-            self._held_back.inc(len(gaps))
             self._margin_gap.observe_all(gaps)
         if not decision.flagged.any():
             return

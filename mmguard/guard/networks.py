@@ -25,9 +25,9 @@ def default_threads() -> int:
 class NetworkPair:
     """The original and the clipped network of a bundle, and the output head.
 
-    The clipped network runs on a worker thread while the caller's thread runs the original network. The clipped network
-    therefore adds hardly any latency if a core is idle or, on CUDA, if a second stream is free. Safe to call from many
-    threads.
+    The clipped network runs on a worker thread. Without a screen, it runs while the caller's thread runs the original
+    network, and adds hardly any latency if a core is idle or, on CUDA, if a second stream is free. Safe to call from
+    many threads.
 
     Args:
         bundle: an open bundle.

@@ -32,11 +32,12 @@ class Policy:
             sure of it (`Decision.confidences`); otherwise the guard returns no answer. With 0, every corrected label is
             returned.
         timeout: seconds that the guard waits for the clipped network after the original network has finished; None
-            waits forever. Under load, the guard waits longer: a batch is late only after the clipped
+            waits forever. The guard waits longer if the networks are slow: a batch is late only after the clipped
             network has also run on it for 3 times the current usual time plus this timeout.
         screen: share of clean inputs on which the clipped network may run, in [0, 1]. Inputs whose activations and
             margins under the original network are usual for clean inputs pass without it
-            (`mmguard.detection.screen`). With 0, the clipped network runs on every input.
+            (`mmguard.detection.screen`). If a level of the test is larger, it takes the place of this share. With 0,
+            the clipped network runs on every input.
 
     Raises:
         OptionError: an option has an invalid value.

@@ -14,12 +14,14 @@ class Screened:
     Attributes:
         decisions: (N,) int64, the original network's decisions.
         p_values: (N,) float64, the p-values of the screen; NaN where it could not read an input.
-        held_back: (N,) bool, the inputs on which the clipped network must run.
+        held_back: (N,) bool, the inputs that did not pass.
+        seconds: how long the screen took.
     """
 
     decisions: IntArray
     p_values: FloatArray
     held_back: BoolArray
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class Ran:
 
     Attributes:
         original: the original network's output.
-        clipped: the clipped network's output, or an error that explains why there is none; None if every input passed
-            the screen. In rows that passed, its logits are those of the original network.
+        clipped: the clipped network's output, or an error that explains why there is none; None if it did not have to
+            run on any input. In rows on which it did not run, its logits are those of the original network.
         screened: what the screen says; None if the clipped network ran on every input.
     """
 

@@ -1,6 +1,7 @@
-"""Runs the networks on a batch: side by side, or the clipped network only on inputs that the screen holds back."""
+"""Runs the networks on a batch: side by side, or the clipped network afterwards, on what the screen holds back."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
@@ -14,12 +15,13 @@ from mmguard.detection.screen import Screen
 from mmguard.errors import InferenceError, LateError, OverloadError
 from mmguard.guard.answer import own_copy
 from mmguard.guard.failures import KINDS, inference_error
-from mmguard.guard.lanes import Run
+from mmguard.guard.lanes import CLIPPED, Run
 from mmguard.guard.metrics import Metrics
 from mmguard.guard.networks import NetworkPair
 from mmguard.guard.policy import Policy
 from mmguard.guard.ran import Ran, Screened
 from mmguard.guard.sessions import Logits, NetworkOutput, check_rows
+from mmguard.inputs.batch_checks import rows_not_finite
 from mmguard.types import BoolArray, IntArray
 
 Batch = npt.NDArray[Any]
@@ -64,7 +66,7 @@ class Runner:
         if self._screen is None:
             return self._side_by_side(x, own, predictor, unseen)
         self._networks.lanes.require_open()
-        run = self._start(partial(self._networks.original, own)) if unseen else None
+        run = self._start(partial(self._run_activations, own), "the original network") if unseen else None
         original, seconds = self._answer(x, predictor, run)
         if run is not None:
             shown = self._result(run, seconds)
@@ -72,7 +74,8 @@ class Runner:
                 return Ran(original, shown)
             original = replace(original, activations=shown.activations)
         screened = self._look(self._screen, original, not_finite)
-        return Ran(original, self._run_held_back(own, original, screened.held_back), screened)
+        held_back = screened.held_back if not_finite is None else screened.held_back & ~not_finite
+        return Ran(original, self._run_held_back(own, original, held_back, seconds), screened)
 
     def mirrored(self, x: Batch, axis: int, rows: IntArray) -> Logits | None:
         """Run the clipped network on mirror images.
@@ -104,38 +107,48 @@ class Runner:
         return Ran(original, clipped)
 
     def _look(self, screen: Screen, original: NetworkOutput, not_finite: BoolArray | None) -> Screened:
-        """Screen a batch. If that fails, every input is held back, and the test reports why."""
-        try:
-            read = OriginalReadings(original.logits, original.activations)
-            decisions, p_values = read.decisions, screen.p_values(read)
-        except Exception:
-            decisions, p_values = original.logits.argmax(axis=1), np.full(len(original.logits), np.nan)
+        """Screen a batch. What is not finite is held back, and all else too if the screen fails; the test says why."""
+        start = perf_counter()
+        finite = all(values is None or np.isfinite(values).all() for values in (original.logits, original.activations))
+        with nullcontext() if finite else np.errstate(all="ignore"):
+            try:
+                read = OriginalReadings(original.logits, original.activations)
+                decisions, p_values = read.decisions, screen.p_values(read)
+            except Exception:
+                decisions, p_values = original.logits.argmax(axis=1), np.full(len(original.logits), np.nan)
         held_back = screen.held_back(p_values)
-        return Screened(decisions, p_values, held_back if not_finite is None else held_back | not_finite)
+        if not finite:
+            held_back |= rows_not_finite(original.logits)  # even a logit of -inf, which no margin shows
+        if not_finite is not None:
+            held_back |= not_finite
+        return Screened(decisions, p_values, held_back, perf_counter() - start)
 
     def _run_held_back(
-        self, own: Batch, original: NetworkOutput, held_back: BoolArray
+        self, own: Batch, original: NetworkOutput, held_back: BoolArray, seconds: float
     ) -> NetworkOutput | InferenceError | None:
-        """Run the clipped network on the rows that are held back (N,); return None if there are none."""
+        """Run the clipped network on some rows (N,), if any; the original took `seconds` seconds for all N rows."""
         if not held_back.any():
             return None
         rows = np.flatnonzero(held_back)
         everything = len(rows) == len(own)
-        clipped = self._finish(partial(self._run_clipped, own if everything else own[rows], False))
+        clipped = self._finish(partial(self._run_clipped, own if everything else own[rows], False), seconds)
         if isinstance(clipped, InferenceError) or everything:
             return clipped
         logits = original.logits.copy()
         logits[rows] = clipped.logits
         return NetworkOutput({}, logits)
 
-    def _finish(self, job: Callable[[], NetworkOutput]) -> NetworkOutput | InferenceError:
-        """Run the clipped network after the original: here, or on a worker thread if the policy limits its time."""
-        if self._policy.timeout is not None:
-            return self._result(self._start(job), 0.0)
+    def _finish(self, job: Callable[[], NetworkOutput], seconds: float) -> NetworkOutput | InferenceError:
+        """Run the clipped network on a worker thread, or here if the guard was closed during this call."""
         try:
-            return job()
-        except Exception as error:
-            return inference_error("the clipped network", error)
+            return self._result(self._start(job), seconds)
+        except OverloadError:
+            raise
+        except InferenceError:
+            try:
+                return job()
+            except Exception as error:
+                return inference_error(CLIPPED, error)
 
     def _answer(
         self, x: Batch, predictor: Predictor | None, run: Run | InferenceError | None
@@ -166,9 +179,15 @@ class Runner:
         self._metrics.took("clipped", perf_counter() - start)
         return output
 
-    def _start(self, job: Callable[[], NetworkOutput]) -> Run | InferenceError:
+    def _run_activations(self, x: Batch) -> NetworkOutput:
+        start = perf_counter()
+        output = self._networks.original(x)
+        self._metrics.took("activations", perf_counter() - start)
+        return output
+
+    def _start(self, job: Callable[[], NetworkOutput], what: str = CLIPPED) -> Run | InferenceError:
         try:
-            return self._networks.lanes.start(job)
+            return self._networks.lanes.start(job, what)
         except LateError as error:
             return error
         except OverloadError as error:
@@ -184,7 +203,7 @@ class Runner:
         try:
             output: NetworkOutput = self._networks.lanes.result(run, self._policy.timeout, seconds)
         except Exception as error:
-            return inference_error("the clipped network", error)
+            return inference_error(run.what, error)
         return output
 
 

@@ -109,15 +109,15 @@ def scan(guard: "Guard", inputs: Path, skip_bad: bool = False) -> Iterator[Row]:
         InputError: there is nothing to scan, the inputs do not fit the model, or an input cannot be read.
         InferenceError: the networks cannot judge an input.
     """
-    for batch in _batches(_items(guard, inputs, skip_bad)):
+    for batch in _batches(_items(guard.bundle.manifest.input, inputs, skip_bad)):
         yield from _rows(guard, batch, skip_bad)
 
 
-def read_inputs(guard: "Guard", inputs: Path, count: int) -> list[npt.NDArray[Any]]:
+def read_inputs(spec: InputSpec, inputs: Path, count: int) -> list[npt.NDArray[Any]]:
     """Read the first inputs of a folder or file, without judging them; leave out what cannot be read.
 
     Args:
-        guard: the guard whose model the inputs are for.
+        spec: description of the model's input.
         inputs: as in `scan`.
         count: maximum number of inputs.
 
@@ -127,12 +127,11 @@ def read_inputs(guard: "Guard", inputs: Path, count: int) -> list[npt.NDArray[An
     Raises:
         InputError: there is nothing to read, or the inputs do not fit the model.
     """
-    found = (item.x for item in _items(guard, inputs, True) if item.x is not None)
+    found = (item.x for item in _items(spec, inputs, True) if item.x is not None)
     return list(islice(found, count))
 
 
-def _items(guard: "Guard", inputs: Path, skip_bad: bool) -> Iterator[Item]:
-    spec = guard.bundle.manifest.input
+def _items(spec: InputSpec, inputs: Path, skip_bad: bool) -> Iterator[Item]:
     return _array_items(inputs, spec, skip_bad) if _is_array_file(inputs) else _image_items(inputs, spec)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmguard.detection.distances import LEAST_VARIATION, MAX_DIRECTIONS, SHRINKAGE, SiteGaussian
+from mmguard.detection.distances import LEAST_VARIATION, MAX_DIRECTIONS, OWN_VARIANCE, SHRINKAGE, SiteGaussian
 from mmguard.detection.groups import MIN_OF_CLASS
 from mmguard.types import FloatArray, IntArray
 
@@ -11,24 +11,32 @@ CLASSES = 3
 
 
 def correlated(n: int, channels: int, seed: int = 0) -> tuple[FloatArray, IntArray]:
-    """Features (n, C) whose channels are correlated and differ in scale, with a mean for each decision (n,)."""
+    """Features (n, C) whose channels are correlated and differ in scale, with a mean and a spread by decision (n,)."""
     rng = np.random.default_rng(seed)
     decisions = rng.permutation(np.arange(n) % CLASSES)
     mixed = np.random.default_rng(1).normal(size=(channels, channels)) * np.geomspace(0.1, 10, channels)
-    features: FloatArray = rng.normal(size=(n, channels)) @ mixed + 3 * decisions[:, None]
+    features: FloatArray = (rng.normal(size=(n, channels)) @ mixed + 3) * (1 + decisions[:, None])
     return features, decisions
 
 
 def by_inverse(clean: FloatArray, clean_decisions: IntArray, features: FloatArray, decisions: IntArray) -> FloatArray:
-    """Squared distances (N,) by the inverse of the covariance matrix, for classes with enough clean inputs."""
-    means = np.stack([clean[clean_decisions == label].mean(axis=0) for label in range(CLASSES)])
-    rest = clean - means[clean_decisions]
-    covariance = rest.T @ rest / len(rest)
-    diagonal = np.diag(np.diag(covariance))
-    inverse = np.linalg.inv(SHRINKAGE * diagonal + (1 - SHRINKAGE) * covariance)
-    apart = features - means[decisions]
+    """Squared distances (N,) by the inverse of the correlation matrix, for classes with enough clean inputs."""
+    means, scales, correlation = moments(clean, clean_decisions)
+    inverse = np.linalg.inv(SHRINKAGE * np.eye(len(correlation)) + (1 - SHRINKAGE) * correlation)
+    apart = (features - means[decisions]) / scales[decisions]
     distances: FloatArray = np.einsum("ni,ij,nj->n", apart, inverse, apart)
     return distances
+
+
+def moments(clean: FloatArray, decisions: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Means (K, C) and scales (K, C) of each class, and the correlation (C, C) of what is scaled by them."""
+    means = np.stack([clean[decisions == label].mean(axis=0) for label in range(CLASSES)])
+    rest = clean - means[decisions]
+    own = np.stack([rest[decisions == label].var(axis=0) for label in range(CLASSES)])
+    scales = np.sqrt((1 - OWN_VARIANCE) * (rest**2).mean(axis=0) + OWN_VARIANCE * own)
+    products = (rest / scales[decisions]).T @ (rest / scales[decisions])
+    sizes = np.sqrt(np.diag(products))
+    return means, scales, products / np.outer(sizes, sizes)
 
 
 @pytest.mark.parametrize("channels", [2, 17, 60])
@@ -47,13 +55,11 @@ def test_further_directions_have_the_variance_of_the_identity() -> None:
     clean, decisions = correlated(400, MAX_DIRECTIONS + 20)
     fitted = SiteGaussian.fit(clean, decisions, CLASSES)
     assert fitted.directions.shape == (clean.shape[1], MAX_DIRECTIONS)
-    means = np.stack([clean[decisions == label].mean(axis=0) for label in range(CLASSES)])
-    rest = clean - means[decisions]
-    stds = np.sqrt((rest**2).mean(axis=0))
-    eigenvalues, vectors = np.linalg.eigh(rest.T @ rest / len(rest) / np.outer(stds, stds))
+    means, scales, correlation = moments(clean, decisions)
+    eigenvalues, vectors = np.linalg.eigh(correlation)
     eigenvalues[:-MAX_DIRECTIONS] = 0
     inverse = np.linalg.inv((vectors * (SHRINKAGE + (1 - SHRINKAGE) * eigenvalues)) @ vectors.T)
-    apart = rest[:20] / stds
+    apart = ((clean - means[decisions]) / scales[decisions])[:20]
     np.testing.assert_allclose(
         fitted(clean[:20], decisions[:20]), np.einsum("ni,ij,nj->n", apart, inverse, apart), rtol=1e-9
     )

@@ -72,6 +72,9 @@ def test_inputs_are_read_as_by_scan(bundle: Path, tmp_path: Path, suffix: str) -
         (X, {"screens": (2.0,)}, OptionError),
         (X, {"seconds": 0.0}, OptionError),
         (X, {"threads": -1}, OptionError),
+        (X, {"threads": 0}, OptionError),
+        (X, {"batches": (1.5,)}, OptionError),
+        (np.full_like(X, np.nan), {}, InputError),
         (X[:, :2], {}, InputError),
     ],
 )

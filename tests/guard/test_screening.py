@@ -1,5 +1,9 @@
 """A guard with a screen: the clipped network runs on what is held back, and all else is as without the screen."""
 
+import threading
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from mmguard import Decision, wrap
+from mmguard.detection.margins import OriginalReadings
 from mmguard.detection.screen import Screen
 from mmguard.errors import InferenceError, OptionError
 from mmguard.guard import Guard, Policy
@@ -45,8 +50,6 @@ def held_back(guard: Guard, x: Array, share: float) -> Any:
     assert null is not None
     screen = Screen.of(null.test(), share)
     assert screen is not None
-    from mmguard.detection.margins import OriginalReadings
-
     output = guard.networks.original(x)
     return screen.held_back(screen.p_values(OriginalReadings(output.logits, output.activations)))
 
@@ -225,3 +228,140 @@ def test_a_closed_guard_refuses_batches_that_would_pass(bundle: Path) -> None:
 def test_a_share_that_is_none_is_refused(share: Any) -> None:
     with pytest.raises(OptionError, match="screen must be a number from 0 to 1"):
         Policy(screen=share)
+
+
+def slow(guard: Guard, monkeypatch: pytest.MonkeyPatch, form: str, seconds: float) -> None:
+    """Make one of the networks slower."""
+    network = getattr(guard.networks, form)
+
+    def waits(x: Array) -> NetworkOutput:
+        time.sleep(seconds)
+        output: NetworkOutput = network(x)
+        return output
+
+    monkeypatch.setattr(guard.networks, form, waits)
+
+
+def test_networks_that_are_slower_than_the_timeout_are_not_late(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = Policy(screen=0.1, on_error="open", timeout=0.02)
+    with Guard(bundle, policy=policy, **OPTIONS) as guard:
+        for form in ("original", "clipped"):
+            slow(guard, monkeypatch, form, 0.1)
+        decisions = [guard(X[115:130]) for _ in range(3)]
+    assert all((decision.reasons != Reason.UNTESTED).all() for decision in decisions)
+    assert all(decision.flagged[5:].all() for decision in decisions)
+
+
+def test_a_clipped_network_that_hangs_is_late(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    let = threading.Event()
+
+    def hangs(_: Array) -> NetworkOutput:
+        let.wait(20)
+        raise InferenceError("no")
+
+    with Guard(bundle, policy=Policy(screen=0.1, on_error="open", timeout=0.05), **OPTIONS) as guard:
+        held = held_back(guard, X, 0.1)
+        monkeypatch.setattr(guard.networks, "clipped", hangs)
+        decision = guard(X)
+        let.set()
+    np.testing.assert_array_equal(decision.reasons == Reason.UNTESTED, held)
+
+
+@pytest.mark.parametrize("timeout", [None, 5.0])
+def test_a_batch_in_flight_is_judged_though_the_guard_is_closed_meanwhile(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, timeout: float | None
+) -> None:
+    guard = Guard(bundle, policy=Policy(screen=0.1, timeout=timeout), **OPTIONS)
+    network = guard.networks.original
+
+    def closes(x: Array) -> NetworkOutput:
+        output = network(x)
+        guard.close()
+        return output
+
+    monkeypatch.setattr(guard.networks, "original", closes)
+    assert guard(X).flagged[120:].mean() > 0.9
+
+
+def test_as_many_clipped_runs_at_once_as_without_a_screen(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once, most, counting = 0, 0, threading.Lock()
+    with Guard(bundle, policy=Policy(screen=0.1), **OPTIONS) as guard:
+        network, lanes = guard.networks.clipped, guard.networks.lanes._lanes
+
+        def counts(x: Array) -> NetworkOutput:
+            nonlocal at_once, most
+            with counting:
+                at_once += 1
+                most = max(most, at_once)
+            time.sleep(0.02)
+            with counting:
+                at_once -= 1
+            return network(x)
+
+        monkeypatch.setattr(guard.networks, "clipped", counts)
+        with ThreadPoolExecutor(4 * lanes) as pool:
+            decisions = list(pool.map(guard, [X[120:122]] * (8 * lanes)))
+    assert most <= lanes
+    assert all(decision.flagged.all() for decision in decisions)
+
+
+@pytest.mark.parametrize("value", [-np.inf, np.inf, np.nan])
+def test_an_input_with_any_logit_that_is_not_finite_never_passes(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    """Also a logit that is far from the largest, so that no margin shows it."""
+    with Guard(bundle, policy=Policy(screen=0.1, on_error="closed"), **OPTIONS) as guard:
+        clean, network = X[~held_back(guard, X, 0.1)], guard.networks.original
+
+        def spoilt(x: Array) -> NetworkOutput:
+            output = network(x)
+            logits = output.logits.copy()
+            logits[2, logits[2].argmin()] = value
+            return NetworkOutput(output.outputs, logits, output.activations)
+
+        monkeypatch.setattr(guard.networks, "original", spoilt)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            decision = guard(clean)
+    assert np.flatnonzero(decision.reasons == Reason.UNTESTED).tolist() == [2]
+    assert decision.labels[2] == -1
+
+
+def test_inputs_that_are_not_finite_do_not_run(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = CollectorRegistry()
+    with Guard(bundle, policy=Policy(screen=0.1, on_error="closed"), registry=registry, threads=1) as guard:
+        clean = X[~held_back(guard, X, 0.1)][:6]
+        clean[3, 0, 0, 0] = np.nan
+        seen = rows_clipped(guard, monkeypatch)
+        decision = guard(clean)
+    assert not seen
+    assert np.flatnonzero(decision.reasons == Reason.UNTESTED).tolist() == [3]
+    model = {"model": guard.bundle.manifest.name}
+    assert registry.get_sample_value("mmguard_errors_total", model | {"kind": "input"}) == 1
+    assert registry.get_sample_value("mmguard_errors_total", model | {"kind": "inference"}) == 0
+
+
+def test_inputs_are_counted_as_held_back_though_the_clipped_network_fails(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: Array) -> NetworkOutput:
+        raise InferenceError("no")
+
+    registry = CollectorRegistry()
+    with Guard(bundle, policy=Policy(screen=0.1, on_error="open"), registry=registry, threads=1) as guard:
+        held = int(held_back(guard, X, 0.1).sum())
+        monkeypatch.setattr(guard.networks, "clipped", fails)
+        guard(X)
+    model = {"model": guard.bundle.manifest.name}
+    assert registry.get_sample_value("mmguard_held_back_total", model) == held
+
+
+def test_errors_of_a_wrapped_predictor_s_own_network_name_it(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: Array) -> NetworkOutput:
+        raise RuntimeError("no memory")
+
+    safe = wrap(session_of(bundle), bundle, policy=Policy(screen=0.1), **OPTIONS)
+    monkeypatch.setattr(safe.guard.networks, "original", fails)
+    with pytest.raises(InferenceError, match="the original network failed: RuntimeError: no memory"):
+        safe.run(None, {"image": X})
+    safe.close()

@@ -51,12 +51,12 @@ def _distances(
     model: ir.Model, nodes: Nodes, features: ir.Value, groups: ir.Value, gaussians: Sequence[SiteGaussian]
 ) -> ir.Value:
     """Add the squared distances (N, S); features (N, total channels), groups (N,)."""
-    means = nodes.node(
-        "Gather", [nodes.constant(_side_by_side([each.means * each.scales for each in gaussians])), groups]
+    means, scales = (
+        nodes.node("Gather", [nodes.constant(_side_by_side(each)), groups])
+        for each in ([own.means for own in gaussians], [1 / own.scales for own in gaussians])
     )
-    scales = np.concatenate([each.scales for each in gaussians])
-    apart = nodes.node("Mul", [nodes.node("Sub", [features, means]), nodes.constant(_float(1 / scales))])
-    parts = _split(model, nodes, apart, [len(each.scales) for each in gaussians])
+    apart = nodes.node("Mul", [nodes.node("Sub", [features, means]), scales])
+    parts = _split(model, nodes, apart, [each.scales.shape[1] for each in gaussians])
     along = [
         nodes.node("MatMul", [part, nodes.constant(_float(each.directions))])
         for part, each in zip(parts, gaussians, strict=True)
@@ -97,7 +97,7 @@ def _split(model: ir.Model, nodes: Nodes, value: ir.Value, sizes: Sequence[int])
 
 def _signs(gaussians: Sequence[SiteGaussian]) -> npt.NDArray[np.float32]:
     """Return the matrix that adds up the squares of each site, and subtracts those along its directions."""
-    channels = np.repeat(np.arange(len(gaussians)), [len(each.scales) for each in gaussians])
+    channels = np.repeat(np.arange(len(gaussians)), [each.scales.shape[1] for each in gaussians])
     directions = np.repeat(np.arange(len(gaussians)), [each.directions.shape[1] for each in gaussians])
     columns = np.concatenate([channels, directions])
     signs = np.zeros((len(columns), len(gaussians)), np.float32)
