@@ -6,9 +6,9 @@ from pathlib import Path
 
 from mmguard.cli.app import DONE, Device, app
 from mmguard.cli.console import safe_lines
+from mmguard.detection.screen import DEFAULT_SHARE
 from mmguard.guard.bench import BATCHES, Bench
 from mmguard.guard.bench import bench as measure
-from mmguard.guard.policy import SCREEN
 from mmguard.guard.sessions import PROVIDERS
 from mmguard.text.format import percent
 
@@ -19,7 +19,7 @@ def bench(
     inputs: Path,
     *,
     batch: Sequence[int] = BATCHES,
-    screen: Sequence[float] = (SCREEN, 0.0),
+    screen: Sequence[float] = (DEFAULT_SHARE, 0.0),
     seconds: float = 5.0,
     threads: int | None = None,
     device: Device = "cpu",

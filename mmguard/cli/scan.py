@@ -6,8 +6,9 @@ from pathlib import Path
 from mmguard.cli.app import DONE, FOUND, Device, app
 from mmguard.cli.console import console
 from mmguard.cli.rows import check_rows_file, rows_file
+from mmguard.detection.screen import DEFAULT_SHARE
 from mmguard.guard import Guard, Policy
-from mmguard.guard.policy import SCREEN, OnFlag
+from mmguard.guard.policy import OnFlag
 from mmguard.guard.scan import Summary, summarise
 from mmguard.guard.scan import scan as scan_rows
 from mmguard.guard.sessions import PROVIDERS
@@ -23,7 +24,7 @@ def scan(
     out: Path | None = None,
     on_flag: OnFlag = "correct",
     min_confidence: float = 0.0,
-    screen: float = SCREEN,
+    screen: float = DEFAULT_SHARE,
     device: Device = "cpu",
     skip_bad: bool = False,
     fail_on_flag: bool = False,

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from mmguard.cli.app import DONE, Device, app
+from mmguard.detection.screen import DEFAULT_SHARE
 from mmguard.errors import OptionError
 from mmguard.guard import Policy
-from mmguard.guard.policy import SCREEN, Mode, OnError, OnFlag
+from mmguard.guard.policy import Mode, OnError, OnFlag
 from mmguard.guard.serve import serve as run_server
 from mmguard.guard.serving.options import MAX_JSON_BYTES, MAX_REQUEST_BYTES, RequestLimits, ServerOptions
 from mmguard.guard.sessions import PROVIDERS
@@ -20,7 +21,7 @@ def serve(
     mode: Mode = "enforce",
     on_flag: OnFlag = "correct",
     min_confidence: float = 0.0,
-    screen: float = SCREEN,
+    screen: float = DEFAULT_SHARE,
     on_error: OnError = "raise",
     timeout: float | None = None,
     device: Device = "cpu",

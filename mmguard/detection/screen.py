@@ -17,6 +17,9 @@ from mmguard.detection.null import GaussianNulls
 from mmguard.detection.statistics import OriginalStatistic
 from mmguard.types import BoolArray, FloatArray
 
+DEFAULT_SHARE = 0.1
+"""Share of clean inputs that the screen may hold back by default."""
+
 
 @dataclass(frozen=True)
 class Screen:

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mmguard.bundle.bundle import Bundle
+from mmguard.detection.screen import DEFAULT_SHARE
 from mmguard.errors import InputError, OptionError
 from mmguard.guard.guard import Guard
 from mmguard.guard.networks import default_threads
-from mmguard.guard.policy import SCREEN, Policy
+from mmguard.guard.policy import Policy
 from mmguard.guard.scan import read_inputs
 from mmguard.guard.sessions import PROVIDERS, open_session, run
 from mmguard.inputs.batch_checks import check_batch
@@ -98,7 +99,7 @@ def bench(
     inputs: str | Path | Batch,
     *,
     batches: Sequence[int] = BATCHES,
-    screens: Sequence[float] = (SCREEN, 0.0),
+    screens: Sequence[float] = (DEFAULT_SHARE, 0.0),
     seconds: float = 5.0,
     providers: Sequence[str] | None = None,
     threads: int | None = None,

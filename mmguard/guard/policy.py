@@ -3,14 +3,12 @@
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
+from mmguard.detection.screen import DEFAULT_SHARE
 from mmguard.errors import OptionError
 
 Mode = Literal["enforce", "shadow"]
 OnFlag = Literal["correct", "abstain", "original"]
 OnError = Literal["raise", "open", "closed"]
-
-SCREEN = 0.1
-"""Default of `Policy.screen`."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Policy:
     on_error: OnError = "raise"
     timeout: float | None = None
     min_confidence: float = 0.0
-    screen: float = SCREEN
+    screen: float = DEFAULT_SHARE
 
     def __post_init__(self) -> None:
         for field, choices in zip(fields(self), (Mode, OnFlag, OnError), strict=False):

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from mmguard.bundle.diagnostics import BLIND
 from mmguard.bundle.manifest import Manifest
+from mmguard.detection.groups import MIN_OF_CLASS
+from mmguard.detection.screen import DEFAULT_SHARE, Screen
 from mmguard.report.formatting import count, level, number, percent
 from mmguard.report.sections.false_positives import FalsePositives
 from mmguard.report.sections.maximum_margins import Margins
@@ -61,6 +63,7 @@ def _of_test(manifest: Manifest, rate: FalsePositives | None) -> Iterator[Limit]
     yield from _of_null(manifest, rate)
     yield from _of_level(manifest, rate)
     yield from _of_disagreement(manifest)
+    yield from _of_screen(manifest)
 
 
 def _of_null(manifest: Manifest, rate: FalsePositives) -> Iterator[Limit]:
@@ -121,6 +124,30 @@ def _of_disagreement(manifest: Manifest) -> Iterator[Limit]:
             f"An input on which the networks decide differently is flagged at p ≤ {null.disagreement_theta:g}. The "
             "share of clean inputs flagged for either reason may therefore be as high as "
             f"{level(null.disagreement_theta)}.",
+        )
+
+
+def _of_screen(manifest: Manifest) -> Iterator[Limit]:
+    null = manifest.null
+    assert null is not None, "only bundles with a test have a rate"
+    if Screen.of(null.test(), DEFAULT_SHARE) is None:
+        yield Limit(
+            "No screen",
+            "The test does not read the original network's activations, or flags every disagreement. The clipped "
+            "network therefore runs on every input, which costs about twice the model's time.",
+        )
+        return
+    yield Limit(
+        "The screen was not measured on this model",
+        "By default, the clipped network runs only on inputs that look unusual in the original network. On image "
+        "classifiers with known backdoors this lost hardly any flag, but no trigger of this model is known. "
+        "--screen 0 runs both networks on every input.",
+    )
+    if manifest.calibration.n < MIN_OF_CLASS * len(manifest.classes):
+        yield Limit(
+            "The screen hardly knows some classes",
+            f"A class with fewer than {MIN_OF_CLASS} clean inputs is compared with all clean inputs, so the screen "
+            "may pass triggers that lead to it. Calibrate with more inputs per class, or use --screen 0.",
         )
 
 
