@@ -1,12 +1,13 @@
 """Estimates how long a calibration will take, and searches for the maximum margins that the audit needs."""
 
 import logging
+import math
 import time
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from mmguard.calibrate.audit.plan import TimeBudget
+from mmguard.calibrate.audit.plan import MARGIN, TimeBudget, least_work
 from mmguard.calibrate.audit.search import Found, known_classes
 from mmguard.calibrate.checkpoint.checkpoint import Checkpoint
 from mmguard.calibrate.checkpoint.state import State
@@ -106,7 +107,8 @@ def searched_margins(
         budget = TimeBudget(seconds, schedule.rate("original"), time.perf_counter)
         original = prepared.maximum_margins(None, schedule.add, budget)
         checkpoint.keep(with_margins(checkpoint.state, "original", original))
-        _log_cut(original, request.audit_minutes)
+        needed = least_work(len(prepared.classes)) * schedule.rate("original") / MARGIN / ORIGINAL_SHARE / 60
+        _log_cut(original, request.audit_minutes, needed)
     if clipped is None:
         schedule.begin()
         clipped = prepared.maximum_margins(learned.bounds, schedule.add, shares=original.shares)
@@ -116,8 +118,15 @@ def searched_margins(
     return Margins(original.margins, same, original.cut)
 
 
-def _log_cut(found: Found, minutes: float) -> None:
-    if found.cut:
+def _log_cut(found: Found, minutes: float, needed: float) -> None:
+    """Warn of what a search of `minutes` left out; the shortest search takes the minutes `needed`."""
+    if not found.margins:
+        logger.warning(
+            "warning: %g minutes are too few for any of the audit's search, so the audit has no verdict; on this "
+            "machine, it needs --audit-minutes %d or more",
+            *(minutes, math.ceil(max(needed, minutes))),
+        )
+    elif found.cut:
         short = [name for name in found.cut if found.shares[name]]
         absent = [name for name in found.cut if not found.shares[name]]
         logger.warning(

@@ -21,7 +21,7 @@ JUDGED = 100
 """Number of inputs per class on which a shared change is evaluated."""
 LEAST = 0.25
 """If the time budget does not suffice for all scales, each scale takes at least this share of its steps, and the last
-scales are left out."""
+scales are left out. With fewer steps, margins say little."""
 MARGIN = 0.9
 """Share of the remaining time that is planned; the rest covers errors of the estimate."""
 
@@ -70,6 +70,18 @@ def efforts(images: bool) -> dict[str, Effort]:
     return scales | ({"warp": shared} if images else {})
 
 
+def least_work(classes: int) -> float:
+    """Return the least amount of work of a search, which is that of the scale `sample` with the fewest steps.
+
+    Args:
+        classes: number of classes that are searched.
+
+    Returns:
+        The amount, in inputs that pass forward and backward through the network.
+    """
+    return Effort(ALONE, ALONE_STEPS, ALONE).work(classes, LEAST)
+
+
 def per_class(most: int, classes: int) -> int:
     """Return the number of inputs per class that `SEARCH_BUDGET` allows, but at most `most`.
 
@@ -103,7 +115,7 @@ class TimeBudget:
         """Yield the share of its steps that each scale may take; the caller runs the scale before the next one.
 
         If the estimated time of all remaining scales fits, each takes all of its steps. Otherwise all are shortened by
-        the same factor, but to no less than `LEAST`, and scales for which no time is left are not yielded.
+        the same factor, but to no less than `LEAST`, and scales for which even that takes too long are not yielded.
 
         Args:
             works: effort and number of classes, by scale.
@@ -140,5 +152,5 @@ class TimeBudget:
         share = max(LEAST, units / total)
         judged = effort.work(classes, 0.0) - classes * per_class(effort.inputs, classes)
         possible = (units - judged) / max(1e-12, effort.work(classes) - judged)
-        share = min(share, possible)
-        return min(1.0, share) if share * effort.steps >= 1 else 0.0
+        share = min(1.0, share, possible)
+        return share if share >= LEAST and share * effort.steps >= 1 else 0.0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmguard.calibrate.audit.plan import LEAST, Effort, OutOfTimeError, TimeBudget, efforts, per_class
+from mmguard.calibrate.audit.plan import LEAST, Effort, OutOfTimeError, TimeBudget, efforts, least_work, per_class
 from mmguard.calibrate.progress import FORWARD
 
 EFFORT = Effort(inputs=10, steps=20, judged=30)
@@ -56,13 +56,20 @@ def test_scales_are_shortened_alike_if_there_is_too_little_time() -> None:
 
 
 def test_the_last_scales_are_left_out_if_there_is_far_too_little_time() -> None:
-    shares = taken(0.6 * WORK)
+    shares = taken(0.7 * WORK)
     assert list(shares) == ["a", "b"]
     assert shares["a"] == LEAST
 
 
-def test_nothing_is_searched_if_one_step_takes_too_long() -> None:
-    assert taken(4 * 10 * 0.5) == {}
+@pytest.mark.parametrize(("seconds", "searched"), [(4 * 10 * 0.5, []), (0.2 * WORK, []), (0.4 * WORK, ["a"])])
+def test_nothing_is_searched_if_the_fewest_steps_take_too_long(seconds: float, searched: list[str]) -> None:
+    assert list(taken(seconds)) == searched
+
+
+def test_the_least_work_is_that_of_the_shortest_search_of_the_first_scale() -> None:
+    first = next(iter(efforts(images=True).values()))
+    for classes in (2, 10, 1000):
+        assert least_work(classes) == first.work(classes, LEAST)
 
 
 def test_a_slower_machine_than_estimated_takes_fewer_steps() -> None:
