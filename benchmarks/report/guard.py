@@ -29,7 +29,7 @@ def false_positives(detected: Sequence[Record]) -> list[str]:
 
 
 def held_out(records: Sequence[Record]) -> list[str]:
-    """List detection on networks of other seeds and targets, and of attackers who know the guard, one row each."""
+    """List detection on networks of other seeds, targets, architectures, and of attackers who know the guard."""
     rows = [
         (
             record["network"],
