@@ -27,20 +27,21 @@ def bench(
 ) -> int:
     """Measure what the guard costs on this machine: its time divided by that of the model alone.
 
-    Both run on the same batches in turn, in one process, so a busy machine slows both.
+    Both run on the same batches in turn, in one process, so a busy machine slows both. The inputs are repeated as often
+    as necessary.
 
     Parameters
     ----------
     bundle
         Folder of the guard bundle.
     inputs
-        Inputs like those that the guard will see, as for `mmguard scan`. The cost depends on how many of them the
-        screen holds back.
+        Inputs like those of your service, as for `mmguard scan`. The cost depends on how many of them the screen holds
+        back. At most 1,024 are used.
     batch
         Batch sizes.
     screen
-        Screens to measure: the share of clean inputs on which the clipped network may run. With 0, it runs on every
-        input.
+        Screens to measure: the share of clean inputs on which the clipped network may run. With 0 or 1, it runs on
+        every input.
     seconds
         Time to spend on each batch size and screen.
     threads
@@ -65,7 +66,7 @@ def describe_bench(found: Bench) -> str:
     """
     threads = f"{found.threads} thread{'s' * (found.threads != 1)}"
     head = f"{found.name}: {found.inputs} inputs, {found.provider}, {threads}{_memory(found)}"
-    names = ("batch", "screen", "ratio", "quartiles", "held back", "model ms", "guard ms", "p99 ms", "inputs/s")
+    names = ("batch", "screen", "ratio", "quartiles", "held back", "model ms", "guard ms", "guard p99", "inputs/s")
     rows = [
         (
             str(each.batch),
@@ -73,16 +74,23 @@ def describe_bench(found: Bench) -> str:
             f"{each.ratio:.2f}",
             f"{each.ratio_quartiles[0]:.2f}-{each.ratio_quartiles[1]:.2f}",
             percent(each.held_back),
-            f"{each.unguarded_ms:.2f}",
-            f"{each.guarded_ms:.2f}",
-            f"{each.guarded_p99_ms:.2f}",
+            f"{each.unguarded_ms:.3g}",
+            f"{each.guarded_ms:.3g}",
+            f"{each.guarded_p99_ms:.3g}",
             f"{each.guarded_per_second:.0f}",
         )
         for each in found.timings
     ]
     widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
     table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (names, *rows)]
-    return safe_lines((head, *table, "ratio: time of the guard, divided by the time of the model alone"))
+    legend = [
+        "ratio: time of the guard, divided by the time of the model alone; median and quartiles over blocks of runs"
+    ]
+    if any(0 < each.screen < 1 and each.held_back == 1 for each in found.timings):
+        legend.append(
+            "held back 100 %: this bundle's test has no screen, or these inputs are unlike its calibration set"
+        )
+    return safe_lines((head, *table, *legend))
 
 
 def _memory(found: Bench) -> str:

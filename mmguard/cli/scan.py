@@ -53,7 +53,7 @@ def scan(
         Smallest confidence, from 0 to 1, with which a corrected label is returned; below it, the guard abstains.
     screen
         Share of clean inputs, from 0 to 1, on which the clipped network may run. It runs only on inputs that look
-        unusual in the original network. With 0, it runs on every input.
+        unusual in the original network. With 0 or 1, it runs on every input; a share below θ counts as θ.
     device
         Device that the networks run on.
     skip_bad

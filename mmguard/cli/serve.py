@@ -49,7 +49,7 @@ def serve(
         Smallest confidence, from 0 to 1, with which a corrected label is returned; below it, the guard abstains.
     screen
         Share of clean inputs, from 0 to 1, on which the clipped network may run. It runs only on inputs that look
-        unusual in the original network. With 0, it runs on every input.
+        unusual in the original network. With 0 or 1, it runs on every input; a share below θ counts as θ.
     on_error
         What to do if the clipped network fails or times out: raise an error (raise), return the original
         network's answer (open) or abstain (closed).

@@ -126,8 +126,10 @@ def bench(
     sizes, shares = [*batches], [*screens]
     if not sizes or not all(isinstance(size, int | np.integer) and size >= 1 for size in sizes):
         raise OptionError(f"batches must be whole numbers of at least 1, got {batches!r}")
-    if not shares or not seconds > 0:
-        raise OptionError("bench needs at least one screen and a positive number of seconds")
+    if not shares:
+        raise OptionError("bench needs at least one screen")
+    if not seconds > 0:
+        raise OptionError(f"seconds must be positive, got {seconds!r}")
     opened, providers = Bundle.open(bundle), providers or PROVIDERS["cpu"]
     threads = default_threads() if threads is None else threads
     if threads < 1:

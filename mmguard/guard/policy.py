@@ -34,8 +34,8 @@ class Policy:
             network has also run on it for 3 times the current usual time plus this timeout.
         screen: share of clean inputs on which the clipped network may run, in [0, 1]. Inputs whose activations and
             margins under the original network are usual for clean inputs pass without it
-            (`mmguard.detection.screen`). If a level of the test is larger, it takes the place of this share. With 0,
-            the clipped network runs on every input.
+            (`mmguard.detection.screen`). If a level of the test is larger, it takes the place of this share. With 0
+            or 1, the clipped network runs on every input.
 
     Raises:
         OptionError: an option has an invalid value.

@@ -97,7 +97,8 @@ def test_the_command_prints_a_table_or_json(bundle: Path, tmp_path: Path, capsys
     command = ["bench", str(bundle), str(tmp_path / "x.npy"), *options]
     done(command)
     table = capsys.readouterr().out
-    head, names, *rows, _ = table.splitlines()
+    head, names, *rows, legend = table.splitlines()
+    assert legend.startswith("ratio: ")
     assert head.startswith("tiny: 50 inputs, CPUExecutionProvider, 1 thread, memory")
     assert names.split()[:4] == ["batch", "screen", "ratio", "quartiles"]
     assert [row.split()[:2] for row in rows] == [["1", "0.1"], ["1", "0"], ["4", "0.1"], ["4", "0"]]

@@ -134,7 +134,7 @@ def _of_screen(manifest: Manifest) -> Iterator[Limit]:
         yield Limit(
             "No screen",
             "The test does not read the original network's activations, or flags every disagreement. The clipped "
-            "network therefore runs on every input, which costs about twice the model's time.",
+            "network therefore runs on every input, which costs two to three times the model's time.",
         )
         return
     yield Limit(
