@@ -236,9 +236,9 @@ def test_networks_are_opened_again_before_the_first_batch_is_timed(
             session.reset_after_fork()
         opened = list[bool]()
 
-        def record(job: Callable[[], Any]) -> Any:
+        def record(job: Callable[[], Any], what: str) -> Any:
             opened.extend(session._session is not None for session in sessions.values())
-            return start(job)
+            return start(job, what)
 
         monkeypatch.setattr(guard.networks.lanes, "start", record)
         guard(X)

@@ -277,7 +277,7 @@ def test_what_the_bundle_holds_is_what_the_networks_give(tmp_path: Path) -> None
 def test_the_report_counts_the_clean_inputs_that_the_guard_flags(tmp_path: Path) -> None:
     settings = replace(QUICK, folds=1)
     path = calibrate(tmp_path, write_tiny(tmp_path / "tiny.onnx"), settings=settings, theta=0.2)
-    with Guard(path, registry=None) as guard:
+    with Guard(path, policy=Policy(screen=0), registry=None) as guard:
         count = int((guard(clean_inputs(120)).p_values <= 0.2).sum())
     text = Bundle.open(path).report().read_text(encoding="utf-8")
     assert 0 < count < 120
@@ -336,7 +336,7 @@ def test_an_empirical_null_ranks_an_input_among_the_clean_ones(tmp_path: Path) -
     with pytest.raises(OptionError, match=message):
         calibrate(tmp_path, model, null="empirical")
     path = calibrate(tmp_path, model, null="empirical", theta=0.05)
-    with Guard(path, registry=None) as guard:
+    with Guard(path, policy=Policy(screen=0), registry=None) as guard:
         ranks = 121 * guard(clean_inputs(60, seed=5)).p_values
         triggered = guard(add_trigger(clean_inputs(60, seed=5)))
     np.testing.assert_allclose(ranks, np.round(ranks), atol=1e-9)
