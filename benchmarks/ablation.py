@@ -38,13 +38,7 @@ def measure(cell: Cell, data_folder: Path | None = None) -> Record:
     guard, notes = calibrated(bed.suspect, bed.clean, "default", None, cell.draw)
     null = guard.bundle.manifest.null
     assert null is not None, "MMDF has a test"
-    clean = read(guard, bed.x)
-    goal = bed.suspect.attack.goal(bed.y)
-    victims = goal != bed.y
-    winning = None
-    if victims.any():
-        triggered = read(guard, bed.suspect.attack.trigger(bed.x[victims]))
-        winning = triggered.rows(triggered.decisions == goal[victims])
+    clean, winning = read(guard, bed.x), read_winning(guard, bed)
     subsets = subsets_of([criterion.statistic for criterion in null.criteria])
     found = {name: figures(null, names, clean, winning) for name, names in subsets.items()}
     return bed.record() | {"notes": notes, "subsets": found}
@@ -58,6 +52,16 @@ def read(guard: Guard, x: Images) -> Readings:
         assert original.activations is not None, "the default test reads activations"
         parts.append((original.logits, guard.networks.clipped(batch).logits, original.activations))
     return Readings(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+
+def read_winning(guard: Guard, bed: Bed) -> Readings | None:
+    """Return what both networks show of the triggered images that get the attacker's label; None without an attack."""
+    goal = bed.suspect.attack.goal(bed.y)
+    victims = goal != bed.y
+    if not victims.any():
+        return None
+    triggered = read(guard, bed.suspect.attack.trigger(bed.x[victims]))
+    return triggered.rows(triggered.decisions == goal[victims])
 
 
 def subsets_of(statistics: Sequence[str]) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""Measure what reading the activations costs: the original network alone against its runtime graph with distances.
+"""Measure what reading the activations costs: the original network alone against its runtime graph with evidence.
 
     python -m benchmarks.evidence_cost
 
@@ -52,7 +52,7 @@ def measure(network: str, seed: int = 0) -> Record:
 
 
 def _write(network: str, x: NDArray[np.float32], folder: Path) -> tuple[Path, Path]:
-    """Write a network with random weights, and its runtime graph with distances that are fitted to inputs x."""
+    """Write a network with random weights, and its runtime graph with evidence that is fitted to inputs x."""
     path = folder / "network.onnx"
     export(NETWORKS[network](10).eval(), path)
     classifier = read_classifier(path)

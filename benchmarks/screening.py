@@ -7,13 +7,12 @@ Writes `benchmarks/results/screening/NETWORK-MMDF-50-DRAW.json`. Run it again to
 """
 
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.ablation import METHOD, read
-from benchmarks.cells import Bed, Cell, grid, run_command
+from benchmarks.ablation import METHOD, cells, read, read_winning
+from benchmarks.cells import Bed, Cell, run_command
 from benchmarks.guarded import calibrated
 from benchmarks.metrics import auroc, true_positive_rate_at
 from benchmarks.record import RESULTS, Record
@@ -26,24 +25,13 @@ FOLDER = RESULTS / "screening"
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.5)
 
 
-def cells(networks: Sequence[str], methods: Sequence[str], draws: int = 1) -> Iterator[Cell]:
-    """Yield one cell per network and draw of the calibration set."""
-    return grid(networks, dict.fromkeys(methods, 0), draws)
-
-
 def measure(cell: Cell, data_folder: Path | None = None) -> Record:
     """Calibrate a guard, and compare the test of every unseen image with the test of those that the screen holds."""
     bed = Bed.of(cell, data_folder)
     guard, notes = calibrated(bed.suspect, bed.clean, "default", None, cell.draw)
     null = guard.bundle.manifest.null
     assert null is not None, "MMDF has a test"
-    test, clean = null.test(), read(guard, bed.x)
-    goal = bed.suspect.attack.goal(bed.y)
-    victims = goal != bed.y
-    winning = None
-    if victims.any():
-        triggered = read(guard, bed.suspect.attack.trigger(bed.x[victims]))
-        winning = triggered.rows(triggered.decisions == goal[victims])
+    test, clean, winning = null.test(), read(guard, bed.x), read_winning(guard, bed)
     levels = {str(share): figures(test, share, clean, winning) for share in (0.0, *SHARES)}
     return bed.record() | {"notes": notes, "levels": levels}
 

@@ -73,7 +73,7 @@ def arrays(records: Sequence[Record]) -> list[str]:
 
 
 def cost(record: Record | None) -> list[str]:
-    """Return the lines on the cost of distances; none if it was not measured."""
+    """Return the lines on the cost of reading activations; none if it was not measured."""
     if record is None:
         return []
     batches = list(record["networks"][0]["batches"])
@@ -86,6 +86,6 @@ def cost(record: Record | None) -> list[str]:
         )
         for each in record["networks"]
     ]
-    head = ("network", *(f"batch {batch}" for batch in batches), "model, bytes", "distances, bytes")
-    words = "Time of the original network with distances, divided by its time alone: one core, medians of ratios."
+    head = ("network", *(f"batch {batch}" for batch in batches), "model, bytes", "evidence, bytes")
+    words = "Time of the original network with its evidence, divided by its time alone: one core, medians of ratios."
     return ["", "## What reading activations costs", "", words, "", *table(head, rows)]

@@ -147,7 +147,7 @@ def bench(
                 opened, providers=providers, policy=Policy(screen=share), registry=None, threads=threads
             )
             guards[share](largest)
-            memory.append(_resident())
+            memory.append(_resident())  # only that of the first guard is reported
         timings = [each for size in sizes for each in _compare(model, guards, x, int(size), seconds)]
     finally:
         for guard in guards.values():

@@ -90,10 +90,11 @@ class Runner:
         """
         images = np.ascontiguousarray(np.flip(x[rows], axis))
         try:
-            run = self._networks.lanes.start(partial(self._networks.clipped, images))
-            output: NetworkOutput = self._networks.lanes.result(run, self._policy.timeout, 0.0)
-        except Exception as error:
-            self._metrics.count_error(KINDS.get(type(error), "inference"))
+            output = self._finish(partial(self._networks.clipped, images), 0.0)
+        except OverloadError:  # which is counted already
+            return None
+        if isinstance(output, InferenceError):
+            self._metrics.count_error(KINDS.get(type(output), "inference"))
             return None
         return output.logits
 

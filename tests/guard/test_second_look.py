@@ -118,3 +118,25 @@ def test_an_axis_other_than_the_width_is_refused(mirroring: Path) -> None:
     set_axis(mirroring, 2)
     with pytest.raises(SchemaError, match="mirror_axis: expected null or the axis of the width of images"):
         Guard(mirroring, registry=None)
+
+
+def test_a_second_look_is_taken_though_the_guard_is_closed_meanwhile(
+    mirroring: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.concatenate([clean_inputs(3), add_trigger(clean_inputs(5, seed=4))])
+    with Guard(mirroring, registry=None) as guard:
+        expected = guard.infer(x)
+    guard = Guard(mirroring, registry=None)
+    network, seen = guard.networks.clipped, []
+
+    def closes(batch: Logits) -> NetworkOutput:
+        seen.append(len(batch))
+        output = network(batch)
+        guard.close()
+        return output
+
+    monkeypatch.setattr(guard.networks, "clipped", closes)
+    found = guard.infer(x)
+    assert seen == [len(x), int(expected.decision.flagged.sum())], "the second run is that of the mirror images"
+    np.testing.assert_array_equal(found.decision.labels, expected.decision.labels)
+    np.testing.assert_allclose(found.output, expected.output, rtol=1e-5)
